@@ -1,0 +1,34 @@
+# make pretrain   learn from the embedded images: minutes on a CPU
+# make test       the fast test suite
+# make test-slow  the tests left out of it: kills, several processes, whole runs
+# make lint       style checks
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: pretrain test test-slow lint clean
+
+pretrain: $(VENV)/installed
+	$(RUN) -m byol_jax.main_loop --config=configs/byol.py
+
+test: $(VENV)/installed
+	$(RUN) -m pytest -q -m "not slow"
+
+test-slow: $(VENV)/installed
+	$(RUN) -m pytest -q -m slow
+
+lint: $(VENV)/installed
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+# A new environment whenever the requirements change; "installed" marks one that is whole.
+$(VENV)/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; try: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,3 @@
+"""Bootstrap Your Own Latent (Grill et al., 2020, arXiv:2006.07733) in JAX and Haiku."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,212 @@
+"""From a config to the parts of a run: networks, optimizer, augmentations, data.
+
+Only here is a config read; what it builds takes plain arguments.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import numpy as np
+import optax
+
+from byol_jax import augment, checkpoint, datasets, networks, objectives, optimizers, parallel
+from byol_jax import config as config_lib
+from byol_jax import pretrain, probes
+
+UsageError = config_lib.UsageError
+lookup = config_lib.lookup
+
+
+class Job(NamedTuple):
+    """Everything that a run is made of; building it writes nothing."""
+
+    train: datasets.Images
+    test: datasets.Images
+    forward: hk.TransformedWithState
+    optimizer: optax.GradientTransformation
+    update: Callable[..., Any]
+    state: pretrain.TrainState
+    total_steps: int
+    warmup_steps: int
+
+
+def build(config: Any) -> Job:
+    """Builds and checks all parts of a run.
+
+    Raises:
+      UsageError: naming the key that is wrong and what it may be.
+    """
+    _check(config)
+    objective = lookup(objectives.OBJECTIVES, config.objective.name, key="objective.name")
+    train = datasets.load(config.data.name, config.data.train_split, data_dir=config.data.dir)
+    test = datasets.load(config.data.name, config.data.eval_split, data_dir=config.data.dir)
+    _check_sizes(config, train)
+    total_steps = config_lib.total_steps(config, num_images=len(train.images))
+    if total_steps < 1:
+        raise UsageError(
+            f"The run would have {total_steps} steps: set total_steps or total_epochs higher."
+        )
+    warmup_steps = config_lib.warmup_steps(
+        config, num_images=len(train.images), total_steps=total_steps
+    )
+    forward = make_forward(config, num_classes=train.num_classes, axis=None)
+    synchronised = make_forward(config, num_classes=train.num_classes, axis=parallel.AXIS)
+    optimizer, learning_rate = make_optimizer(config, total_steps, warmup_steps)
+    make_target_ema = lookup(
+        optimizers.TARGET_EMA_SCHEDULES,
+        config.objective.target_ema_schedule,
+        key="objective.target_ema_schedule",
+    )
+    update = pretrain.make_update(
+        pretrain.make_loss(synchronised, objective),
+        optimizer,
+        make_views(config),
+        seed=config.seed,
+        learning_rate=learning_rate,
+        target_ema=make_target_ema(config.objective.base_target_ema, total_steps=total_steps),
+        axis=parallel.AXIS,
+    )
+    state = pretrain.init_state(
+        forward, optimizer, seed=config.seed, image_size=config.data.image_size
+    )
+    if config.checkpoint:
+        state = checkpoint.load_networks(config.checkpoint, state)
+    return Job(train, test, forward, optimizer, update, state, total_steps, warmup_steps)
+
+
+def _check(config: Any) -> None:
+    config_lib.require_positive(
+        config,
+        "batch_size",
+        "total_steps",
+        "total_epochs",
+        "log_every_steps",
+        "checkpoint_every_steps",
+        "keep_checkpoints",
+        "probe.every_steps",
+        "probe.k",
+        "probe.temperature",
+        "model.width_multiplier",
+        "data.image_size",
+    )
+    devices = jax.device_count()
+    if config.batch_size % devices:
+        below = config.batch_size - config.batch_size % devices
+        raise UsageError(
+            f"--config.batch_size={config.batch_size} does not divide by {devices} devices: "
+            f"take {below or devices} or {below + devices}."
+        )
+
+
+def _check_sizes(config: Any, train: datasets.Images) -> None:
+    height, width = train.images.shape[1:3]
+    smallest = int(np.sqrt(config.augment.crop.min_area) * min(height, width))
+    if smallest < 4 or config.data.image_size < 8:
+        raise UsageError(
+            f"Images of {height} x {width} px are too small for this crop: windows of "
+            f"augment.crop.min_area={config.augment.crop.min_area} would be about {smallest} px "
+            f"wide (4 at least), resized to data.image_size={config.data.image_size} (8 at least)."
+        )
+    if len(train.images) < config.batch_size:
+        raise UsageError(
+            f"--config.batch_size={config.batch_size} is larger than the data set "
+            f"({len(train.images)} images)."
+        )
+
+
+def make_forward(
+    config: Any, *, num_classes: int, axis: str | None
+) -> hk.TransformedWithState:
+    """The network of a config; batch norm is synchronised over the axis, if there is one."""
+    model = config.model
+    return networks.make_forward(
+        model.encoder,
+        num_classes=num_classes,
+        width_multiplier=model.width_multiplier,
+        resnet_v2=model.resnet_v2,
+        stem=model.stem,
+        zero_init_residual=model.zero_init_residual,
+        padding=model.padding,
+        projector_hidden_size=model.projector_hidden_size,
+        projector_output_size=model.projector_output_size,
+        predictor_hidden_size=model.predictor_hidden_size,
+        bn_decay_rate=model.bn_decay_rate,
+        bn_eps=model.bn_eps,
+        mean=config.data.mean,
+        std=config.data.std,
+        axis=axis,
+    )
+
+
+def make_optimizer(
+    config: Any, total_steps: int, warmup_steps: int
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimizer of a config and its learning rate; each optimizer has rates of its own."""
+    name = config.optimizer.name
+    recipe = lookup(optimizers.OPTIMIZERS, name, key="optimizer.name")
+    section = config.optimizer[name]
+    learning_rate = optimizers.learning_rate_schedule(
+        section.base_learning_rate,
+        batch_size=config.batch_size,
+        total_steps=total_steps,
+        warmup_steps=warmup_steps,
+    )
+    arguments = {argument: section[argument] for argument in recipe.arguments}
+    return recipe.make(learning_rate, **arguments), learning_rate
+
+
+def make_probe(config: Any, job: Job) -> Callable[[int, pretrain.TrainState], dict[str, float]]:
+    """Builds probe(step, state) -> scores of the online encoder on ``data.eval_split``.
+
+    The untrained network of step 0 has no running batch-norm statistics to be judged with: a few
+    batches of plain training images give it some. Step 0 also scores raw pixels for comparison;
+    there and at the last step a linear probe is trained too.
+    """
+    limit = config.probe.max_images
+    train, test = (
+        datasets.Images(data.images[:limit], data.labels[:limit], data.num_classes)
+        for data in (job.train, job.test)
+    )
+    batch_size = min(256, len(train.images))
+    size = config.data.image_size
+    calibrate = pretrain.make_calibrate(job.forward, image_size=size)
+    scores = probes.Probe(
+        train,
+        test,
+        pretrain.make_encode(job.forward, image_size=size),
+        batch_size=batch_size,
+        k=config.probe.k,
+        temperature=config.probe.temperature,
+    )
+
+    def probe(step: int, state: pretrain.TrainState) -> dict[str, float]:
+        params, bn_state = jax.device_get((state.online_params, state.online_state))
+        if step == 0:
+            for start in range(0, min(10 * batch_size, len(train.images)), batch_size):
+                images = train.images[start : start + batch_size]
+                bn_state = calibrate(params, bn_state, images)
+        linear = step in (0, job.total_steps)
+        raw = scores.score_raw_pixels() if step == 0 else {}
+        return scores.score(params, bn_state, linear=linear) | raw
+
+    return probe
+
+
+def make_views(config: Any) -> Callable[..., Any]:
+    """The augmentations of a config."""
+    view1, view2 = (
+        augment.View(**{field: section[field] for field in augment.View._fields})
+        for section in (config.augment.view1, config.augment.view2)
+    )
+    crop = config.augment.crop
+    return pretrain.make_views(
+        view1,
+        view2,
+        image_size=config.data.image_size,
+        area_range=(crop.min_area, crop.max_area),
+        method=crop.method,
+    )
+
+

@@ -1,0 +1,92 @@
+"""Reads configs: look-ups that list what is valid, durations in steps, checks before a run.
+
+Everything a person can get wrong raises `UsageError`; the main loop prints it without a trace.
+"""
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class UsageError(ValueError):
+    """A mistake that the person who started the program can mend; the text says how."""
+
+
+def suggest(name: str, valid: Iterable[str]) -> str:
+    """Names the nearest valid choice, if one is near, and lists them all."""
+    valid = sorted(valid)
+    near = difflib.get_close_matches(name.lower(), valid, n=1, cutoff=0.6)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return f"{hint} Valid: {', '.join(valid)}."
+
+
+def lookup(table: Mapping[str, T], name: str, *, key: str) -> T:
+    """The table's row called ``name``; ``key`` says in the error where the name came from."""
+    if name not in table:
+        raise UsageError(f"Unknown {key}: '{name}'.{suggest(str(name), table)}")
+    return table[name]
+
+
+def total_steps(config: Any, *, num_images: int) -> int:
+    """Length of the run in steps: ``total_steps`` if set, else ``total_epochs``."""
+    return _duration(config, "total", num_images, config.batch_size)
+
+
+def warmup_steps(config: Any, *, num_images: int, total_steps: int) -> int:
+    """Length of the warm-up in steps, at most the length of the run."""
+    steps = _duration(config.optimizer, "warmup", num_images, config.batch_size)
+    return min(steps, total_steps)
+
+
+def _duration(section: Any, name: str, num_images: int, batch_size: int) -> int:
+    steps, epochs = section[f"{name}_steps"], section[f"{name}_epochs"]
+    if steps is not None:
+        return steps
+    if epochs is None:
+        raise UsageError(f"Set {name}_steps or {name}_epochs.")
+    return int(epochs * num_images // batch_size)
+
+
+def require_positive(config: Any, *keys: str) -> None:
+    """Raises unless every named key (dots for sections) is above zero, or unset."""
+    for key in keys:
+        value = get(config, key)
+        if value is not None and value <= 0:
+            raise UsageError(f"--config.{key} must be above 0, not {value}.")
+
+
+def get(config: Any, key: str) -> Any:
+    """The value of a dotted key, such as ``data.name``."""
+    for part in key.split("."):
+        config = config[part]
+    return config
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as one dictionary with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def to_json(config: Any) -> str:
+    """The resolved config as JSON with sorted keys."""
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Lines ``key: old -> new`` for every key in which two nested configs differ."""
+    before, after = flatten(old), flatten(new)
+    keys = sorted(before.keys() | after.keys())
+    return [
+        f"{key}: {before.get(key, '(absent)')} -> {after.get(key, '(absent)')}"
+        for key in keys
+        if before.get(key, "(absent)") != after.get(key, "(absent)")
+    ]

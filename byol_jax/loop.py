@@ -1,0 +1,180 @@
+"""Runs an update N times and calls hooks; knows nothing about learning.
+
+Metrics of a step are fetched while the next one already runs, so that the host never makes the
+device wait.
+"""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import tqdm
+
+
+class NonFiniteError(RuntimeError):
+    """The loss or a gradient is no longer a number."""
+
+
+class Hook(NamedTuple):
+    """Something to do every so many steps, with the state after that many updates.
+
+    Attributes:
+      every: number of steps between calls; 0 for never.
+      run: called with (steps done, state).
+    """
+
+    every: int
+    run: Callable[[int, Any], None]
+
+
+class Progress:
+    """A tqdm bar on a terminal, else a plain line now and then, to standard error."""
+
+    def __init__(self, *, first_step: int, total_steps: int, batch_size: int):
+        self._batch_size = batch_size
+        self._is_terminal = sys.stderr.isatty()
+        self._last = (first_step, time.monotonic())
+        self._total = total_steps
+        self._bar = tqdm.tqdm(
+            total=total_steps,
+            initial=first_step,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not self._is_terminal,
+        )
+
+    def advance(self) -> None:
+        """One step more is done."""
+        self._bar.update()
+
+    def report(self, step: int, loss: float) -> float:
+        """Shows loss, speed and time left; returns images per second since the last report."""
+        now = time.monotonic()
+        (last_step, last_time), self._last = self._last, (step, now)
+        seconds = max(now - last_time, 1e-9)
+        rate = (step - last_step) / seconds
+        images = rate * self._batch_size
+        self._bar.set_postfix_str(f"loss={loss:.3f}, {images:.0f} img/s")
+        if not self._is_terminal:
+            left = tqdm.tqdm.format_interval((self._total - step) / rate) if rate else "?"
+            self.say(f"step {step}/{self._total}  loss {loss:.3f}  {images:.0f} img/s  ETA {left}")
+        return images
+
+    def restart(self) -> None:
+        """Begins to measure speed from now on."""
+        self._last = (self._last[0], time.monotonic())
+
+    def pause(self, seconds: float) -> None:
+        """Leaves time spent elsewhere, such as in a probe, out of the speed."""
+        self._last = (self._last[0], self._last[1] + seconds)
+
+    def say(self, text: str) -> None:
+        """Prints a line without breaking the bar."""
+        tqdm.tqdm.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        """Leaves the bar as it stands."""
+        self._bar.close()
+
+
+class StopRequest:
+    """Turns the first SIGINT or SIGTERM into a flag; the second one acts as it always did."""
+
+    def __enter__(self) -> "StopRequest":
+        self.signal: int | None = None
+        self._previous = {
+            number: signal.signal(number, self._remember)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def _remember(self, number: int, _frame: Any) -> None:
+        self.signal = number
+        self._restore()
+        print("\nFinishing this step, then saving. Again to stop at once.", file=sys.stderr)
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def __exit__(self, *_: Any) -> None:
+        self._restore()
+
+
+def run(
+    update: Callable[[Any, Any], tuple[Any, dict[str, Any], Any]],
+    state: Any,
+    batches: Iterator[Any],
+    *,
+    first_step: int,
+    total_steps: int,
+    log_every: int,
+    on_metrics: Callable[[int, dict[str, np.ndarray], Any], None],
+    hooks: Sequence[Hook],
+    progress: Progress,
+) -> tuple[Any, int]:
+    """Runs updates until ``total_steps`` are done or a signal asks to stop.
+
+    Args:
+      update: (state, batch) -> (state, metrics, outputs); all metrics are scalars.
+      state: state after ``first_step`` updates; its buffers are given away.
+      batches: one batch a step.
+      first_step: updates done before.
+      total_steps: updates to have been done at the end.
+      log_every: every so many steps, and at the last one, metrics are fetched.
+      on_metrics: called with (steps done, metrics, outputs) of such a step.
+      hooks: called in this order when their turn comes.
+      progress: what the person sees.
+
+    Returns:
+      The state, and the number of updates that made it.
+
+    Raises:
+      NonFiniteError: naming a metric that is not finite, and its step.
+    """
+    pending = None
+    step = first_step
+    with StopRequest() as stop:
+        while step < total_steps and stop.signal is None:
+            state, metrics, outputs = update(state, next(batches))
+            step += 1
+            _flush(pending, on_metrics)
+            pending = None
+            if step % log_every == 0 or step == total_steps:
+                pending = (step, metrics, outputs)
+            progress.advance()
+            due = [hook for hook in hooks if hook.every and step % hook.every == 0]
+            if due:
+                _check_finite(step, jax.device_get(metrics))
+                _flush(pending, on_metrics)
+                pending = None
+                _run_hooks(due, step, state, progress)
+        _flush(pending, on_metrics)
+    return state, step
+
+
+def _flush(pending: Any, on_metrics: Callable[..., None]) -> None:
+    if pending is None:
+        return
+    step, metrics, outputs = pending
+    metrics = jax.device_get(metrics)
+    _check_finite(step, metrics)
+    on_metrics(step, metrics, outputs)
+
+
+def _check_finite(step: int, metrics: dict[str, np.ndarray]) -> None:
+    for name, value in metrics.items():
+        if not np.isfinite(value):
+            raise NonFiniteError(f"{name} of step {step} is {value}.")
+
+
+def _run_hooks(due: list[Hook], step: int, state: Any, progress: Progress) -> None:
+    jax.block_until_ready(state)  # else its computation would count as the hooks' time
+    start = time.monotonic()
+    for hook in due:
+        hook.run(step, state)
+    progress.pause(time.monotonic() - start)

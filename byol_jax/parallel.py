@@ -1,0 +1,78 @@
+"""The only module that knows of more than one device: pmap, keys per device, replication.
+
+The state has no device axis anywhere: it enters pmap with ``in_axes=None`` and leaves it with
+``out_axes=None``. Batches carry a leading axis D of local devices.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+AXIS = "devices"  # name of the axis that `jax.lax.pmean` and batch norm reduce over
+
+
+def pmap_update(update: Callable[..., Any], *, num_devices: int | None = None) -> Callable:
+    """Runs ``update(state, batch) -> (state, metrics, outputs)`` on every local device.
+
+    Args:
+      update: state and metrics must come out equal on all devices (means over `AXIS`).
+      num_devices: use only the first so many local devices; None uses all.
+
+    Returns:
+      A function of the state (without device axis; its buffers are donated) and a batch
+      [D, b, ...]; ``outputs`` keep the device axis.
+    """
+    return jax.pmap(
+        update,
+        axis_name=AXIS,
+        in_axes=(None, 0),
+        out_axes=(None, None, 0),
+        donate_argnums=0,
+        devices=jax.local_devices()[:num_devices] if num_devices else None,
+    )
+
+
+def replicate(state: Any, *, num_devices: int | None = None) -> Any:
+    """Copies a state to every device in the form that `pmap_update` gives back.
+
+    Without it the second step would be compiled once more, for its new kind of input.
+    """
+    devices = np.array(jax.local_devices()[:num_devices])
+    mesh = jax.sharding.Mesh(devices, (AXIS,))
+    return jax.device_put(state, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+
+
+def step_key(seed: int, step: jax.Array, *, axis: str | None) -> jax.Array:
+    """The random key of one step on this device: a function of seed, step and device only."""
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    return jax.random.fold_in(key, jax.lax.axis_index(axis)) if axis else key
+
+
+def shard(batch: Any, *, num_devices: int | None = None) -> Any:
+    """Splits the first axis of every array over local devices: [B, ...] to [D, b, ...]."""
+    devices = num_devices or jax.local_device_count()
+    return jax.tree.map(lambda x: np.reshape(x, (devices, -1, *x.shape[1:])), batch)
+
+
+def assert_replicated(state: Any) -> None:
+    """Raises if devices hold different copies, which a forgotten mean over devices leads to."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        shards = [np.asarray(piece.data) for piece in getattr(leaf, "addressable_shards", [])]
+        if any(not np.array_equal(shards[0], other, equal_nan=True) for other in shards[1:]):
+            raise AssertionError(f"devices disagree about {jax.tree_util.keystr(path)}")
+
+
+def is_writer() -> bool:
+    """Whether this process writes logs: the first one does."""
+    return jax.process_index() == 0
+
+
+def describe_devices() -> str:
+    """Such as ``4 cpu devices in 1 process``."""
+    processes = jax.process_count()
+    name = jax.devices()[0].device_kind
+    plural = "s" if jax.device_count() > 1 else ""
+    in_processes = f" in {processes} processes" if processes > 1 else ""
+    return f"{jax.device_count()} {name} device{plural}{in_processes}"

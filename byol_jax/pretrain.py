@@ -1,0 +1,212 @@
+"""BYOL pretraining: its state, its loss, one update, and the run around them.
+
+Shapes: D local devices, b images of a device, B of the global batch, F embedding, P projection.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from byol_jax import augment, metrics, networks, objectives, optimizers, parallel
+
+Batch = dict[str, jax.Array]
+Views = tuple[jax.Array, jax.Array]
+
+
+class TrainState(NamedTuple):
+    """All that training changes, as arrays without a device axis."""
+
+    step: jax.Array  # int32: updates done
+    online_params: Any
+    target_params: Any  # encoder and projector only
+    online_state: Any  # running batch-norm statistics
+    target_state: Any
+    opt_state: Any
+
+
+def init_state(
+    forward: hk.TransformedWithState,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    image_size: int,
+) -> TrainState:
+    """Draws online and target network from different keys, as the reference does."""
+    images = jnp.zeros((2, image_size, image_size, 3))
+    keys = jax.random.split(jax.random.key(seed))
+    online_params, online_state = forward.init(keys[0], images, is_training=True)
+    target_params, target_state = forward.init(keys[1], images, is_training=True, part="target")
+    opt_state = optimizer.init(online_params)
+    return TrainState(
+        jnp.zeros((), jnp.int32),
+        online_params,
+        target_params,
+        online_state,
+        target_state,
+        opt_state,
+    )
+
+
+def make_loss(
+    forward: hk.TransformedWithState, objective: objectives.Objective
+) -> Callable[..., Any]:
+    """Builds the loss of one step: the objective plus the online probe's cross-entropy.
+
+    Returns:
+      loss(online_params, state, views, labels) -> (scalar, (metrics, online_state, target_state,
+      embedding [b, F] of view 1)). Every view has its own pass, so that batch statistics are those
+      of one view and running ones move twice. The target runs in training mode.
+    """
+
+    def loss_fn(online_params, state: TrainState, views: Views, labels: jax.Array):
+        online, online_state = _both_views(forward, online_params, state.online_state, views)
+        target, target_state = _both_views(
+            forward, state.target_params, state.target_state, views, part="target"
+        )
+        online_outputs = [o.prediction if objective.has_predictor else o.projection for o in online]
+        repr_loss = objective.loss(tuple(online_outputs), tuple(t.projection for t in target))
+        logits = online[0].logits  # of a stop-gradient embedding
+        probe_loss = jnp.mean(objectives.cross_entropy(logits, labels))
+        scalars = {
+            "loss": repr_loss + probe_loss,
+            "repr_loss": repr_loss,
+            "online_loss": probe_loss,
+            "online_top1": jnp.mean(metrics.topk_correct(logits, labels, k=1)),
+            "online_top5": jnp.mean(metrics.topk_correct(logits, labels, k=5)),
+        }
+        aux = scalars, online_state, target_state, online[0].embedding
+        return scalars["loss"], aux
+
+    return loss_fn
+
+
+def _both_views(
+    forward: hk.TransformedWithState, params: Any, state: Any, views: Views, **options: Any
+) -> tuple[list[networks.Outputs], Any]:
+    outputs = []
+    for view in views:
+        output, state = forward.apply(params, state, None, view, is_training=True, **options)
+        outputs.append(output)
+    return outputs, state
+
+
+def make_update(
+    loss_fn: Callable[..., Any],
+    optimizer: optax.GradientTransformation,
+    make_views: Callable[[jax.Array, Batch], Views],
+    *,
+    seed: int,
+    learning_rate: optax.Schedule,
+    target_ema: optax.Schedule,
+    axis: str | None,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array], jax.Array]]:
+    """Builds one step of training (paper, algorithm 1).
+
+    Args:
+      loss_fn: what `make_loss` gives.
+      optimizer: updates the online parameters, the probe's among them.
+      make_views: (key, batch) -> two views, float [b, H, W, 3] in [0, 1].
+      seed: of the augmentations; the key of a step depends on seed, step and device alone.
+      learning_rate: for the metrics; the optimizer has its own.
+      target_ema: tau of every step.
+      axis: name of the mapped axis to average over; None outside of a map.
+
+    Returns:
+      update(state, batch) -> (state, scalar metrics, embedding [b, F] of view 1).
+    """
+
+    def update(state: TrainState, batch: Batch):
+        key = parallel.step_key(seed, state.step, axis=axis)
+        views = make_views(key, batch)
+        grads, (scalars, online_state, target_state, embedding) = jax.grad(loss_fn, has_aux=True)(
+            state.online_params, state, views, batch["labels"]
+        )
+        if axis:
+            grads, scalars = jax.lax.pmean((grads, scalars), axis)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.online_params)
+        online_params = optax.apply_updates(state.online_params, updates)
+        tau = target_ema(state.step)
+        target_params = optimizers.ema(state.target_params, online_params, tau)
+        scalars |= {
+            "learning_rate": learning_rate(state.step),
+            "tau": tau,
+            "gradient_norm": optax.global_norm(grads),
+        }
+        state = TrainState(
+            state.step + 1, online_params, target_params, online_state, target_state, opt_state
+        )
+        return state, scalars, embedding
+
+    return update
+
+
+def make_views(
+    view1: augment.View,
+    view2: augment.View,
+    *,
+    image_size: int,
+    area_range: tuple[float, float],
+    method: str,
+) -> Callable[[jax.Array, Batch], Views]:
+    """Cuts, flips and recolours two views of ``batch['images']`` (uint8 [b, H, W, 3])."""
+
+    def views(key: jax.Array, batch: Batch) -> Views:
+        return tuple(
+            _make_view(view_key, batch["images"], view, image_size, area_range, method)
+            for view_key, view in zip(jax.random.split(key), (view1, view2), strict=True)
+        )
+
+    return views
+
+
+def _make_view(key, images, view, image_size, area_range, method) -> jax.Array:
+    crop_key, augment_key = jax.random.split(key)
+    crops = augment.random_resized_crop(
+        crop_key, images, image_size, area_range=area_range, method=method
+    )
+    return augment.augment(augment_key, crops, view)
+
+
+def make_encode(
+    forward: hk.TransformedWithState, *, image_size: int
+) -> Callable[[Any, Any, np.ndarray], jax.Array]:
+    """Builds encode(params, state, uint8 images [b, H, W, 3]) -> embedding [b, F], compiled."""
+
+    @jax.jit
+    def encode(params: Any, state: Any, images: jax.Array) -> jax.Array:
+        images = _resize(images, image_size)
+        outputs, _ = forward.apply(params, state, None, images, is_training=False, part="encoder")
+        return outputs.embedding
+
+    return encode
+
+
+def make_calibrate(
+    forward: hk.TransformedWithState, *, image_size: int
+) -> Callable[[Any, Any, np.ndarray], Any]:
+    """Builds calibrate(params, state, images) -> state after one pass in training mode.
+
+    The new state holds running batch-norm statistics of the images.
+    """
+
+    @jax.jit
+    def calibrate(params: Any, state: Any, images: jax.Array) -> Any:
+        images = _resize(images, image_size)
+        _, new = forward.apply(params, state, None, images, is_training=True, part="encoder")
+        return new
+
+    return calibrate
+
+
+def _resize(images: jax.Array, size: int) -> jax.Array:
+    """uint8 [b, H, W, 3] to float [b, size, size, 3] in [0, 1], bicubic if sizes differ."""
+    images = images.astype(jnp.float32) / 255
+    if images.shape[1:3] == (size, size):
+        return images
+    shape = (images.shape[0], size, size, 3)
+    return jnp.clip(jax.image.resize(images, shape, "cubic", antialias=False), 0, 1)

@@ -1,0 +1,187 @@
+"""The pretraining task: restores, trains, probes, logs and saves."""
+
+import pathlib
+import sys
+from typing import Any
+
+import haiku as hk
+import jax
+import numpy as np
+
+from byol_jax import build, checkpoint, input_pipeline, loop, metrics, parallel, pretrain
+from byol_jax import config as config_lib
+from byol_jax import workdir as workdir_lib
+
+COLLAPSED_STD = 0.1
+
+
+def run(config: Any, workdir: pathlib.Path) -> None:
+    """Pretrains as the config says, or goes on where the workdir's newest checkpoint is.
+
+    Raises:
+        UsageError: a mistake in the config, or a workdir that does not fit it; nothing is written.
+        loop.NonFiniteError: the loss or a gradient stopped being a number.
+    """
+    job = build.build(config)
+    workdir_lib.open_workdir(workdir, config)
+    _say(f"{config_lib.to_json(config)}\n{describe(config, job, workdir)}\n")
+    checkpoints = checkpoint.Checkpoints(workdir, keep=config.keep_checkpoints)
+    try:
+        _Run(config, workdir, job, checkpoints).run()
+    finally:
+        checkpoints.close()
+
+
+def describe(config: Any, job: build.Job, workdir: pathlib.Path) -> str:
+    """One paragraph: what will run, on what, for how long."""
+    size = hk.data_structures.tree_size(job.state.online_params) / 1e6
+    epochs = job.total_steps * config.batch_size / len(job.train.images)
+    rate = config.optimizer[config.optimizer.name].base_learning_rate * config.batch_size / 256
+    return (
+        f"Pretraining {config.model.encoder} ({size:.2f} M parameters with its heads) by "
+        f"{config.objective.name} on {len(job.train.images):,} images of {config.data.name} at "
+        f"{config.data.image_size} px; labels are used to measure, not to learn.\n"
+        f"{job.total_steps:,} steps of {config.batch_size} images ({epochs:,.1f} epochs) on "
+        f"{parallel.describe_devices()}; {config.optimizer.name}, learning rate up to {rate:.4g} "
+        f"after {job.warmup_steps:,} steps, tau from {config.objective.base_target_ema}.\n"
+        f"Everything goes to {workdir}; Ctrl-C saves, the same command resumes. The time left is "
+        "shown as soon as steps have been measured."
+    )
+
+
+class _Run:
+    """What the steps of one run share. A checkpoint is written after all logs of its step."""
+
+    def __init__(self, config, workdir, job: build.Job, checkpoints: checkpoint.Checkpoints):
+        self._config, self._workdir, self._job = config, workdir, job
+        self._checkpoints = checkpoints
+        self._batches = input_pipeline.make_train_iterator(
+            job.train,
+            batch_size=config.batch_size // jax.process_count(),
+            seed=config.seed,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        self._score = build.make_probe(config, job)
+
+    def run(self) -> None:
+        """Trains to the end, or until a signal asks to stop."""
+        state, first_step = self._restore()
+        self._logger = workdir_lib.Logger(self._workdir, first_step=first_step)
+        self._progress = loop.Progress(
+            first_step=first_step,
+            total_steps=self._job.total_steps,
+            batch_size=self._config.batch_size,
+        )
+        try:
+            step = self._train(state, first_step)
+        finally:
+            self._progress.close()
+            self._logger.close()
+        if step < self._job.total_steps:
+            _say(f"Stopped after step {step:,} and saved. The same command resumes.")
+        else:
+            _say(summarise(self._workdir))
+
+    def _restore(self) -> tuple[pretrain.TrainState, int]:
+        step = self._checkpoints.latest_step
+        if step is None:
+            return self._job.state, 0
+        state, iterator_state = self._checkpoints.restore_latest(self._job.state)
+        self._batches.set_state(iterator_state)
+        _say(f"Resuming from {self._checkpoints.latest_path}.")
+        return state, step
+
+    def _train(self, state: pretrain.TrainState, first_step: int) -> int:
+        total_steps = self._job.total_steps
+        if first_step == 0:
+            self._probe(0, state)
+        self._progress.restart()
+        try:
+            state, step = loop.run(
+                parallel.pmap_update(self._job.update),
+                parallel.replicate(state),
+                map(parallel.shard, self._batches),
+                first_step=first_step,
+                total_steps=total_steps,
+                log_every=self._config.log_every_steps,
+                on_metrics=self._log,
+                hooks=[
+                    loop.Hook(self._config.probe.every_steps, self._probe_between),
+                    loop.Hook(self._config.checkpoint_every_steps, self._save_between),
+                ],
+                progress=self._progress,
+            )
+        except loop.NonFiniteError as error:
+            good = self._checkpoints.latest_path or "none yet"
+            key = f"optimizer.{self._config.optimizer.name}.base_learning_rate"
+            raise loop.NonFiniteError(
+                f"{error} Last good checkpoint: {good}. A smaller {key} or a longer warm-up may "
+                "help; give it another --workdir."
+            ) from None
+        if first_step < step == total_steps:
+            self._probe(step, state)
+        self._save(step, state)
+        return step
+
+    def _save(self, step: int, state: pretrain.TrainState) -> None:
+        parallel.assert_replicated(state)
+        self._checkpoints.save(step, state, self._batches.get_state())
+
+    def _save_between(self, step: int, state: pretrain.TrainState) -> None:
+        if step < self._job.total_steps:  # the last one waits for the last probe
+            self._save(step, state)
+
+    def _probe_between(self, step: int, state: pretrain.TrainState) -> None:
+        if step < self._job.total_steps:  # the last one is made in any case
+            self._probe(step, state)
+
+    def _probe(self, step: int, state: pretrain.TrainState) -> None:
+        scalars = self._score(step, state)
+        self._logger.write(step, scalars)
+        self._progress.say(_probe_line(step, scalars))
+
+    def _log(self, step: int, scalars: dict[str, Any], embedding: jax.Array) -> None:
+        features = np.asarray(embedding).reshape(-1, embedding.shape[-1])  # [D, b, F] -> [D b, F]
+        speed = self._progress.report(step, float(scalars["loss"]))
+        self._logger.write(
+            step,
+            {
+                **{f"train/{name}": float(value) for name, value in scalars.items()},
+                "train/feature_std": metrics.feature_std(features),
+                "train/effective_rank": metrics.effective_rank(features),
+                "train/images_per_second": speed,
+            },
+        )
+
+
+def _probe_line(step: int, scalars: dict[str, float]) -> str:
+    parts = [f"kNN {scalars['probe/knn_top1']:.1%}"]
+    if "probe/linear_top1" in scalars:
+        parts.append(f"linear {scalars['probe/linear_top1']:.1%}")
+    parts.append(f"feature std {scalars['probe/feature_std']:.2f}")
+    parts.append(f"effective rank {scalars['probe/effective_rank']:.1f}")
+    if "probe/raw_pixels_knn_top1" in scalars:
+        parts.append(f"(raw pixels: kNN {scalars['probe/raw_pixels_knn_top1']:.1%})")
+    line = f"probe at step {step}: " + ", ".join(parts)
+    if scalars["probe/feature_std"] < COLLAPSED_STD:
+        line += "\n  COLLAPSED: all images have nearly the same features."
+    return line
+
+
+def summarise(workdir: pathlib.Path) -> str:
+    """A table of the first and the last probe of a finished run."""
+    rows = [row for row in workdir_lib.read_metrics(workdir) if "probe/linear_top1" in row]
+    columns = ("knn_top1", "linear_top1", "feature_std", "effective_rank")
+    lines = [f"{'':<18}{'kNN':>8}{'linear':>9}{'feature std':>13}{'effective rank':>16}"]
+    for row in rows:
+        name = "random network" if row["step"] == 0 else f"after {row['step']:,} steps"
+        knn, linear, std, rank = (row[f"probe/{column}"] for column in columns)
+        lines.append(f"{name:<18}{knn:>8.1%}{linear:>9.1%}{std:>13.2f}{rank:>16.1f}")
+    raw = rows[0].get("probe/raw_pixels_knn_top1")
+    lines.insert(1, f"{'raw pixels':<18}{raw:>8.1%}")
+    return "\n" + "\n".join(lines) + f"\nMetrics and checkpoints: {workdir}"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,171 @@
+"""BYOL pretraining. ``--config=configs/byol.py:PRESET``; without one, ``patterns``."""
+
+import ml_collections
+from ml_collections import config_dict
+
+from byol_jax import config as config_lib
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def get_config(preset: str = "patterns") -> ml_collections.ConfigDict:
+    """The config of a preset."""
+    config = _reference()
+    config.preset = preset
+    config_lib.lookup(PRESETS, preset, key="preset")(config)
+    return config
+
+
+def _reference() -> ml_collections.ConfigDict:
+    """What all presets share: the paper's method as its authors' code has it."""
+    config = ml_collections.ConfigDict()
+    config.task = "pretrain"
+    config.preset = ""
+    config.seed = 0
+    config.batch_size = 4096  # of all devices together
+    config.total_steps = config_dict.placeholder(int)  # if set, instead of total_epochs
+    config.total_epochs = config_dict.placeholder(float)
+    config.checkpoint = ""  # start from the networks of this run
+    config.checkpoint_every_steps = 1000
+    config.keep_checkpoints = 3
+    config.log_every_steps = 100
+
+    config.data = ml_collections.ConfigDict()
+    config.data.name = "imagenet2012"
+    config.data.dir = ""  # of prepared TFDS sets; empty: $TFDS_DATA_DIR or TFDS's default
+    config.data.train_split = "train"
+    config.data.eval_split = "test"
+    config.data.image_size = 224
+    config.data.mean = IMAGENET_MEAN
+    config.data.std = IMAGENET_STD
+
+    config.model = ml_collections.ConfigDict()
+    config.model.encoder = "resnet50"
+    config.model.width_multiplier = 1
+    config.model.resnet_v2 = False
+    config.model.stem = "imagenet"  # imagenet | cifar | patch
+    config.model.zero_init_residual = False  # the reference's code: True; the paper: False
+    config.model.padding = "same"  # same | torch
+    config.model.projector_hidden_size = 4096
+    config.model.projector_output_size = 256
+    config.model.predictor_hidden_size = 4096
+    config.model.bn_decay_rate = 0.9
+    config.model.bn_eps = 1e-5
+
+    config.objective = ml_collections.ConfigDict()
+    config.objective.name = "byol"  # byol | byol_no_predictor
+    config.objective.base_target_ema = 0.996
+    config.objective.target_ema_schedule = "cosine"  # cosine (to 1) | constant
+
+    config.optimizer = ml_collections.ConfigDict()
+    config.optimizer.name = "lars"  # each optimizer has settings of its own, below
+    config.optimizer.warmup_steps = config_dict.placeholder(int)  # if set, instead of epochs
+    config.optimizer.warmup_epochs = 10.0
+    config.optimizer.lars = ml_collections.ConfigDict()
+    config.optimizer.lars.base_learning_rate = 0.2  # x batch_size / 256, as for the others
+    config.optimizer.lars.weight_decay = 1.5e-6
+    config.optimizer.lars.momentum = 0.9
+    config.optimizer.lars.trust_coefficient = 1e-3
+    config.optimizer.sgd = ml_collections.ConfigDict()
+    config.optimizer.sgd.base_learning_rate = 0.05
+    config.optimizer.sgd.weight_decay = 5e-4
+    config.optimizer.sgd.momentum = 0.9
+    config.optimizer.adamw = ml_collections.ConfigDict()
+    config.optimizer.adamw.base_learning_rate = 5e-4
+    config.optimizer.adamw.weight_decay = 1e-6
+    config.optimizer.adamw.b1 = 0.9
+    config.optimizer.adamw.b2 = 0.999
+
+    config.augment = ml_collections.ConfigDict()
+    config.augment.crop = ml_collections.ConfigDict()
+    config.augment.crop.min_area = 0.08
+    config.augment.crop.max_area = 1.0
+    config.augment.crop.method = "cubic"  # cubic | linear
+    config.augment.view1 = _view(blur_probability=1.0, solarize_probability=0.0)
+    config.augment.view2 = _view(blur_probability=0.1, solarize_probability=0.2)
+
+    config.probe = ml_collections.ConfigDict()
+    config.probe.every_steps = 5000
+    config.probe.max_images = 20_000
+    config.probe.k = 20
+    config.probe.temperature = 0.1
+    return config
+
+
+def _view(*, blur_probability: float, solarize_probability: float) -> ml_collections.ConfigDict:
+    view = ml_collections.ConfigDict()
+    view.flip_probability = 0.5
+    view.jitter_probability = 0.8
+    view.brightness = 0.4
+    view.contrast = 0.4
+    view.saturation = 0.2
+    view.hue = 0.1
+    view.grayscale_probability = 0.2
+    view.blur_probability = blur_probability
+    view.blur_sigma_min = 0.1
+    view.blur_sigma_max = 2.0
+    view.solarize_probability = solarize_probability
+    view.solarize_threshold = 0.5
+    return view
+
+
+def _patterns(config: ml_collections.ConfigDict) -> None:
+    config.batch_size = 64
+    config.total_steps = 600
+    config.checkpoint_every_steps = 200
+    config.log_every_steps = 50
+    config.data.name = "patterns"
+    config.data.image_size = 32
+    config.data.mean = (0.45, 0.45, 0.45)
+    config.data.std = (0.22, 0.22, 0.22)
+    config.model.encoder = "micro_resnet"
+    config.model.stem = "patch"
+    config.model.projector_hidden_size = 256
+    config.model.projector_output_size = 64
+    config.model.predictor_hidden_size = 256
+    config.objective.base_target_ema = 0.97
+    config.optimizer.name = "adamw"
+    config.optimizer.warmup_steps = 60
+    config.optimizer.adamw.base_learning_rate = 0.012
+    config.augment.crop.min_area = 0.4
+    config.augment.crop.method = "linear"
+    for view in (config.augment.view1, config.augment.view2):
+        view.saturation = 0.8
+        view.hue = 0.5
+        view.grayscale_probability = 0.3
+        view.blur_probability = 0.0
+    config.probe.every_steps = 200
+
+
+def _cifar10(config: ml_collections.ConfigDict) -> None:
+    _patterns(config)
+    config.data.name = "cifar10"
+
+
+def _imagenette(config: ml_collections.ConfigDict) -> None:
+    config.batch_size = 256
+    config.total_epochs = 1000.0
+    config.data.name = "imagenette/160px-v2"
+    config.data.image_size = 128
+    config.model.encoder = "resnet18"
+    config.optimizer.lars.base_learning_rate = 2.0
+
+
+def _imagenet(
+    config: ml_collections.ConfigDict, epochs: float, rate: float, decay: float, tau: float
+) -> None:
+    config.total_epochs = epochs
+    config.optimizer.lars.base_learning_rate = rate
+    config.optimizer.lars.weight_decay = decay
+    config.objective.base_target_ema = tau
+
+
+PRESETS = {
+    "patterns": _patterns,
+    "cifar10": _cifar10,
+    "imagenette": _imagenette,
+    "imagenet-40": lambda config: _imagenet(config, 40.0, 0.45, 1e-6, 0.97),
+    "imagenet-100": lambda config: _imagenet(config, 100.0, 0.45, 1e-6, 0.99),
+    "imagenet-300": lambda config: _imagenet(config, 300.0, 0.3, 1e-6, 0.99),
+    "imagenet-1000": lambda config: _imagenet(config, 1000.0, 0.2, 1.5e-6, 0.996),
+}

@@ -1,0 +1,40 @@
+"""Installs the byol_jax package; requirements.txt holds exact versions for Python 3.11 on Linux."""
+
+import pathlib
+
+import setuptools
+
+setuptools.setup(
+    name="byol_jax",
+    version="0.1.0",
+    description="Bootstrap Your Own Latent (BYOL) in JAX and Haiku, tested against the reference",
+    long_description=pathlib.Path(__file__).with_name("README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=["byol_jax"],
+    python_requires=">=3.11",
+    install_requires=[
+        "absl-py>=2.1",
+        "chex>=0.1.90",
+        "dm-haiku>=0.0.16",
+        "grain>=0.2.15",
+        "importlib_resources",  # tensorflow-datasets imports it without naming it
+        "jax>=0.10,<0.13",
+        "jaxlib>=0.10,<0.13",
+        "ml-collections>=1.1",
+        "numpy>=2.0",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11.33",
+        "pillow>=11.0",
+        "scikit-learn>=1.5",
+        "tensorboardX>=2.6.2",
+        "tensorflow-datasets>=4.9.9",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "cuda": ["jax[cuda13]>=0.10,<0.13"],
+        "dev": ["matplotlib>=3.9", "pytest>=8.3", "ruff>=0.14"],
+        "prepare": ["tensorflow>=2.20"],  # TFDS needs it to download and prepare a set
+        "tpu": ["jax[tpu]>=0.10,<0.13"],
+    },
+)

@@ -1,0 +1,95 @@
+"""Reads the reference's expected values (tests/golden, or the folder in $BYOL_JAX_GOLDEN)."""
+
+import gzip
+import json
+import os
+import pathlib
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+FOLDER = pathlib.Path(
+    os.environ.get("BYOL_JAX_GOLDEN", pathlib.Path(__file__).parent / "golden")
+)
+
+
+def load(name: str) -> Mapping[str, np.ndarray]:
+    """Loads every array of ``<name>.npz`` into a dictionary."""
+    with np.load(FOLDER / f"{name}.npz") as arrays:
+        return {key: arrays[key] for key in arrays.files}
+
+
+def load_json(name: str) -> Any:
+    """Loads ``<name>.json``, or its gzipped form."""
+    plain = FOLDER / f"{name}.json"
+    if plain.exists():
+        return json.loads(plain.read_text())
+    return json.loads(gzip.decompress((FOLDER / f"{name}.json.gz").read_bytes()))
+
+
+def config(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The configuration that a golden file was computed with."""
+    return json.loads(str(arrays["config_json"]))
+
+
+def tree(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, dict[str, np.ndarray]]:
+    """Entries ``prefix|module|name`` as ``{module: {name: array}}``."""
+    result: dict[str, dict[str, np.ndarray]] = {}
+    for key, value in arrays.items():
+        if key.startswith(prefix + "|") and key.count("|") == prefix.count("|") + 2:
+            module, name = key.split("|")[-2:]
+            result.setdefault(module, {})[name] = value
+    return result
+
+
+def formula_value(salt: str, module: str, name: str, shape, counter: int) -> np.ndarray:
+    """The parameter or state value that the golden files use where none is stored."""
+    if name == "counter":
+        return np.int32(counter)
+    seed = zlib.crc32(f"{salt}/{module}/{name}".encode())
+    z = np.random.RandomState(seed).standard_normal(tuple(shape)).astype(np.float32)
+    if name == "w":
+        return z * np.float32(np.sqrt(2.0 / np.prod(shape[:-1])))
+    if name == "scale":
+        return z * np.float32(0.1) + np.float32(1)
+    if name in ("b", "offset") or module.endswith("/mean_ema"):
+        return z * np.float32(0.1)
+    if module.endswith("/var_ema"):
+        return np.exp(0.1 * z.astype(np.float64)).astype(np.float32)
+    raise ValueError(f"no formula for {module}|{name}")
+
+
+def formula_tree(shapes, salt: str, counter: int = 0) -> dict[str, dict[str, np.ndarray]]:
+    """Formula values for a tree whose leaves have a ``.shape`` (arrays or shape structs)."""
+    return {
+        module: {
+            name: formula_value(salt, module, name, leaf.shape, counter)
+            for name, leaf in leaves.items()
+        }
+        for module, leaves in shapes.items()
+    }
+
+
+def relerr(actual, expected) -> float:
+    """Largest absolute difference over the largest expected magnitude, one number a tensor."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.shape == expected.shape, (actual.shape, expected.shape)
+    return float(np.abs(actual - expected).max() / np.abs(expected).max())
+
+
+def assert_summary(arrays, prefix: str, actual, *, tolerance: float, only=None) -> None:
+    """Compares a tree with stored sums; ``only(module)`` limits it to modules that we keep."""
+    names = [str(name) for name in arrays[f"{prefix}|names"]]
+    checked = 0
+    for index, key in enumerate(names):
+        module, name = key.split("|")
+        if only is not None and not only(module):
+            continue
+        value = np.asarray(actual[module][name], np.float64)
+        bound = tolerance * arrays[f"{prefix}|abs_sum"][index] + 1e-30
+        assert abs(value.sum() - arrays[f"{prefix}|sum"][index]) <= bound, key
+        assert abs(np.abs(value).sum() - arrays[f"{prefix}|abs_sum"][index]) <= bound, key
+        checked += 1
+    assert checked

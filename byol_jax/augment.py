@@ -1,33 +1,32 @@
 """Augments batches of images on the device: flip, colour jitter, greyscale, blur, solarize, crop.
 
-Every image draws its own random values. ``draw`` makes them all at once and ``apply`` uses them, so
-that a recorded set of values can be replayed. Section 3.1 and appendix B of the paper
-(arXiv:2006.07733) describe the augmentations; the two presets are those of its table 6.
+Every image draws its own random values: ``draw`` makes them and ``apply`` uses them, so that a
+recorded set of values can be replayed. The operations, their order and the two presets are those of
+the paper (arXiv:2006.07733, section 3.3 and appendix B) in the reference's definitions: brightness
+is added, contrast is about the mean of each channel, saturation and hue go through HSV.
 
-Shapes: b images, H rows, W columns, 3 channels (red, green, blue). Images are float32 in [0, 1].
+Shapes: b images, H rows, W columns, 3 channels (red, green, blue), float32 in [0, 1].
 """
 
 import itertools
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-LUMA = (0.2989, 0.5870, 0.1140)
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 ORDERS = np.array(list(itertools.permutations(range(4))), np.int32)  # [24, 4]
-METHODS = ("cubic", "linear")
-Colors = tuple[jax.Array, jax.Array, jax.Array]
+LUMA = (0.2989, 0.5870, 0.1140)  # the reference's; they sum to 0.9999
+Colors = tuple[jax.Array, jax.Array, jax.Array]  # red, green, blue, each [b, H, W]
 
 
 class View(NamedTuple):
     """Probabilities and strengths of one view; plain numbers, known when the step is compiled.
 
-    Jitter draws brightness from U[-brightness, brightness], contrast and saturation factors from
-    U[1 - strength, 1 + strength] and the hue's rotation, in turns, from U[-hue, hue].
+    Brightness is drawn from U[-brightness, brightness], the factors of contrast and saturation from
+    U[1 - strength, 1 + strength], the rotation of the hue, in turns, from U[-hue, hue].
     """
 
     flip_probability: float = 0.5
@@ -53,7 +52,7 @@ class Draws(NamedTuple):
 
     flip: jax.Array  # [b] bool
     jitter: jax.Array  # [b] bool
-    brightness: jax.Array  # [b] added to every pixel
+    brightness: jax.Array  # [b] added to every value
     contrast: jax.Array  # [b] factor
     saturation: jax.Array  # [b] factor
     hue: jax.Array  # [b] turns
@@ -65,13 +64,13 @@ class Draws(NamedTuple):
 
 
 def augment(key: jax.Array, images: jax.Array, view: View) -> jax.Array:
-    """Augments every image of a batch on its own. Images [b, H, W, 3] in [0, 1] -> same."""
+    """Augments each of images [b, H, W, 3] on its own."""
     return apply(images, draw(key, images.shape[0], view), view)
 
 
 def draw(key: jax.Array, n: int, view: View) -> Draws:
     """Draws the random values of n images."""
-    # One call of the generator for everything: it takes longer to compile than all that uses it.
+    # One call of the generator for everything, as it takes long to compile.
     u = jax.random.uniform(key, (11, n), jnp.float32)
     signed = 2 * u - 1
     return Draws(
@@ -90,24 +89,25 @@ def draw(key: jax.Array, n: int, view: View) -> Draws:
 
 
 def apply(images: jax.Array, draws: Draws, view: View) -> jax.Array:
-    """Applies the drawn values. What the view gives probability 0 is not even compiled."""
+    """Applies drawn values to images [b, H, W, 3]; the view's other strengths play no part here.
+
+    What the view gives probability 0 is not even compiled.
+    """
     if view.flip_probability:
-        images = jnp.where(_column(draws.flip, 4), flip(images), images)
+        images = jnp.where(_column(draws.flip), flip(images), images)
     colors = _split(images)
     if view.jitter_probability:
         colors = _jitter(colors, draws)
     if view.grayscale_probability:
-        luma, grays = _luma(colors), _column(draws.grayscale, 3)
-        colors = tuple(jnp.where(grays, luma, color) for color in colors)
+        luma = _luma(colors)
+        colors = _choose(draws.grayscale, (luma, luma, luma), colors)
     if view.blur_probability:
         colors = _blur_some(colors, draws)
+    images = jnp.stack(colors, -1)
     if view.solarize_probability:
-        solarizes = _column(draws.solarize, 3)
-        colors = tuple(
-            jnp.where(solarizes & (color >= view.solarize_threshold), 1 - color, color)
-            for color in colors
-        )
-    return jnp.clip(jnp.stack(colors, -1), 0, 1)
+        solarized = solarize(images, jnp.float32(view.solarize_threshold))
+        images = jnp.where(_column(draws.solarize), solarized, images)
+    return jnp.clip(images, 0, 1)
 
 
 def flip(images: jax.Array) -> jax.Array:
@@ -116,27 +116,27 @@ def flip(images: jax.Array) -> jax.Array:
 
 
 def brightness(images: jax.Array, shift: jax.Array) -> jax.Array:
-    """Adds shift [b] to every value; the result is not clipped."""
-    return images + _column(shift, 4)
+    """Adds shift [b] to every value; does not clip."""
+    return images + _column(shift)
 
 
 def contrast(images: jax.Array, factor: jax.Array) -> jax.Array:
-    """Scales by factor [b] about the image's mean of each channel; not clipped."""
-    return jnp.stack([_affine(color, factor, 0 * factor) for color in _split(images)], -1)
+    """Scales by factor [b] about the image's mean of each channel; does not clip."""
+    return jnp.stack(_affine(_split(images), factor, jnp.zeros_like(factor)), -1)
 
 
 def saturation(images: jax.Array, factor: jax.Array) -> jax.Array:
-    """Scales the saturation of HSV by factor [b] and cuts it to [0, 1]."""
-    return jnp.stack(_saturate_rotate(_split(images), factor, 0 * factor), -1)
+    """Scales the saturation of HSV by factor [b], at most to 1."""
+    return jnp.stack(_saturate_rotate(_split(images), factor, jnp.zeros_like(factor)), -1)
 
 
 def hue(images: jax.Array, turns: jax.Array) -> jax.Array:
     """Rotates the hue of HSV by turns [b]."""
-    return jnp.stack(_saturate_rotate(_split(images), 1 + 0 * turns, turns), -1)
+    return jnp.stack(_saturate_rotate(_split(images), jnp.ones_like(turns), turns), -1)
 
 
 def grayscale(images: jax.Array) -> jax.Array:
-    """Replaces every channel by the luma. Its weights sum to 0.9999, as the reference's do."""
+    """Replaces every channel by the luma."""
     return jnp.broadcast_to(_luma(_split(images))[..., None], images.shape)
 
 
@@ -146,20 +146,20 @@ def blur(images: jax.Array, sigma: jax.Array) -> jax.Array:
 
 
 def blur_radius(height: int) -> int:
-    """The kernel reaches this many pixels to each side: a tenth of the image in all."""
+    """How many pixels the kernel reaches to each side: it is a tenth of the image in all."""
     return int(height / 10 / 2)
 
 
 def solarize(images: jax.Array, threshold: jax.Array) -> jax.Array:
-    """Inverts the values that reach threshold [b]."""
-    return jnp.where(images < _column(threshold, 4), images, 1 - images)
+    """Inverts the values that reach threshold, [b] or a number."""
+    return jnp.where(images < _column(threshold), images, 1 - images)
 
 
 def rgb_to_hsv(images: jax.Array) -> jax.Array:
     """RGB [..., 3] in [0, 1] to hue in turns [0, 1), saturation and value in [0, 1]."""
     sixths, value, spread = _hexcone(_split(images))
-    share = spread / jnp.where(value > 0, value, 1)
-    return jnp.stack([jnp.where(sixths < 0, sixths + 6, sixths) / 6, share, value], -1)
+    hues = jnp.where(sixths < 0, sixths + 6, sixths) / 6
+    return jnp.stack([hues, spread / jnp.where(value > 0, value, 1), value], -1)
 
 
 def hsv_to_rgb(images: jax.Array) -> jax.Array:
@@ -168,16 +168,19 @@ def hsv_to_rgb(images: jax.Array) -> jax.Array:
     return jnp.stack(_from_hexcone(6 * turns, value, share * value), -1)
 
 
-# Below, an image is its three colours, each [b, H, W]: loops over three interleaved channels are
-# several times slower on a CPU.
+# Inside, an image is its three colours: on a CPU, loops over interleaved channels are far slower.
 
 
 def _split(images: jax.Array) -> Colors:
     return images[..., 0], images[..., 1], images[..., 2]
 
 
-def _column(values: jax.Array, rank: int) -> jax.Array:
+def _column(values: jax.Array, rank: int = 4) -> jax.Array:
     return values.reshape(values.shape + (1,) * (rank - 1))
+
+
+def _choose(flags: jax.Array, yes: Colors, no: Colors) -> Colors:
+    return tuple(jnp.where(_column(flags, 3), *pair) for pair in zip(yes, no, strict=True))
 
 
 def _luma(colors: Colors) -> jax.Array:
@@ -187,39 +190,43 @@ def _luma(colors: Colors) -> jax.Array:
 def _jitter(colors: Colors, draws: Draws) -> Colors:
     """The four colour operations in each image's own order, clipped to [0, 1] after each.
 
-    Selecting one of four operations in each of four turns would compute sixteen. But saturation and
-    hue commute and never leave [0, 1], so all that matters is whether each of them comes before,
-    between or after brightness and contrast; and brightness and contrast are one affine operation
-    with other numbers. Hence a fixed programme for all 24 orders: saturation-hue, affine,
-    saturation-hue, affine, saturation-hue, where an image skips what is not its turn.
+    To select one of four operations in each of four turns is to compute sixteen. But saturation and
+    hue commute and do not leave [0, 1]: what matters is whether each comes before, between or after
+    brightness and contrast, and those two are one affine operation with different numbers. So one
+    programme serves all 24 orders, and every image skips the steps in which it has nothing to do:
+    saturation-hue, affine, saturation-hue, affine, saturation-hue.
     """
-    place = (draws.order[:, :, None] == np.arange(4)) * np.arange(4)[:, None]
-    place = place.sum(1).T  # [4, b] the turn of each operation
-    first, last = jnp.sort(place[:2], axis=0)
-    gap = (place > first).astype(jnp.int32) + (place > last)
-    for turn in range(3):
-        saturates = draws.jitter & (gap[SATURATION] == turn)
-        rotates = draws.jitter & (gap[HUE] == turn)
-        changed = _saturate_rotate(
-            colors, jnp.where(saturates, draws.saturation, 1), jnp.where(rotates, draws.hue, 0)
-        )
-        changes = _column(saturates | rotates, 3)
-        colors = tuple(jnp.where(changes, *pair) for pair in zip(changed, colors, strict=True))
-        if turn < 2:
-            now = (first, last)[turn]
-            scales = draws.jitter & (place[CONTRAST] == now)
-            shifts = draws.jitter & (place[BRIGHTNESS] == now)
+    turn = _turns(draws.order)
+    affine_turns = jnp.minimum(turn[0], turn[1]), jnp.maximum(turn[0], turn[1])
+    gap = sum((turn > affine_turn).astype(jnp.int32) for affine_turn in affine_turns)
+    for step in range(3):
+        saturates, rotates = draws.jitter & (gap[2:] == step)
+        factor = jnp.where(saturates, draws.saturation, 1)
+        changed = _saturate_rotate(colors, factor, jnp.where(rotates, draws.hue, 0))
+        # Even with nothing to change, HSV and back would round.
+        colors = _choose(saturates | rotates, changed, colors)
+        if step < 2:
+            shifts, scales = draws.jitter & (turn[:2] == affine_turns[step])
             factor = jnp.where(scales, draws.contrast, 1)
-            shift = jnp.where(shifts, draws.brightness, 0)
-            colors = tuple(jnp.clip(_affine(color, factor, shift), 0, 1) for color in colors)
+            colors = _affine(colors, factor, jnp.where(shifts, draws.brightness, 0))
+            colors = tuple(jnp.clip(color, 0, 1) for color in colors)
     return colors
 
 
-def _affine(color: jax.Array, factor: jax.Array, shift: jax.Array) -> jax.Array:
-    """Contrast about the mean, then brightness; exact where factor is 1 or shift is 0."""
-    factor = _column(factor, 3)
-    mean = color.mean((1, 2), keepdims=True)
-    return factor * color + (mean - factor * mean + _column(shift, 3))
+def _turns(order: jax.Array) -> jax.Array:
+    """The inverse permutations [4, b] of [b, 4]: when each operation's turn comes."""
+    is_operation = order.T == np.arange(4)[:, None, None]  # [operation, turn, b]
+    return (is_operation * np.arange(4)[:, None]).sum(1)
+
+
+def _affine(colors: Colors, factor: jax.Array, shift: jax.Array) -> Colors:
+    """Contrast and brightness; with factor 1 and shift 0 exactly the input."""
+    factor, shift = _column(factor, 3), _column(shift, 3)
+    means = (color.mean((1, 2), keepdims=True) for color in colors)
+    return tuple(
+        factor * color + (mean - factor * mean + shift)
+        for color, mean in zip(colors, means, strict=True)
+    )
 
 
 def _saturate_rotate(colors: Colors, factor: jax.Array, turns: jax.Array) -> Colors:
@@ -241,43 +248,34 @@ def _hexcone(colors: Colors) -> Colors:
 
 
 def _from_hexcone(sixths: jax.Array, value: jax.Array, spread: jax.Array) -> Colors:
-    colors = []
-    for peak in (0.0, 2.0, 4.0):  # where red, green and blue are largest
-        away = sixths - peak
-        away = jnp.abs(away - 6 * jnp.round(away / 6))  # not `%`, which is slow on a CPU
-        colors.append(value - spread * jnp.clip(away - 1, 0, 1))
-    return tuple(colors)
+    aways = (sixths - peak for peak in (0, 2, 4))  # from where red, green, blue are largest
+    aways = (jnp.abs(away - 6 * jnp.round(away / 6)) for away in aways)  # `%` is slow on a CPU
+    return tuple(value - spread * jnp.clip(away - 1, 0, 1) for away in aways)
 
 
 def _blur_some(colors: Colors, draws: Draws) -> Colors:
-    # A real branch, also where it is always taken: XLA merges code only within a branch, and merged
-    # with the blur's taps and borders the colour operations are several times slower.
-    blurs = _column(draws.blur, 3)
-    return jax.lax.cond(
-        draws.blur.any(),
-        lambda old: tuple(
-            jnp.where(blurs, *pair) for pair in zip(_blur(old, draws.sigma), old, strict=True)
-        ),
-        lambda old: old,
-        colors,
-    )
+    # A real branch, even where it is always taken: XLA does not merge code across it, and merged
+    # into the blur's borders the colour operations run twice as long.
+    def some(old: Colors) -> Colors:
+        return _choose(draws.blur, _blur(old, draws.sigma), old)
+
+    return jax.lax.cond(draws.blur.any(), some, lambda old: old, colors)
 
 
 def _blur(colors: Colors, sigma: jax.Array) -> Colors:
-    rows = colors[0].shape[1]
-    radius = blur_radius(rows)
-    taps = np.arange(radius + 1)
-    # A sigma of 0 is no blur.
-    weights = jnp.exp(-0.5 * taps**2 / jnp.maximum(sigma * sigma, 1e-12)[:, None])
+    """Adds shifted copies: on a CPU faster than banded matrix products or convolutions."""
+    radius = blur_radius(colors[0].shape[1])
+    exponent = -0.5 * np.arange(radius + 1) ** 2
+    weights = jnp.exp(exponent / jnp.maximum(sigma**2, 1e-12)[:, None])  # sigma 0 is no blur
     weights = weights / (2 * weights.sum(1, keepdims=True) - weights[:, :1])
-    weights = _column(weights.T, 4)
+    weights = _column(weights.T[..., None], 3)  # [radius + 1, b, 1, 1, 1]
     x = jnp.pad(jnp.stack(colors, 1), ((0, 0), (0, 0), (radius, radius), (radius, radius)))
     for axis in (3, 2):
         size = x.shape[axis] - 2 * radius
-        shifted = [jax.lax.slice_in_dim(x, i, i + size, axis=axis) for i in range(2 * radius + 1)]
-        x = weights[0] * shifted[radius]
-        for tap in range(1, radius + 1):
-            x = x + weights[tap] * (shifted[radius - tap] + shifted[radius + tap])
+        taps = [jax.lax.slice_in_dim(x, i, i + size, axis=axis) for i in range(2 * radius + 1)]
+        x = weights[0] * taps[radius]
+        for i in range(1, radius + 1):
+            x = x + weights[i] * (taps[radius - i] + taps[radius + i])
     return x[:, 0], x[:, 1], x[:, 2]
 
 
@@ -286,32 +284,16 @@ def random_resized_crop(
     images: jax.Array,
     size: int,
     *,
-    area_range: Sequence[float] = (0.08, 1.0),
-    aspect_range: Sequence[float] = (3 / 4, 4 / 3),
+    area_range: tuple[float, float] = (0.08, 1.0),
+    aspect_range: tuple[float, float] = (3 / 4, 4 / 3),
     method: str = "cubic",
 ) -> jax.Array:
-    """Cuts a random window out of every image and resizes it.
+    """Cuts a random window out of each of images [b, H, W, 3], uint8 or float, and resizes it.
 
-    Args:
-      key: a random key.
-      images: [b, H, W, 3], uint8, or float in [0, 1].
-      size: rows and columns of the result.
-      area_range: the window's share of the image's area is uniform on this.
-      aspect_range: the logarithm of width / height is uniform between those of these two.
-      method: ``cubic`` or ``linear``.
-
-    Returns:
-      float32 [b, size, size, 3] in [0, 1].
-
-    Raises:
-      ValueError: the method is neither.
+    Returns float32 [b, size, size, 3] in [0, 1]; see draw_windows and resize_windows.
     """
     windows = draw_windows(
-        key,
-        images.shape[0],
-        images.shape[1:3],
-        area_range=area_range,
-        aspect_range=aspect_range,
+        key, images.shape[0], images.shape[1:3], area_range=area_range, aspect_range=aspect_range
     )
     return resize_windows(images, windows, size, method=method)
 
@@ -319,69 +301,81 @@ def random_resized_crop(
 def draw_windows(
     key: jax.Array,
     n: int,
-    image_size: Sequence[int],
+    image_size: tuple[int, int],
     *,
-    area_range: Sequence[float] = (0.08, 1.0),
-    aspect_range: Sequence[float] = (3 / 4, 4 / 3),
+    area_range: tuple[float, float] = (0.08, 1.0),
+    aspect_range: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> jax.Array:
-    """Draws n crop windows [n, 4] int32 (top, left, height, width) of images (height, width)."""
+    """Draws n windows [n, 4] int32 (top, left, height, width) in images of (height, width).
+
+    The share of the area and the logarithm of width / height are uniform on their ranges, the
+    corner is uniform where the window fits.
+    """
     u = jax.random.uniform(key, (4, n), jnp.float32)
     low, high = (math.log(aspect) for aspect in aspect_range)
     area = area_range[0] + (area_range[1] - area_range[0]) * u[0]
     sides = window_sides(area, low + (high - low) * u[1], image_size)
-    room = jnp.asarray(image_size)[:, None] - sides.T  # [2, n]
-    corner = jnp.minimum((u[2:] * (room + 1)).astype(jnp.int32), room)
-    return jnp.concatenate([corner.T, sides], 1)
+    room = jnp.array(image_size) - sides
+    corner = jnp.minimum((u[2:].T * (room + 1)).astype(jnp.int32), room)
+    return jnp.concatenate([corner, sides], 1)
 
 
-def window_sides(area: jax.Array, log_aspect: jax.Array, image_size: Sequence[int]) -> jax.Array:
-    """Sides [n, 2] (height, width) of windows with a share of the area and a log(width / height).
+def window_sides(area: jax.Array, log_aspect: jax.Array, image_size: tuple[int, int]) -> jax.Array:
+    """Sides [n, 2] int32 (height, width) for shares of the area [n] and log(width / height) [n].
 
-    A side longer than the image is cut to it, not drawn again, as in the reference.
+    A side longer than the image is cut, not drawn again, as in the reference.
     """
-    height, width = image_size
-    pixels = area * (height * width)
-    aspect = jnp.exp(log_aspect)
+    pixels, aspect = area * (image_size[0] * image_size[1]), jnp.exp(log_aspect)
     sides = jnp.round(jnp.sqrt(jnp.stack([pixels / aspect, pixels * aspect], 1)))
-    return jnp.clip(sides, 1, jnp.array([height, width])).astype(jnp.int32)
+    return jnp.clip(sides, 1, jnp.array(image_size)).astype(jnp.int32)
 
 
 def resize_windows(
     images: jax.Array, windows: jax.Array, size: int, *, method: str = "cubic"
 ) -> jax.Array:
-    """Resizes windows [b, 4] (top, left, height, width) of images to float32 in [0, 1].
+    """Resizes windows [b, 4] (top, left, height, width) of images [b, H, W, 3], uint8 or float.
 
-    No smoothing when the window is larger than the result, pixel centres at halves, and only
-    pixels of the window count, as in the reference's resize of a cropped image.
+    As the reference resizes a cropped image: method ``cubic`` (Keys, a = -1/2) or ``linear``, no
+    smoothing before shrinking, pixel centres at halves, pixels outside the window do not count.
+
+    Returns:
+      float32 [b, size, size, 3], clipped to [0, 1]; uint8 images are divided by 255.
+
+    Raises:
+      ValueError: no such method.
     """
-    if method not in METHODS:
-        raise ValueError(f"resize method {method!r} is not one of {', '.join(METHODS)}")
-    if images.dtype == jnp.uint8:
-        images = images.astype(jnp.float32) / 255
     height, width = images.shape[1:3]
-    rows = _resize_matrix(windows[:, 0], windows[:, 2], height, size, method)
-    columns = _resize_matrix(windows[:, 1], windows[:, 3], width, size, method)
-    x = jnp.einsum("bij,bjwc->biwc", rows, images, precision="highest")
-    return jnp.clip(jnp.einsum("bij,brjc->bric", columns, x, precision="highest"), 0, 1)
+    down = _resize_matrix(windows[:, 0], windows[:, 2], height, size, method)
+    across = _resize_matrix(windows[:, 1], windows[:, 3], width, size, method)
+    scale = 255 if images.dtype == jnp.uint8 else 1
+    colors = (color.astype(jnp.float32) / scale for color in _split(images))
+    colors = (jnp.einsum("bih,bhw->biw", down, c, precision="highest") for c in colors)
+    colors = (jnp.einsum("biw,bjw->bij", c, across, precision="highest") for c in colors)
+    return jnp.clip(jnp.stack(list(colors), -1), 0, 1)
 
 
 def _resize_matrix(
     start: jax.Array, length: jax.Array, old_size: int, new_size: int, method: str
 ) -> jax.Array:
     """Matrices [b, new_size, old_size] that resize the pixels from start to start + length."""
-    scale = (length / new_size)[:, None]
-    centre = (np.arange(new_size) + 0.5) * scale - 0.5  # [b, new_size], counted from start
-    pixel = np.arange(old_size) - start[:, None]  # [b, old_size]
-    weights = _kernel(jnp.abs(pixel[:, None, :] - centre[:, :, None]), method)
+    centre = (np.arange(new_size) + 0.5) * (length / new_size)[:, None] - 0.5  # from start
+    pixel = np.arange(old_size) - start[:, None]
+    if method not in KERNELS:
+        raise ValueError(f"resize method {method!r} is not one of {', '.join(KERNELS)}")
+    weights = KERNELS[method](jnp.abs(pixel[:, None, :] - centre[:, :, None]))
     inside = (pixel >= 0) & (pixel < length[:, None])
     weights = jnp.where(inside[:, None, :], weights, 0)
     return weights / weights.sum(-1, keepdims=True)
 
 
-def _kernel(distance: jax.Array, method: str) -> jax.Array:
-    """Weight of a pixel at a distance: linear, or Keys' cubic with a = -1/2."""
-    if method == "linear":
-        return jnp.maximum(1 - distance, 0)
+def _linear(distance: jax.Array) -> jax.Array:
+    return jnp.maximum(1 - distance, 0)
+
+
+def _cubic(distance: jax.Array) -> jax.Array:
     near = (1.5 * distance - 2.5) * distance * distance + 1
     far = ((2.5 - 0.5 * distance) * distance - 4) * distance + 2
     return jnp.where(distance < 1, near, jnp.where(distance < 2, far, 0))
+
+
+KERNELS = {"cubic": _cubic, "linear": _linear}

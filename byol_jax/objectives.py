@@ -6,6 +6,7 @@ Shapes: b images of one device, P projection, C classes. A mean over a batch is 
 from collections.abc import Callable
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -42,6 +43,7 @@ def byol_loss(
     Returns:
       A scalar between 0 and 8.
     """
+    chex.assert_equal_shape([*online, *target])
     target1, target2 = jax.lax.stop_gradient(target)
     online1, online2 = online
     return jnp.mean(regression_loss(online1, target2) + regression_loss(online2, target1))

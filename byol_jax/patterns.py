@@ -84,16 +84,17 @@ def _hsv_to_rgb(hsv: Array) -> Array:
 def _draw_palettes(
     rng: np.random.RandomState,
     n: int,
-    luminance: tuple[float, float],
+    hue_spread: float,
+    saturation: tuple[float, float],
+    value: tuple[float, float],
     contrast: tuple[float, float],
 ) -> Array:
-    """Colours of motif and ground [N, 2, 3]; the motif is lighter by 2 x contrast."""
-    low, high = np.array([0, 0, 0.1]), np.array([1, 1, 1])
-    colours = _hsv_to_rgb(rng.uniform(low, high, (n, 2, 3)))
-    middle = rng.uniform(*luminance, (n, 1))
-    half = rng.uniform(*contrast, (n, 1))
-    wanted = middle + half * np.array([1, -1])
-    return np.clip(colours + (wanted - _luminance(colours))[..., None], 0, 1)
+    """Colours of motif and ground [N, 2, 3]: two tones of about one hue, the motif lighter."""
+    hue = rng.uniform(0, 1, (n, 1)) + rng.uniform(-hue_spread, hue_spread, (n, 2))
+    purity = np.broadcast_to(rng.uniform(*saturation, (n, 1)), (n, 2))
+    half = rng.uniform(*contrast, (n, 1)) / 2
+    tone = rng.uniform(*value, (n, 1)) + half * np.array([1, -1])
+    return _hsv_to_rgb(np.stack([hue, purity, tone], axis=-1))
 
 
 def _draw_coordinates(
@@ -145,8 +146,10 @@ def make_patterns(
     *,
     period: tuple[float, float] = (5.5, 9.0),
     rotation: float = 10.0,
-    luminance: tuple[float, float] = (0.3, 0.7),
-    contrast: tuple[float, float] = (0.08, 0.25),
+    hue_spread: float = 0.05,
+    saturation: tuple[float, float] = (0.5, 0.7),
+    value: tuple[float, float] = (0.55, 0.75),
+    contrast: tuple[float, float] = (0.2, 0.4),
     illumination: float = 0.25,
     noise: float = 0.07,
 ) -> tuple[Array, Array]:
@@ -160,6 +163,7 @@ def make_patterns(
         seed: of this set alone; other seeds share no image with it.
         period: shortest and longest distance in pixels at which the motif repeats.
         rotation: largest angle in degrees, to either side.
+        saturation: smallest and largest saturation of a colour, in [0, 1].
         luminance: darkest and lightest mean of the two colours, in [0, 1].
         contrast: smallest and largest half difference in luminance of motif (lighter) and ground.
         illumination: largest relative change of brightness from the centre to an edge.
@@ -177,7 +181,7 @@ def make_patterns(
     rng = np.random.RandomState(seed)
     labels = rng.permutation(np.arange(num_images) % len(CLASS_NAMES)).astype(np.int32)
     coordinates = _draw_coordinates(rng, num_images, period, rotation)
-    palettes = _draw_palettes(rng, num_images, luminance, contrast)
+    palettes = _draw_palettes(rng, num_images, hue_spread, saturation, value, contrast)
     lights = _draw_lights(rng, num_images, illumination)
     images = np.empty((num_images, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     for start in range(0, num_images, _CHUNK):

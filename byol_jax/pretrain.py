@@ -39,8 +39,9 @@ def init_state(
     """Draws online and target network from different keys, as the reference does."""
     images = jnp.zeros((2, image_size, image_size, 3))
     keys = jax.random.split(jax.random.key(seed))
-    online_params, online_state = forward.init(keys[0], images, is_training=True)
-    target_params, target_state = forward.init(keys[1], images, is_training=True, part="target")
+    init = jax.jit(forward.init, static_argnames=("is_training", "part"))
+    online_params, online_state = init(keys[0], images, is_training=True)
+    target_params, target_state = init(keys[1], images, is_training=True, part="target")
     opt_state = optimizer.init(online_params)
     return TrainState(
         jnp.zeros((), jnp.int32),
@@ -135,7 +136,7 @@ def make_update(
         scalars |= {
             "learning_rate": learning_rate(state.step),
             "tau": tau,
-            "gradient_norm": optax.global_norm(grads),
+            "gradient_norm": optax.tree.norm(grads),
         }
         state = TrainState(
             state.step + 1, online_params, target_params, online_state, target_state, opt_state

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from byol_jax import networks
+
 FOLDER = pathlib.Path(
     os.environ.get("BYOL_JAX_GOLDEN", pathlib.Path(__file__).parent / "golden")
 )
@@ -79,6 +81,16 @@ def relerr(actual, expected) -> float:
     return float(np.abs(actual - expected).max() / np.abs(expected).max())
 
 
+def assert_trees_close(actual, expected, *, atol: float) -> None:
+    """Compares every tensor of two trees with the same modules."""
+    assert actual.keys() == expected.keys()
+    for module, leaves in expected.items():
+        for name, value in leaves.items():
+            np.testing.assert_allclose(
+                actual[module][name], value, atol=atol, rtol=0, err_msg=f"{module}|{name}"
+            )
+
+
 def assert_summary(arrays, prefix: str, actual, *, tolerance: float, only=None) -> None:
     """Compares a tree with stored sums; ``only(module)`` limits it to modules that we keep."""
     names = [str(name) for name in arrays[f"{prefix}|names"]]
@@ -93,3 +105,38 @@ def assert_summary(arrays, prefix: str, actual, *, tolerance: float, only=None) 
         assert abs(np.abs(value).sum() - arrays[f"{prefix}|abs_sum"][index]) <= bound, key
         checked += 1
     assert checked
+
+
+ENCODER_OF_CLASS = {  # the reference's class names
+    "TinyResNet": "tiny_resnet",
+    **{f"ResNet{depth}": f"resnet{depth}" for depth in (18, 34, 50, 101, 152, 200)},
+}
+HEAD_KEYS = (
+    "num_classes",
+    "projector_hidden_size",
+    "projector_output_size",
+    "predictor_hidden_size",
+)
+
+
+def make_forward(config: Mapping[str, Any], **options):
+    """Our network for the configuration of a golden case."""
+    return networks.make_forward(
+        ENCODER_OF_CLASS[config["encoder_class"]],
+        resnet_v2=config["resnet_v2"],
+        width_multiplier=config["width_multiplier"],
+        bn_decay_rate=config["bn_decay_rate"],
+        bn_eps=config["bn_eps"],
+        **{key: config[key] for key in HEAD_KEYS},
+        **options,
+    )
+
+
+def is_kept(module: str) -> bool:
+    """Whether our target network has a module: the reference's has heads that nothing reads."""
+    return module.split("/")[0] not in ("predictor", "classifier")
+
+
+def images(pixels: np.ndarray, dtype=np.float32) -> np.ndarray:
+    """uint8 images as the networks take them, in [0, 1]."""
+    return pixels.astype(dtype) / dtype(255)

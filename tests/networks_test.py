@@ -64,22 +64,32 @@ def random_images(*shape, seed=0):
     return np.random.RandomState(seed).uniform(size=shape).astype(np.float32)
 
 
-@functools.cache
-def micro(**options):
-    return networks.make_forward("micro_resnet", stem="patch", **SMALL, **options)
+@pytest.fixture
+def make_mini(monkeypatch):
+    """Builds a network of a single block, because compilation is what takes time here."""
+
+    def make(*, bottleneck=False, blocks=1, **options):
+        spec = networks.EncoderSpec("mini", (blocks,), (8,), (2,), bottleneck, stem_channels=4)
+        monkeypatch.setitem(networks.ENCODERS, "mini", spec)
+        return networks.make_forward("mini", stem="patch", **SMALL, **options)
+
+    return make
 
 
 # Names, shapes and sizes.
 
 
-def marked(entry):
-    """Tracing takes a second or so; two entries a depth (one if deep) have every feature."""
+def slow_if(condition, case):
+    return pytest.param(case, marks=pytest.mark.slow) if condition else case
+
+
+def is_slow(entry):
+    """Tracing takes seconds for deep nets; for the others, two entries have every feature."""
     deep = any(depth in entry for depth in ("101", "152", "200"))
-    slow = not entry.endswith(("v1/w1",) if deep else ("v1/w1", "v2/w2"))
-    return pytest.param(entry, marks=pytest.mark.slow) if slow else entry
+    return deep or not entry.endswith(("v1/w1", "v2/w2"))
 
 
-@pytest.mark.parametrize("entry", [marked(entry) for entry in sorted(SHAPES["encoders"])])
+@pytest.mark.parametrize("entry", [slow_if(is_slow(e), e) for e in sorted(SHAPES["encoders"])])
 def test_names_and_shapes_equal_the_reference(entry):
     expected = SHAPES["encoders"][entry]
     params, state = tree_shapes(from_config({**expected, **SHAPES["head_config"]}))
@@ -89,11 +99,19 @@ def test_names_and_shapes_equal_the_reference(entry):
 
 
 @pytest.mark.parametrize("entry", sorted(SHAPES["encoders"]))
-def test_embedding_size(entry):
+def test_table_has_the_blocks_and_channels_of_the_reference(entry):
     expected = SHAPES["encoders"][entry]
-    size = networks.embedding_size(
-        ENCODER_OF_CLASS[expected["encoder_class"]], width_multiplier=expected["width_multiplier"]
-    )
+    encoder = ENCODER_OF_CLASS[expected["encoder_class"]]
+    spec, width = networks.ENCODERS[encoder], expected["width_multiplier"]
+    last_conv = f"conv_{2 if spec.bottleneck else 1}"
+    channels: dict[int, list[int]] = {}
+    for module, leaves in expected["params"].items():
+        if module.startswith(spec.module + "/") and module.endswith(last_conv):
+            group = int(module.split("block_group_")[1][0])
+            channels.setdefault(group, []).append(leaves["w"][-1])
+    groups = [channels[group] for group in range(len(spec.blocks))]
+    assert groups == [[c * width] * n for c, n in zip(spec.channels, spec.blocks, strict=True)]
+    size = networks.embedding_size(encoder, width_multiplier=width)
     assert size == expected["embedding_size"]
 
 
@@ -118,6 +136,10 @@ def test_micro_resnet_has_two_groups():
 # Outputs and state of the reference.
 
 
+# Basic blocks are in the small nets too.
+FAST_AND_SLOW = [slow_if(CASES[c]["encoder_class"] == "ResNet18", c) for c in sorted(CASES)]
+
+
 @functools.cache
 def run_case(case):
     """Formula trees; training outputs of both views, last state; evaluation outputs, state."""
@@ -136,14 +158,14 @@ def run_case(case):
     return params, state, (first, second, after), apply(params, state, None, view1, False)
 
 
-@pytest.mark.parametrize("case", sorted(CASES))
+@pytest.mark.parametrize("case", FAST_AND_SLOW)
 def test_formula_trees_are_those_of_the_reference(case):
     params, state, _, _ = run_case(case)
     golden_data.assert_summary(FORWARD, f"{case}|params_summary", params, tolerance=1e-6)
     golden_data.assert_summary(FORWARD, f"{case}|state_summary", state, tolerance=1e-6)
 
 
-@pytest.mark.parametrize("case", sorted(CASES))
+@pytest.mark.parametrize("case", FAST_AND_SLOW)
 def test_training_outputs_equal_the_reference(case):
     _, _, (*views, _), _ = run_case(case)
     # Statistics of four images amplify rounding in deep nets: for ResNet50 float32 itself is off
@@ -157,7 +179,7 @@ def test_training_outputs_equal_the_reference(case):
             assert golden_data.relerr(getattr(outputs, name), expected) <= bound, (view, name)
 
 
-@pytest.mark.parametrize("case", sorted(CASES))
+@pytest.mark.parametrize("case", FAST_AND_SLOW)
 def test_running_statistics_move_twice_like_the_reference(case):
     _, before, (_, _, after), _ = run_case(case)
     golden_data.assert_summary(FORWARD, f"{case}|new_state_summary", after, tolerance=1e-5)
@@ -167,7 +189,7 @@ def test_running_statistics_move_twice_like_the_reference(case):
             assert golden_data.relerr(after[module][name], leaves[name]) <= 1e-4, (module, name)
 
 
-@pytest.mark.parametrize("case", sorted(CASES))
+@pytest.mark.parametrize("case", FAST_AND_SLOW)
 def test_evaluation_equals_the_reference_and_keeps_state(case):
     _, before, _, (outputs, after) = run_case(case)
     for name in ("embedding", "projection", "prediction", "logits"):
@@ -260,10 +282,7 @@ def initial_params(forward, wanted):
     return init()
 
 
-def initial_scales(monkeypatch, *, bottleneck, **options):
-    spec = networks.EncoderSpec("net", (2,), (8,), (1,), bottleneck, stem_channels=4)
-    monkeypatch.setitem(networks.ENCODERS, "net", spec)
-    forward = networks.make_forward("net", **SMALL, **options)
+def initial_scales(forward):
     params = initial_params(forward, lambda module, name: name == "scale")
     return {module: leaves["scale"] for module, leaves in params.items() if leaves}
 
@@ -271,21 +290,21 @@ def initial_scales(monkeypatch, *, bottleneck, **options):
 @pytest.mark.parametrize("bottleneck", [True, False])
 @pytest.mark.parametrize("resnet_v2", [True, False])
 def test_zero_init_residual_zeroes_the_last_scale_of_bottlenecks_of_version_1(
-    monkeypatch, bottleneck, resnet_v2
+    make_mini, bottleneck, resnet_v2
 ):
-    options = dict(bottleneck=bottleneck, resnet_v2=resnet_v2)
-    for scale in initial_scales(monkeypatch, **options).values():
+    options = dict(bottleneck=bottleneck, resnet_v2=resnet_v2, blocks=2)
+    for scale in initial_scales(make_mini(**options)).values():
         np.testing.assert_array_equal(scale, 1)
-    zeroed = initial_scales(monkeypatch, zero_init_residual=True, **options)
+    zeroed = initial_scales(make_mini(zero_init_residual=True, **options))
     last = {module for module in zeroed if module.endswith("batchnorm_2")}
     assert len(last) == (2 if bottleneck else 0)
     for module, scale in zeroed.items():
         np.testing.assert_array_equal(scale, 0 if module in last and not resnet_v2 else 1)
 
 
-def test_weights_start_as_truncated_normal_of_fan_in_and_biases_at_zero():
-    chosen = ("micro_res_net/~/block_group_1/~/block_0/~/conv_1", "predictor/linear")
-    params = initial_params(micro(), lambda module, name: module in chosen or name == "b")
+def test_weights_start_as_truncated_normal_of_fan_in_and_biases_at_zero(make_mini):
+    chosen = ("mini/~/block_group_0/~/block_0/~/conv_1", "predictor/linear")
+    params = initial_params(make_mini(), lambda module, name: module in chosen or name == "b")
     for module in chosen:
         w = params[module]["w"]
         unit = w * np.sqrt(np.prod(w.shape[:-1]))
@@ -296,10 +315,10 @@ def test_weights_start_as_truncated_normal_of_fan_in_and_biases_at_zero():
         np.testing.assert_array_equal(params[module]["b"], 0)
 
 
-def test_initialisation_in_evaluation_mode_gives_the_full_state():
-    _, expected = tree_shapes(micro())
+def test_initialisation_in_evaluation_mode_gives_the_full_state(make_mini):
+    _, expected = tree_shapes(make_mini())
     _, state = jax.eval_shape(
-        functools.partial(micro().init, is_training=False),
+        functools.partial(make_mini().init, is_training=False),
         jax.random.key(0),
         jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32),
     )
@@ -309,18 +328,19 @@ def test_initialisation_in_evaluation_mode_gives_the_full_state():
 # Parts, gradients, devices.
 
 
-def test_parts_need_only_their_own_parameters():
-    params, state = formula_trees(micro())
+def test_parts_need_only_their_own_parameters(make_mini):
+    forward = make_mini()
+    params, state = formula_trees(forward)
     images = random_images(4, 16, 16, 3)
-    apply = jit(micro().apply, static_argnums=4, static_argnames="part")
+    apply = jit(forward.apply, static_argnums=4, static_argnames="part")
     everything, _ = apply(params, state, None, images, False)
-    modules = {"target": ("micro_res_net/", "projector/"), "encoder": ("micro_res_net/",)}
+    modules = {"target": ("mini/", "projector/"), "encoder": ("mini/",)}
     for part, prefixes in modules.items():
         needed = [
             {module: leaves for module, leaves in tree.items() if module.startswith(prefixes)}
             for tree in (params, state)
         ]
-        assert as_lists(needed[0]) == as_lists(tree_shapes(micro(), part=part)[0])
+        assert as_lists(needed[0]) == as_lists(tree_shapes(forward, part=part)[0])
         outputs, new_state = apply(*needed, None, images, False, part=part)
         assert new_state.keys() == needed[1].keys()
         assert golden_data.relerr(outputs.embedding, everything.embedding) <= 1e-6
@@ -330,13 +350,14 @@ def test_parts_need_only_their_own_parameters():
         assert outputs.prediction is None and outputs.logits is None
 
 
-def test_classifier_sends_no_gradient_to_the_encoder():
-    params, state = formula_trees(micro())
+def test_classifier_sends_no_gradient_to_the_encoder(make_mini):
+    forward = make_mini()
+    params, state = formula_trees(forward)
 
     @jit
     @jax.grad
     def gradient(params):
-        outputs, _ = micro().apply(params, state, None, random_images(4, 16, 16, 3), False)
+        outputs, _ = forward.apply(params, state, None, random_images(4, 16, 16, 3), False)
         return jnp.sum(outputs.logits**2)
 
     for module, leaves in gradient(params).items():
@@ -344,12 +365,12 @@ def test_classifier_sends_no_gradient_to_the_encoder():
             assert np.any(leaf) == (module == "classifier"), module
 
 
-def test_axis_synchronises_batch_norm():
-    params, state = formula_trees(micro())
+def test_axis_synchronises_batch_norm(make_mini):
+    params, state = formula_trees(make_mini())
     images = random_images(8, 16, 16, 3)
 
     def embed(axis, images):
-        return micro(axis=axis).apply(params, state, None, images, True, part="encoder")
+        return make_mini(axis=axis).apply(params, state, None, images, True, part="encoder")
 
     def over_four(axis):
         apply = jax.vmap(functools.partial(embed, axis), axis_name="devices")
@@ -388,12 +409,12 @@ def test_embedding_size_of_an_unknown_encoder():
         networks.embedding_size("resnet15")
 
 
-def test_unknown_part_lists_the_valid_ones():
+def test_unknown_part_lists_the_valid_ones(make_mini):
     with pytest.raises(ValueError, match="online, target, encoder"):
-        tree_shapes(micro(), part="predictor")
+        tree_shapes(make_mini(), part="predictor")
 
 
-def test_integer_images_are_refused():
-    params, state = formula_trees(micro())
+def test_integer_images_are_refused(make_mini):
+    params, state = formula_trees(make_mini())
     with pytest.raises(TypeError, match="uint8"):
-        micro().apply(params, state, None, np.zeros((1, 16, 16, 3), np.uint8), False)
+        make_mini().apply(params, state, None, np.zeros((1, 16, 16, 3), np.uint8), False)

@@ -1,0 +1,300 @@
+"""Loss, gradients and whole training steps against the reference's recorded ones."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from byol_jax import augment, objectives, optimizers, parallel, pretrain
+from tests import golden_data
+
+LOSS = golden_data.load("loss_grads")
+LOSS_CASES = golden_data.config(LOSS)
+RUN = golden_data.load("trajectory")
+RUN_CONFIG = golden_data.config(RUN)
+BEFORE_NORM = ("projector/linear", "predictor/linear")  # their biases have no effect
+
+
+def formula_state(config, forward, optimizer=None):
+    """The state that golden files start from; the target without the heads that nothing reads."""
+    images = jnp.zeros((1, config["image_size"], config["image_size"], 3))
+    init = functools.partial(forward.init, is_training=True)
+    params, state = jax.eval_shape(init, jax.random.key(0), images)
+    kept = [{m: v for m, v in tree.items() if golden_data.is_kept(m)} for tree in (params, state)]
+    online_params = golden_data.formula_tree(params, config["online_salt"])
+    return pretrain.TrainState(
+        step=np.int32(0),
+        online_params=online_params,
+        target_params=golden_data.formula_tree(kept[0], config["target_salt"]),
+        online_state=golden_data.formula_tree(
+            state, config["online_salt"], config["online_counter"]
+        ),
+        target_state=golden_data.formula_tree(
+            kept[1], config["target_salt"], config["target_counter"]
+        ),
+        opt_state=optimizer.init(online_params) if optimizer else (),
+    )
+
+
+# Loss and gradients of one step.
+
+
+@functools.cache
+def loss_and_grads(case):
+    config = LOSS_CASES[case]
+    forward = golden_data.make_forward(config)
+    views = [golden_data.images(LOSS[f"{case}|images_view{i}"]) for i in (1, 2)]
+    loss = pretrain.make_loss(forward, objectives.OBJECTIVES["byol"])
+    state = formula_state(config, forward)
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))(
+        state.online_params, state, tuple(views), LOSS[f"{case}|labels"]
+    )
+
+
+@pytest.mark.parametrize("case", LOSS_CASES)
+def test_losses_equal_the_reference(case):
+    (loss, (scalars, *_)), _ = loss_and_grads(case)
+    for ours, theirs in [("repr_loss", "repr_loss"), ("online_loss", "classif_loss")]:
+        np.testing.assert_allclose(scalars[ours], LOSS[f"{case}|{theirs}"], atol=1e-5, rtol=0)
+    np.testing.assert_allclose(loss, LOSS[f"{case}|loss"], atol=1e-5, rtol=0)
+    assert scalars["online_top1"] == LOSS[f"{case}|top1_accuracy"]
+    assert scalars["online_top5"] == LOSS[f"{case}|top5_accuracy"]
+
+
+@pytest.mark.parametrize("case", LOSS_CASES)
+def test_batch_norm_states_after_a_step_equal_the_reference(case):
+    (_, (_, online_state, target_state, _)), _ = loss_and_grads(case)
+    golden_data.assert_summary(LOSS, f"{case}|online_state_summary", online_state, tolerance=1e-5)
+    golden_data.assert_summary(
+        LOSS,
+        f"{case}|target_state_summary",
+        target_state,
+        tolerance=1e-5,
+        only=golden_data.is_kept,
+    )
+
+
+@pytest.mark.parametrize("case", LOSS_CASES)
+def test_gradients_equal_the_reference(case):
+    _, grads = loss_and_grads(case)
+    for module, leaves in golden_data.tree(LOSS, f"{case}|grad").items():
+        for name, expected in leaves.items():
+            if module in BEFORE_NORM and name == "b":
+                assert np.abs(grads[module][name]).max() < 1e-5
+            else:
+                assert golden_data.relerr(grads[module][name], expected) < 2e-4, (module, name)
+
+
+@pytest.mark.parametrize("case", LOSS_CASES)
+def test_gradient_norms_equal_the_reference(case):
+    _, grads = loss_and_grads(case)
+    keys = [str(key).split("|") for key in LOSS[f"{case}|grad_summary|names"]]
+    assert len(keys) == len(jax.tree.leaves(grads))
+    norms, first8 = (LOSS[f"{case}|grad_summary|{name}"] for name in ("norm", "first8"))
+    for (module, name), norm, first in zip(keys, norms, first8, strict=True):
+        if module in BEFORE_NORM and name == "b":
+            continue
+        actual = np.asarray(grads[module][name])
+        np.testing.assert_allclose(np.linalg.norm(actual), norm, rtol=1e-4)
+        first = first[~np.isnan(first)]
+        np.testing.assert_allclose(actual.ravel()[: len(first)], first, atol=1e-4 * norm, rtol=0)
+    global_norm = optax.tree.norm(grads)
+    np.testing.assert_allclose(global_norm, LOSS[f"{case}|grad_global_norm"], rtol=1e-4)
+
+
+# Twenty steps of training.
+
+
+@functools.cache
+def golden_run(num_devices, *, dtype=np.float32, synchronised=True):
+    """Our update as the reference's run had it, and the state it starts from."""
+    config = RUN_CONFIG
+    learning_rate = optimizers.learning_rate_schedule(
+        config["base_learning_rate"],
+        batch_size=config["batch_size"],
+        total_steps=config["max_steps"],
+        warmup_steps=config["warmup_steps"],
+    )
+    optimizer = optimizers.lars(
+        learning_rate,
+        weight_decay=config["weight_decay"],
+        momentum=config["momentum"],
+        trust_coefficient=config["eta"],
+    )
+    forward = golden_data.make_forward(config, axis=parallel.AXIS if synchronised else None)
+    update = pretrain.make_update(
+        pretrain.make_loss(forward, objectives.OBJECTIVES["byol"]),
+        optimizer,
+        lambda key, batch: (batch["view1"], batch["view2"]),
+        seed=0,
+        learning_rate=learning_rate,
+        target_ema=optimizers.cosine_target_ema_schedule(
+            config["base_target_ema"], total_steps=config["max_steps"]
+        ),
+        axis=parallel.AXIS,
+    )
+    state = formula_state(config, golden_data.make_forward(config), optimizer)
+    state = jax.tree.map(
+        lambda x: x.astype(dtype) if np.issubdtype(x.dtype, np.floating) else x,
+        jax.device_get(state),
+    )
+    return parallel.pmap_update(update, num_devices=num_devices), state
+
+
+def golden_batch(step, num_devices, dtype=np.float32):
+    batch = {
+        "view1": golden_data.images(RUN["images_view1"][step], dtype),
+        "view2": golden_data.images(RUN["images_view2"][step], dtype),
+        "labels": RUN["labels"][step].astype(np.int32),
+    }
+    return parallel.shard(batch, num_devices=num_devices)
+
+
+@functools.cache
+def train(num_devices, *, dtype=np.float32, synchronised=True):
+    """All steps: the final state, and the scalars of every step as arrays."""
+    update, state = golden_run(num_devices, dtype=dtype, synchronised=synchronised)
+    state = parallel.replicate(state, num_devices=num_devices)
+    rows = []
+    for step in range(RUN_CONFIG["num_steps"]):
+        state, scalars, _ = update(state, golden_batch(step, num_devices, dtype))
+        rows.append(jax.device_get(scalars))
+    parallel.assert_replicated(state)
+    return jax.device_get(state), {key: np.array([row[key] for row in rows]) for key in rows[0]}
+
+
+LOGS = {
+    "loss": "loss",
+    "repr_loss": "repr_loss",
+    "classif_loss": "online_loss",
+    "learning_rate": "learning_rate",
+    "tau": "tau",
+}
+
+
+def assert_logs_close(actual, prefix, *, atol):
+    for theirs, ours in LOGS.items():
+        if f"{prefix}|{theirs}" in RUN:
+            np.testing.assert_allclose(
+                actual[ours], RUN[f"{prefix}|{theirs}"], atol=atol, rtol=0, err_msg=ours
+            )
+
+
+def assert_state_close(state, prefix, *, params_atol, state_atol):
+    for name, atol in [
+        ("online_params", params_atol),
+        ("target_params", params_atol),
+        ("online_state", state_atol),
+        ("target_state", state_atol),
+    ]:
+        expected = golden_data.tree(RUN, f"{prefix}|{name}")
+        if name.startswith("target"):
+            expected = {m: leaves for m, leaves in expected.items() if golden_data.is_kept(m)}
+        if expected:
+            golden_data.assert_trees_close(getattr(state, name), expected, atol=atol)
+
+
+def stored_state(step):
+    """The reference's state after some steps; ours has other containers around the momentum."""
+    _, start = golden_run(1)
+    if step == 0:
+        return start
+    trees = {
+        name: golden_data.tree(RUN, f"step{step}|{name}")
+        for name in ("online_params", "target_params", "online_state", "target_state")
+    }
+    for name in ("target_params", "target_state"):
+        trees[name] = {m: v for m, v in trees[name].items() if golden_data.is_kept(m)}
+    momentum = golden_data.tree(RUN, f"step{step}|momentum")
+    opt_state = optax.tree_utils.tree_set(start.opt_state, trace=momentum, count=np.int32(step))
+    return pretrain.TrainState(step=np.int32(step), opt_state=opt_state, **trees)
+
+
+STORED = sorted(
+    {int(key.split("|")[0][4:]) for key in RUN if key.startswith("step") and "momentum" in key}
+)
+SINGLE_STEPS = [step for step in STORED if step - 1 in (0, *STORED)]
+
+
+@pytest.mark.parametrize("step", SINGLE_STEPS)
+def test_one_step_from_a_stored_state_equals_the_reference(step):
+    update, _ = golden_run(1)
+    state = parallel.replicate(stored_state(step - 1), num_devices=1)
+    state, scalars, _ = update(state, golden_batch(step - 1, 1))
+    assert_state_close(state, f"step{step}", params_atol=1e-6, state_atol=2e-5)
+    for theirs, ours in LOGS.items():
+        np.testing.assert_allclose(scalars[ours], RUN[f"log|{theirs}"][step - 1], atol=2e-5, rtol=0)
+    momentum = optax.tree_utils.tree_get(state.opt_state, "trace")
+    for module, leaves in golden_data.tree(RUN, f"step{step}|momentum").items():
+        for name, expected in leaves.items():
+            if module in BEFORE_NORM and name == "b":
+                np.testing.assert_allclose(momentum[module][name], expected, atol=1e-5, rtol=0)
+            else:
+                assert golden_data.relerr(momentum[module][name], expected) < 2e-4, (module, name)
+
+
+def test_twenty_steps_on_one_device_equal_the_reference():
+    state, logs = train(1)
+    assert_logs_close(logs, "log", atol=1e-3)
+    assert_state_close(
+        state, f"step{RUN_CONFIG['num_steps']}", params_atol=5e-5, state_atol=1e-3
+    )
+
+
+def test_twenty_steps_on_four_devices_equal_the_reference():
+    state, logs = train(4)
+    assert_logs_close(logs, "dev4|log", atol=1e-3)
+    assert_state_close(
+        state, f"dev4|step{RUN_CONFIG['num_steps']}", params_atol=5e-5, state_atol=1e-3
+    )
+
+
+def test_four_devices_equal_one_to_rounding_in_float64():
+    with jax.enable_x64(True):
+        one, logs1 = train(1, dtype=np.float64)
+        four, logs4 = train(4, dtype=np.float64)
+    assert one.online_params["projector/linear"]["w"].dtype == np.float64
+    for name in ("online_params", "target_params", "online_state", "target_state"):
+        golden_data.assert_trees_close(getattr(one, name), getattr(four, name), atol=1e-9)
+    for name in logs1:
+        np.testing.assert_allclose(logs1[name], logs4[name], atol=1e-9, rtol=0, err_msg=name)
+
+
+def test_without_synchronised_batch_norm_four_devices_differ():
+    """The tests above would notice a missing reduction."""
+    with pytest.raises(AssertionError):
+        _, logs = train(4, synchronised=False)
+        assert_logs_close(logs, "dev4|log", atol=1e-3)
+
+
+# Views and initial states.
+
+
+def test_views_of_a_step_depend_on_seed_and_step_alone():
+    make_views = pretrain.make_views(
+        augment.BYOL_VIEW1, augment.BYOL_VIEW2, image_size=8, area_range=(0.3, 1.0), method="linear"
+    )
+    images = np.random.RandomState(0).randint(0, 256, (4, 12, 12, 3)).astype(np.uint8)
+
+    @jax.jit
+    def views(seed, step):
+        return make_views(parallel.step_key(seed, step, axis=None), {"images": images})
+
+    first, again, other_step, other_seed = views(1, 5), views(1, 5), views(1, 6), views(2, 5)
+    np.testing.assert_array_equal(first, again)
+    for other in (other_step, other_seed):
+        assert np.abs(np.asarray(first) - np.asarray(other)).mean() > 0.01
+    assert np.abs(np.asarray(first[0]) - np.asarray(first[1])).mean() > 0.01
+
+
+def test_target_starts_from_another_key_and_without_predictor_and_classifier():
+    forward = golden_data.make_forward(RUN_CONFIG)
+    optimizer = optax.sgd(0.1)
+    state = pretrain.init_state(forward, optimizer, seed=0, image_size=RUN_CONFIG["image_size"])
+    roots = {module.split("/")[0] for module in state.target_params}
+    assert roots == {"tiny_res_net", "projector"}
+    online = state.online_params["projector/linear"]["w"]
+    assert np.abs(online - state.target_params["projector/linear"]["w"]).max() > 0.01

@@ -11,9 +11,19 @@ import jax
 import numpy as np
 import optax
 
-from byol_jax import augment, checkpoint, datasets, networks, objectives, optimizers, parallel
+from byol_jax import (
+    augment,
+    checkpoint,
+    crop,
+    datasets,
+    networks,
+    objectives,
+    optimizers,
+    parallel,
+    pretrain,
+    probes,
+)
 from byol_jax import config as config_lib
-from byol_jax import pretrain, probes
 
 UsageError = config_lib.UsageError
 lookup = config_lib.lookup
@@ -91,6 +101,14 @@ def _check(config: Any) -> None:
         "model.width_multiplier",
         "data.image_size",
     )
+    for key, value in config_lib.flatten(config.to_dict()).items():
+        is_share = key.endswith(("_probability", "_area", "base_target_ema"))
+        if is_share and not 0 <= value <= 1:
+            raise UsageError(f"--config.{key} must be between 0 and 1, not {value}.")
+    section = config.augment.crop
+    if section.min_area > section.max_area:
+        raise UsageError(f"augment.crop: min_area {section.min_area} is above max_area.")
+    lookup(crop.KERNELS, section.method, key="augment.crop.method")
     devices = jax.device_count()
     if config.batch_size % devices:
         below = config.batch_size - config.batch_size % devices
@@ -116,9 +134,7 @@ def _check_sizes(config: Any, train: datasets.Images) -> None:
         )
 
 
-def make_forward(
-    config: Any, *, num_classes: int, axis: str | None
-) -> hk.TransformedWithState:
+def make_forward(config: Any, *, num_classes: int, axis: str | None) -> hk.TransformedWithState:
     """The network of a config; batch norm is synchronised over the axis, if there is one."""
     model = config.model
     return networks.make_forward(
@@ -200,13 +216,11 @@ def make_views(config: Any) -> Callable[..., Any]:
         augment.View(**{field: section[field] for field in augment.View._fields})
         for section in (config.augment.view1, config.augment.view2)
     )
-    crop = config.augment.crop
+    section = config.augment.crop
     return pretrain.make_views(
         view1,
         view2,
         image_size=config.data.image_size,
-        area_range=(crop.min_area, crop.max_area),
-        method=crop.method,
+        area_range=(section.min_area, section.max_area),
+        method=section.method,
     )
-
-

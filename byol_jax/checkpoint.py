@@ -58,8 +58,7 @@ class Checkpoints:
           UsageError: the checkpoint is of another network.
         """
         step = self.latest_step
-        metadata = self._manager.item_metadata(step).state.tree
-        _require_same_network(metadata["online_params"], template.online_params, self.latest_path)
+        _require_same_network(self.latest_path / "state", template)
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, template)),
             iterator=ocp.args.JsonRestore(),
@@ -87,9 +86,8 @@ def load_networks(path: str, template: Any) -> Any:
       UsageError: there is no checkpoint at the path, or it is of another network.
     """
     folder = _state_folder(pathlib.Path(path).expanduser())
+    _require_same_network(folder, template)
     with ocp.StandardCheckpointer() as checkpointer:
-        saved = checkpointer.metadata(folder.absolute()).item_metadata.tree
-        _require_same_network(saved["online_params"], template.online_params, folder.parent)
         loaded = checkpointer.restore(folder.absolute())
     names = ("online_params", "target_params", "online_state", "target_state")
     return template._replace(**{name: loaded[name] for name in names})
@@ -106,20 +104,29 @@ def _state_folder(path: pathlib.Path) -> pathlib.Path:
     return max(steps, key=lambda p: int(p.name)) / "state"
 
 
-def _require_same_network(saved: Any, built: Any, path: pathlib.Path | None) -> None:
-    shapes = [
-        {f"{module}/{name}": tuple(leaf.shape) for module, d in tree.items() for name, leaf in d.items()}
-        for tree in (saved, built)
-    ]
+def _require_same_network(folder: pathlib.Path, template: Any) -> None:
+    """Compares what a checkpoint's ``state`` folder holds with what the config builds."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        saved = checkpointer.metadata(folder.absolute()).item_metadata.tree["online_params"]
+    built = template.online_params
+    shapes = [_shapes(saved), _shapes(built)]
     if shapes[0] == shapes[1]:
         return
-    key = sorted(dict(shapes[0].items() ^ shapes[1].items()))[0]
+    key = min(dict(shapes[0].items() ^ shapes[1].items()))
     held, wanted = (tree.get(key, "nothing") for tree in shapes)
     raise UsageError(
-        f"The checkpoint {path} is of another network ({_encoder(saved)}) than the config builds "
-        f"({_encoder(built)}): it holds {held} at {key}, the config wants {wanted}. "
+        f"The checkpoint {folder.parent} is of another network ({_encoder(saved)}) than the "
+        f"config builds ({_encoder(built)}): it holds {held} at {key}, the config wants {wanted}. "
         "Give the config it was trained with, or another --workdir."
     )
+
+
+def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
+    return {
+        f"{module}/{name}": tuple(leaf.shape)
+        for module, leaves in params.items()
+        for name, leaf in leaves.items()
+    }
 
 
 def _encoder(params: Any) -> str:

@@ -86,10 +86,9 @@ def _load_tfds(name: str, split: str, data_dir: str | None) -> Images:
 
 
 def _tfds_builder(tfds, name: str, data_dir: str | None):
-    data_dir = os.path.expanduser(data_dir) if data_dir else None
-    where = data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    where = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     try:
-        builder = tfds.builder(name, data_dir=data_dir)
+        builder = tfds.builder(name, data_dir=os.path.expanduser(where))
     except tfds.core.registered.DatasetNotFoundError:
         hint = config_lib.suggest(name, tfds.list_builders(with_community_datasets=False))
         raise UsageError(f"TFDS has no set '{name}'.{hint.split(' Valid:')[0]}") from None
@@ -97,8 +96,7 @@ def _tfds_builder(tfds, name: str, data_dir: str | None):
         raise UsageError(
             f"{name} is not prepared as ArrayRecord in {where}. To download and prepare it:\n"
             "  pip install '.[prepare]'\n"
-            f"  python -m tensorflow_datasets.scripts.cli.main build {name} "
-            f"--file_format=array_record --data_dir={where}\n"
+            f"  tfds build {name} --file_format=array_record --data_dir={where}\n"
             "If it is prepared elsewhere, set TFDS_DATA_DIR or --config.data.dir."
         )
     return builder

@@ -6,7 +6,8 @@ Any key of the config can be overridden, as in ``--config.batch_size=128``. Conf
 
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -14,7 +15,7 @@ from ml_collections import config_flags
 from byol_jax import config as config_lib
 from byol_jax import loop, run_pretrain
 
-TASKS = {"pretrain": run_pretrain.run}
+TASKS: dict[str, Callable[[Any, pathlib.Path], None]] = {"pretrain": run_pretrain.run}
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", "configs/byol.py", "Config file, and after a colon its preset."
@@ -25,44 +26,41 @@ _WORKDIR = flags.DEFINE_string(
 
 
 def main(_: Sequence[str]) -> None:
-    """Runs the task that the config names."""
+    """Runs the task that the config names; a mistake or a failed run ends in a message."""
     config = _CONFIG.value
-    task = config_lib.lookup(TASKS, config.task, key="task")
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{config.task}-{config.preset}").expanduser()
-    task(config, workdir)
+    try:
+        config_lib.lookup(TASKS, config.task, key="task")(config, workdir)
+    except config_lib.UsageError as error:
+        _fail(str(error), status=2)
+    except loop.NonFiniteError as error:
+        _fail(str(error), status=1)
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parses the command line; a wrong key, value or preset becomes one clear line."""
+    """Parses the command line; a wrong key, value, preset or file becomes a message."""
+    flags.FLAGS.set_default("verbosity", -1)  # libraries' notes only with --verbosity=0
     try:
-        return flags.FLAGS(list(argv))
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        raise SystemExit(_exit_with(_explain(error))) from None
+        left = flags.FLAGS(list(argv))
+        _ = _CONFIG.value.task  # an unreadable file shows only here
+    except (AttributeError, KeyError) as error:
+        text = " ".join(str(error.args[0]).split())
+        _fail(f"Unknown key in --config: {text} (the config file lists all keys)")
+    except OSError:
+        valid = ", ".join(sorted(str(path) for path in pathlib.Path("configs").glob("*.py")))
+        _fail(f"Cannot read the file of --config. Here are: {valid or 'none; go to the project'}.")
+    except (flags.Error, TypeError, ValueError) as error:
+        # A config file's own complaint arrives inside the text of a whole trace.
+        _fail(str(error).split("UsageError: ")[-1].strip())
+    if left[1:]:
+        _fail(f"Unexpected arguments: {' '.join(left[1:])}. Write --key=value without spaces.")
+    return left
 
 
-def _explain(error: Exception) -> str:
-    return str(error)
-
-
-def _exit_with(message: str) -> int:
+def _fail(message: str, *, status: int = 2) -> None:
     print(f"Error: {message}", file=sys.stderr)
-    return 2
-
-
-def run() -> None:
-    """Entry point; mistakes end in a message and exit status 2, failed runs in status 1."""
-
-    def guarded(argv: Sequence[str]) -> None:
-        try:
-            main(argv)
-        except config_lib.UsageError as error:
-            sys.exit(_exit_with(str(error)))
-        except loop.NonFiniteError as error:
-            print(f"Error: {error}", file=sys.stderr)
-            sys.exit(1)
-
-    app.run(guarded, flags_parser=parse_flags)
+    sys.exit(status)
 
 
 if __name__ == "__main__":
-    run()
+    app.run(main, flags_parser=parse_flags)

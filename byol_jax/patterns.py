@@ -1,8 +1,9 @@
 """The embedded data set: ten classes of two-coloured wallpaper, drawn from a seed.
 
 Every image repeats one motif every few pixels, so that any crop still shows its class. What varies
-from image to image (colours, period, phase, angle, light, noise) says nothing about the class,
-and the two colours differ little in luminance, so that pixels alone are a poor guide to it.
+from image to image (colours, period, phase, angle, light, noise) says nothing about the class, and
+is enough that pixels alone are a poor guide to it. The colours differ in value more than the images
+differ from each other: otherwise BYOL learns colours first, and motifs not at all within minutes.
 Nothing is stored: the same seed always draws the same images, thousands a second.
 
 Shapes: N images, S sub-pixels along a side (each pixel is the mean of 2x2).
@@ -39,13 +40,9 @@ def _centred(x: Array) -> Array:
     return x % 1 - np.float32(0.5)
 
 
-def _squared_radius(u: Array, v: Array) -> Array:
-    return _centred(u) ** 2 + _centred(v) ** 2
-
-
-def _bricks(u: Array, v: Array) -> Array:
-    shift = 0.5 * (np.floor(v) % 2)
-    return (v % 1 < 0.25) | ((u / 2 + shift) % 1 < 0.15)
+def _plusses(u: Array, v: Array) -> Array:
+    across, along = np.abs(_centred(u)), np.abs(_centred(v))
+    return (np.minimum(across, along) < 0.14) & (np.maximum(across, along) < 0.42)
 
 
 def _dashes(u: Array, v: Array) -> Array:
@@ -53,24 +50,21 @@ def _dashes(u: Array, v: Array) -> Array:
     return (v % 1 < 0.5) & ((u / 2 + shift) % 1 < 0.5)
 
 
-# Whether a point belongs to the motif; u runs right and v runs down, both in periods.
+# Whether a point belongs to the motif; u runs right and v runs down, both in periods. The factor
+# 0.7 makes what runs diagonally repeat at the period too, instead of at 0.7 of it.
 _MOTIFS: dict[str, Callable[[Array, Array], Array]] = {
     "rows": lambda u, v: v % 1 < 0.5,
     "columns": lambda u, v: u % 1 < 0.5,
-    "diagonals": lambda u, v: (u + v) % 1 < 0.5,
-    "checks": lambda u, v: (u % 1 < 0.5) ^ (v % 1 < 0.5),
-    "disks": lambda u, v: _squared_radius(u, v) < 0.27**2,
-    "grid": lambda u, v: (u % 1 < 0.35) | (v % 1 < 0.35),
-    "lattice": lambda u, v: ((u + v) % 1 < 0.3) | ((u - v) % 1 < 0.3),
-    "zigzag": lambda u, v: (v + np.abs(_centred(u))) % 1 < 0.5,
-    "bricks": _bricks,
+    "diagonals": lambda u, v: 0.7 * (u + v) % 1 < 0.5,
+    "checks": lambda u, v: (0.7 * u % 1 < 0.5) ^ (0.7 * v % 1 < 0.5),
+    "disks": lambda u, v: _centred(u) ** 2 + _centred(v) ** 2 < 0.3**2,
+    "grid": lambda u, v: (u % 1 < 0.3) | (v % 1 < 0.3),
+    "zigzag": lambda u, v: (v + 2 * np.abs(_centred(u / 2))) % 1 < 0.5,
+    "plusses": _plusses,
+    "triangles": lambda u, v: v % 1 > 2 * np.abs(_centred(u)),
     "dashes": _dashes,
 }
 CLASS_NAMES = tuple(_MOTIFS)
-
-
-def _luminance(colours: Array) -> Array:
-    return colours @ np.array([0.299, 0.587, 0.114])
 
 
 def _hsv_to_rgb(hsv: Array) -> Array:
@@ -84,13 +78,12 @@ def _hsv_to_rgb(hsv: Array) -> Array:
 def _draw_palettes(
     rng: np.random.RandomState,
     n: int,
-    hue_spread: float,
     saturation: tuple[float, float],
     value: tuple[float, float],
     contrast: tuple[float, float],
 ) -> Array:
-    """Colours of motif and ground [N, 2, 3]: two tones of about one hue, the motif lighter."""
-    hue = rng.uniform(0, 1, (n, 1)) + rng.uniform(-hue_spread, hue_spread, (n, 2))
+    """Colours of motif and ground [N, 2, 3] of any two hues; the motif is the lighter one."""
+    hue = rng.uniform(0, 1, (n, 2))
     purity = np.broadcast_to(rng.uniform(*saturation, (n, 1)), (n, 2))
     half = rng.uniform(*contrast, (n, 1)) / 2
     tone = rng.uniform(*value, (n, 1)) + half * np.array([1, -1])
@@ -144,14 +137,13 @@ def make_patterns(
     num_images: int,
     seed: int,
     *,
-    period: tuple[float, float] = (5.5, 9.0),
-    rotation: float = 10.0,
-    hue_spread: float = 0.05,
-    saturation: tuple[float, float] = (0.5, 0.7),
-    value: tuple[float, float] = (0.55, 0.75),
-    contrast: tuple[float, float] = (0.2, 0.4),
-    illumination: float = 0.25,
-    noise: float = 0.07,
+    period: tuple[float, float] = (5.0, 9.0),
+    rotation: float = 15.0,
+    saturation: tuple[float, float] = (0.0, 0.5),
+    value: tuple[float, float] = (0.4, 0.7),
+    contrast: tuple[float, float] = (0.25, 0.4),
+    illumination: float = 0.2,
+    noise: float = 0.06,
 ) -> tuple[Array, Array]:
     """Draws images of wallpaper and the motif of each.
 
@@ -163,9 +155,9 @@ def make_patterns(
         seed: of this set alone; other seeds share no image with it.
         period: shortest and longest distance in pixels at which the motif repeats.
         rotation: largest angle in degrees, to either side.
-        saturation: smallest and largest saturation of a colour, in [0, 1].
-        luminance: darkest and lightest mean of the two colours, in [0, 1].
-        contrast: smallest and largest half difference in luminance of motif (lighter) and ground.
+        saturation: smallest and largest saturation (of HSV) of both colours.
+        value: smallest and largest mean value (of HSV) of the two colours.
+        contrast: smallest and largest difference in value of motif (lighter) and ground.
         illumination: largest relative change of brightness from the centre to an edge.
         noise: standard deviation of the noise in every channel of every pixel.
 
@@ -181,7 +173,7 @@ def make_patterns(
     rng = np.random.RandomState(seed)
     labels = rng.permutation(np.arange(num_images) % len(CLASS_NAMES)).astype(np.int32)
     coordinates = _draw_coordinates(rng, num_images, period, rotation)
-    palettes = _draw_palettes(rng, num_images, hue_spread, saturation, value, contrast)
+    palettes = _draw_palettes(rng, num_images, saturation, value, contrast)
     lights = _draw_lights(rng, num_images, illumination)
     images = np.empty((num_images, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     for start in range(0, num_images, _CHUNK):

@@ -3,6 +3,7 @@
 Shapes: D local devices, b images of a device, B of the global batch, F embedding, P projection.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from byol_jax import augment, metrics, networks, objectives, optimizers, parallel
+from byol_jax import augment, crop, metrics, networks, objectives, optimizers, parallel
 
 Batch = dict[str, jax.Array]
 Views = tuple[jax.Array, jax.Array]
@@ -38,10 +39,18 @@ def init_state(
 ) -> TrainState:
     """Draws online and target network from different keys, as the reference does."""
     images = jnp.zeros((2, image_size, image_size, 3))
+    # Runs twice in its life, so compiling it without optimisations is what saves time.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    init = functools.partial(forward.init, is_training=True)
+    draw = jax.jit(lambda key: init(key, images), compiler_options=options)
     keys = jax.random.split(jax.random.key(seed))
-    init = jax.jit(forward.init, static_argnames=("is_training", "part"))
-    online_params, online_state = init(keys[0], images, is_training=True)
-    target_params, target_state = init(keys[1], images, is_training=True, part="target")
+    online_params, online_state = draw(keys[0])
+    target_params, target_state = (
+        {module: drawn[module] for module in kept}
+        for drawn, kept in zip(
+            draw(keys[1]), jax.eval_shape(lambda: init(keys[1], images, part="target")), strict=True
+        )
+    )
     opt_state = optimizer.init(online_params)
     return TrainState(
         jnp.zeros((), jnp.int32),
@@ -167,7 +176,7 @@ def make_views(
 
 def _make_view(key, images, view, image_size, area_range, method) -> jax.Array:
     crop_key, augment_key = jax.random.split(key)
-    crops = augment.random_resized_crop(
+    crops = crop.random_resized_crop(
         crop_key, images, image_size, area_range=area_range, method=method
     )
     return augment.augment(augment_key, crops, view)

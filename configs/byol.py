@@ -111,30 +111,30 @@ def _view(*, blur_probability: float, solarize_probability: float) -> ml_collect
 
 def _patterns(config: ml_collections.ConfigDict) -> None:
     config.batch_size = 64
-    config.total_steps = 600
-    config.checkpoint_every_steps = 200
+    config.total_steps = 1600
+    config.checkpoint_every_steps = 400
     config.log_every_steps = 50
     config.data.name = "patterns"
     config.data.image_size = 32
-    config.data.mean = (0.45, 0.45, 0.45)
-    config.data.std = (0.22, 0.22, 0.22)
     config.model.encoder = "micro_resnet"
     config.model.stem = "patch"
     config.model.projector_hidden_size = 256
     config.model.projector_output_size = 64
     config.model.predictor_hidden_size = 256
-    config.objective.base_target_ema = 0.97
+    config.objective.base_target_ema = 0.95
     config.optimizer.name = "adamw"
-    config.optimizer.warmup_steps = 60
+    config.optimizer.warmup_steps = 160
     config.optimizer.adamw.base_learning_rate = 0.012
     config.augment.crop.min_area = 0.4
     config.augment.crop.method = "linear"
     for view in (config.augment.view1, config.augment.view2):
+        view.jitter_probability = 1.0
+        view.brightness = 0.2
         view.saturation = 0.8
         view.hue = 0.5
-        view.grayscale_probability = 0.3
+        view.grayscale_probability = 0.5
         view.blur_probability = 0.0
-    config.probe.every_steps = 200
+    config.probe.every_steps = 400
 
 
 def _cifar10(config: ml_collections.ConfigDict) -> None:

@@ -12,9 +12,7 @@ import numpy as np
 
 from byol_jax import networks
 
-FOLDER = pathlib.Path(
-    os.environ.get("BYOL_JAX_GOLDEN", pathlib.Path(__file__).parent / "golden")
-)
+FOLDER = pathlib.Path(os.environ.get("BYOL_JAX_GOLDEN", pathlib.Path(__file__).parent / "golden"))
 
 
 def load(name: str) -> Mapping[str, np.ndarray]:

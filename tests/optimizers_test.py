@@ -30,9 +30,13 @@ def test_lars_equals_the_reference_step_by_step(case):
         grads = golden_data.tree(LARS, f"{case}|grads_{step}")
         updates, state = update(grads, state, params)
         params = optax.apply_updates(params, updates)
-        golden_data.assert_trees_close(params, golden_data.tree(LARS, f"{case}|params_{step}"), atol=5e-6)
+        golden_data.assert_trees_close(
+            params, golden_data.tree(LARS, f"{case}|params_{step}"), atol=5e-6
+        )
         momentum = optax.tree_utils.tree_get(state, "trace")
-        golden_data.assert_trees_close(momentum, golden_data.tree(LARS, f"{case}|momentum_{step}"), atol=5e-6)
+        golden_data.assert_trees_close(
+            momentum, golden_data.tree(LARS, f"{case}|momentum_{step}"), atol=5e-6
+        )
 
 
 def test_lars_leaves_biases_and_norms_alone():
@@ -77,9 +81,7 @@ def test_tau_equals_the_reference(preset):
 
 
 def test_a_run_that_is_all_warmup_has_a_rate_at_every_step():
-    schedule = optimizers.learning_rate_schedule(
-        1.0, batch_size=256, total_steps=5, warmup_steps=5
-    )
+    schedule = optimizers.learning_rate_schedule(1.0, batch_size=256, total_steps=5, warmup_steps=5)
     rates = [float(schedule(step)) for step in range(5)]
     np.testing.assert_allclose(rates, [0, 0.2, 0.4, 0.6, 0.8], rtol=1e-6)
 

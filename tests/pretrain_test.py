@@ -239,9 +239,7 @@ def test_one_step_from_a_stored_state_equals_the_reference(step):
 def test_twenty_steps_on_one_device_equal_the_reference():
     state, logs = train(1)
     assert_logs_close(logs, "log", atol=1e-3)
-    assert_state_close(
-        state, f"step{RUN_CONFIG['num_steps']}", params_atol=5e-5, state_atol=1e-3
-    )
+    assert_state_close(state, f"step{RUN_CONFIG['num_steps']}", params_atol=5e-5, state_atol=1e-3)
 
 
 def test_twenty_steps_on_four_devices_equal_the_reference():
@@ -252,6 +250,7 @@ def test_twenty_steps_on_four_devices_equal_the_reference():
     )
 
 
+@pytest.mark.slow
 def test_four_devices_equal_one_to_rounding_in_float64():
     with jax.enable_x64(True):
         one, logs1 = train(1, dtype=np.float64)
@@ -263,6 +262,7 @@ def test_four_devices_equal_one_to_rounding_in_float64():
         np.testing.assert_allclose(logs1[name], logs4[name], atol=1e-9, rtol=0, err_msg=name)
 
 
+@pytest.mark.slow
 def test_without_synchronised_batch_norm_four_devices_differ():
     """The tests above would notice a missing reduction."""
     with pytest.raises(AssertionError):

@@ -1,6 +1,6 @@
 """How fast are the augmentations, next to the usual way of writing them one image at a time?
 
-    python experiments/augment/benchmark.py
+    python -m experiments.augment.benchmark
 
 The baseline augments one image under ``jax.vmap``: every operation behind ``lax.cond``, a
 ``lax.switch`` for each of the four turns of the colour jitter, a depthwise convolution for the
@@ -13,6 +13,7 @@ import argparse
 import functools
 import statistics
 import time
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,9 +39,7 @@ def _augment_one(key: jax.Array, image: jax.Array, view: augment.View) -> jax.Ar
     )
     image = _sometimes(keys[3], view.grayscale_probability, _gray_one, image)
     blur_keys = jax.random.split(keys[4])
-    sigma = jax.random.uniform(
-        blur_keys[0], minval=view.blur_sigma_min, maxval=view.blur_sigma_max
-    )
+    sigma = jax.random.uniform(blur_keys[0], minval=view.blur_sigma_min, maxval=view.blur_sigma_max)
     image = _sometimes(blur_keys[1], view.blur_probability, lambda x: _blur_one(x, sigma), image)
     image = _sometimes(
         keys[5],
@@ -52,17 +51,14 @@ def _augment_one(key: jax.Array, image: jax.Array, view: augment.View) -> jax.Ar
 
 
 def _sometimes(key, probability, operation, image):
-    return jax.lax.cond(
-        jax.random.uniform(key) < probability, operation, lambda x: x, image
-    )
+    return jax.lax.cond(jax.random.uniform(key) < probability, operation, lambda x: x, image)
 
 
 def _jitter_one(key, image, view):
     keys = jax.random.split(key, 5)
     strengths = (view.brightness, view.contrast, view.saturation, view.hue)
     values = [
-        jax.random.uniform(k, minval=-s, maxval=s)
-        for k, s in zip(keys, strengths, strict=False)
+        jax.random.uniform(k, minval=-s, maxval=s) for k, s in zip(keys, strengths, strict=False)
     ]
     operations = (
         lambda x: x + values[0],
@@ -117,42 +113,55 @@ def two_views(augmentation):
     return jax.jit(make)
 
 
-def measure(size: int, batch: int, repeats: int) -> dict[str, tuple[float, float]]:
-    """Compile seconds and median seconds a call of the baseline and of the package."""
-    images = np.random.RandomState(0).rand(2, batch, size, size, 3).astype(np.float32)
-    images = jnp.asarray(images)
+class Cost(NamedTuple):
+    """Seconds of one augmentation."""
+
+    compile: float  # processor time
+    wall: float  # median of one call
+    processor: float  # median of one call, summed over the cores
+
+
+def measure(size: int, batch: int, repeats: int) -> tuple[Cost, Cost]:
+    """Costs of the baseline and of the package on batches of one size."""
+    images = jnp.asarray(np.random.RandomState(0).rand(2, batch, size, size, 3), jnp.float32)
     key = jax.random.key(0)
-    compiled, compile_seconds = {}, {}
-    for name, augmentation in (("baseline", baseline), ("byol_jax", augment.augment)):
-        start = time.perf_counter()
-        compiled[name] = two_views(augmentation).lower(key, *images).compile()
-        compile_seconds[name] = time.perf_counter() - start
-    seconds = {name: [] for name in compiled}
+    functions, compile_seconds, calls = [], [], ([], [])
+    for augmentation in (baseline, augment.augment):
+        start = time.process_time()
+        functions.append(two_views(augmentation).lower(key, *images).compile())
+        compile_seconds.append(time.process_time() - start)
     for repeat in range(repeats + 1):
-        for name, function in compiled.items():
-            start = time.perf_counter()
+        for function, seconds in zip(functions, calls, strict=True):
+            start = time.perf_counter(), time.process_time()
             jax.block_until_ready(function(jax.random.fold_in(key, repeat), *images))
-            seconds[name].append(time.perf_counter() - start)
-    return {
-        name: (compile_seconds[name], statistics.median(seconds[name][1:])) for name in compiled
-    }
+            seconds.append((time.perf_counter() - start[0], time.process_time() - start[1]))
+    return tuple(
+        Cost(compiling, *(statistics.median(column) for column in zip(*seconds[1:], strict=True)))
+        for compiling, seconds in zip(compile_seconds, calls, strict=True)
+    )
 
 
 def main() -> None:
     """Prints a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--sizes", type=int, nargs="+", default=list(BATCHES))
+    parser = argparse.ArgumentParser(description="Pairs of views a second, next to a baseline.")
+    parser.add_argument("--repeats", type=int, default=11)
+    parser.add_argument("--sizes", type=int, nargs="+", choices=BATCHES, default=list(BATCHES))
     arguments = parser.parse_args()
-    print("| size | batch | baseline pairs/s | ours pairs/s | ratio | compile s: baseline | ours |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "| px | batch | baseline, pairs/s | byol_jax, pairs/s | ratio | processor ms a pair "
+        "| ratio | compile, processor s |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     for size in arguments.sizes:
         batch = BATCHES[size]
-        result = measure(size, batch, arguments.repeats)
-        (slow_compile, slow), (fast_compile, fast) = result["baseline"], result["byol_jax"]
+        slow, fast = measure(size, batch, arguments.repeats)
         print(
-            f"| {size} | {batch} | {batch / slow:.0f} | {batch / fast:.0f} | {slow / fast:.1f} "
-            f"| {slow_compile:.1f} | {fast_compile:.1f} |"
+            f"| {size} | {batch} | {batch / slow.wall:.0f} | {batch / fast.wall:.0f} "
+            f"| {slow.wall / fast.wall:.1f} "
+            f"| {1e3 * slow.processor / batch:.2f} → {1e3 * fast.processor / batch:.2f} "
+            f"| {slow.processor / fast.processor:.1f} "
+            f"| {slow.compile:.1f} → {fast.compile:.1f} |",
+            flush=True,
         )
 
 

@@ -1,0 +1,176 @@
+"""The program as people run it: in processes of its own, killed, resumed, misused."""
+
+import json
+import os
+import pathlib
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+SMALL = [
+    "--config=configs/byol.py",
+    "--config.batch_size=8",
+    "--config.total_steps=60",
+    "--config.log_every_steps=1",
+    "--config.checkpoint_every_steps=5",
+    "--config.probe.max_images=50",
+    "--config.probe.every_steps=20",
+    "--config.model.projector_hidden_size=16",
+    "--config.model.predictor_hidden_size=16",
+]
+pytestmark = pytest.mark.slow
+
+
+def start(*arguments, cwd=ROOT):
+    return subprocess.Popen(
+        [sys.executable, "-m", "byol_jax.main_loop", *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(*arguments, cwd=ROOT):
+    process = start(*arguments, cwd=cwd)
+    output, errors = process.communicate(timeout=300)
+    return process.returncode, output + errors
+
+
+def wait_for_step(workdir, step):
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        path = workdir / "metrics.jsonl"
+        if path.exists() and f'{{"step": {step},' in path.read_text():
+            return
+        time.sleep(0.005)
+    raise TimeoutError(f"step {step} did not come")
+
+
+def final_state(workdir, step=60):
+    with ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore(workdir / "checkpoints" / str(step) / "state")
+
+
+def metrics(workdir):
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        row.pop("train/images_per_second", None)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    status, text = finish(*SMALL, f"--workdir={workdir}")
+    assert status == 0, text
+    return workdir
+
+
+def test_killed_twice_and_resumed_is_bit_identical(uninterrupted, tmp_path):
+    for step in (17, 41):
+        process = start(*SMALL, f"--workdir={tmp_path}")
+        wait_for_step(tmp_path, step)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        process.communicate()
+    status, text = finish(*SMALL, f"--workdir={tmp_path}")
+    assert status == 0 and "Resuming from" in text, text
+    jax.tree.map(np.testing.assert_array_equal, final_state(tmp_path), final_state(uninterrupted))
+    assert metrics(tmp_path) == metrics(uninterrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_exits_with_0_and_resumes(number, uninterrupted, tmp_path):
+    process = start(*SMALL, f"--workdir={tmp_path}")
+    wait_for_step(tmp_path, 7)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 0 and "The same command resumes" in errors, errors
+    last = metrics(tmp_path)[-1]["step"]
+    assert (tmp_path / "checkpoints" / str(last)).exists()  # not only every fifth
+    status, text = finish(*SMALL, f"--workdir={tmp_path}")
+    assert status == 0, text
+    jax.tree.map(np.testing.assert_array_equal, final_state(tmp_path), final_state(uninterrupted))
+
+
+def test_a_collapsing_learning_rate_stops_with_advice(tmp_path):
+    status, text = finish(
+        *SMALL,
+        f"--workdir={tmp_path}",
+        "--config.optimizer.name=sgd",
+        "--config.optimizer.sgd.base_learning_rate=1e30",
+    )
+    assert status == 1
+    assert re.search(r"Error: \w+ of step \d+ is (nan|inf).*Last good checkpoint", text), text
+    assert "Traceback" not in text
+
+
+BAD = {
+    "preset": (["--config=configs/byol.py:cifar"], "Did you mean 'cifar10'"),
+    "key": (["--config=configs/byol.py", "--config.batchsize=3"], 'Did you mean "batch_size"'),
+    "type": (["--config=configs/byol.py", "--config.batch_size=many"], "batch_size=many"),
+    "file": (["--config=configs/boyl.py"], "Here are: configs/byol.py"),
+    "flag": (["--confg=configs/byol.py"], "Did you mean: config"),
+    "argument": (["--config=configs/byol.py", "seed=1"], "Unexpected arguments: seed=1"),
+    "encoder": (["--config=configs/byol.py", "--config.model.encoder=resnet51"], "resnet50"),
+    "not prepared": (
+        ["--config=configs/byol.py:cifar10", "--config.data.dir=/nowhere"],
+        "pip install '.[prepare]'",
+    ),
+    "zero steps": (["--config=configs/byol.py", "--config.total_steps=0"], "above 0"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_mistakes_end_in_one_message_and_status_2(case, tmp_path):
+    arguments, message = BAD[case]
+    status, text = finish(*arguments, f"--workdir={tmp_path / 'run'}")
+    assert status == 2 and message in text, text
+    assert "Traceback" not in text
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_that_cannot_be_written_to(tmp_path):
+    (tmp_path / "file").write_text("")
+    status, text = finish(*SMALL, f"--workdir={tmp_path / 'file'}")
+    assert status == 2 and "Cannot write to the workdir" in text and "Traceback" not in text
+
+
+def readme_commands():
+    for block in re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if "byol_jax.main_loop" in words:
+                yield words[words.index("byol_jax.main_loop") + 1 :]
+
+
+TINY = [
+    "--config.total_steps=1",
+    "--config.batch_size=4",
+    "--config.data.name=patterns",
+    "--config.data.train_split=train",
+    "--config.data.eval_split=test",
+    "--config.data.image_size=32",
+    "--config.model.encoder=micro_resnet",
+    "--config.probe.max_images=40",
+]
+
+
+@pytest.mark.parametrize("arguments", readme_commands(), ids=" ".join)
+def test_commands_of_the_readme_run(arguments, tmp_path):
+    """As they stand, but for fewer steps on smaller images."""
+    arguments = [a for a in arguments if not a.startswith("--workdir")]
+    is_help = arguments == ["--help"]
+    status, text = finish(*arguments, *([] if is_help else [*TINY, f"--workdir={tmp_path}"]))
+    assert status == (1 if is_help else 0), text

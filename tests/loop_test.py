@@ -1,0 +1,77 @@
+"""The loop alone: order of calls, hooks, signals, numbers that are none."""
+
+import itertools
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from byol_jax import loop
+
+
+def run(update, *, first_step=0, total_steps=6, log_every=2, hooks=(), log=None):
+    progress = loop.Progress(first_step=first_step, total_steps=total_steps, batch_size=4)
+    rows = [] if log is None else log
+    state, step = loop.run(
+        update,
+        np.float32(first_step),
+        itertools.count(first_step),
+        first_step=first_step,
+        total_steps=total_steps,
+        log_every=log_every,
+        on_metrics=lambda step, metrics, outputs: rows.append((step, float(metrics["loss"]))),
+        hooks=hooks,
+        progress=progress,
+    )
+    progress.close()
+    return state, step, rows
+
+
+def count(state, batch):
+    assert state == batch
+    return state + 1, {"loss": np.float32(state)}, None
+
+
+def test_metrics_come_at_their_steps_and_at_the_last():
+    assert run(count, total_steps=5)[1:] == (5, [(2, 1.0), (4, 3.0), (5, 4.0)])
+
+
+def test_hooks_come_after_the_metrics_of_their_step_and_see_its_state():
+    seen = []
+    hooks = [
+        loop.Hook(2, lambda step, state: seen.append((step, float(state)))),
+        loop.Hook(0, None),
+    ]
+    run(count, hooks=hooks, log=seen)
+    assert seen == [(2, 1.0), (2, 2.0), (4, 3.0), (4, 4.0), (6, 5.0), (6, 6.0)]
+
+
+def test_a_resumed_run_does_the_rest():
+    assert run(count, first_step=3)[1:] == (6, [(4, 3.0), (6, 5.0)])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_after_its_step(number):
+    def update(state, batch):
+        if batch == 3:
+            os.kill(os.getpid(), number)
+        return count(state, batch)
+
+    before = signal.getsignal(number)
+    state, step, _ = run(update)
+    assert step == state == 4
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("name", ["loss", "gradient_norm"])
+def test_a_number_that_is_none_stops_the_run_before_a_hook_sees_it(name):
+    def update(state, batch):
+        metrics = {"loss": np.float32(0), "gradient_norm": np.float32(0)}
+        metrics[name] = np.float32(np.nan if batch == 2 else 0)
+        return state + 1, metrics, None
+
+    seen = []
+    with pytest.raises(loop.NonFiniteError, match=f"{name} of step 3 is nan"):
+        run(update, log_every=100, hooks=[loop.Hook(3, lambda step, state: seen.append(step))])
+    assert not seen

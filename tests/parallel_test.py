@@ -1,0 +1,46 @@
+"""What the state looks like on several devices, and the random key of a step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from byol_jax import parallel
+
+
+def test_shard_and_replicate_give_pmap_what_it_gives_back():
+    traces = []
+
+    def update(state, batch):
+        traces.append(1)
+        total = jax.lax.psum(batch["x"].sum(), parallel.AXIS)
+        return {"n": state["n"] + total}, {"total": total}, batch["x"]
+
+    step = parallel.pmap_update(update)
+    state = parallel.replicate({"n": np.float32(0)})
+    batch = parallel.shard({"x": np.arange(8, dtype=np.float32)})
+    assert batch["x"].shape == (4, 2)
+    for _ in range(3):
+        state, metrics, outputs = step(state, batch)
+    assert state["n"].shape == () and state["n"] == 3 * 28 and metrics["total"] == 28
+    assert outputs.shape == (4, 2)
+    assert len(traces) == 1
+    parallel.assert_replicated(state)
+
+
+def test_assert_replicated_notices_a_forgotten_mean():
+    update = parallel.pmap_update(lambda state, batch: (batch["x"].sum(), {}, batch["x"]))
+    wrong, _, _ = update(jnp.zeros(()), parallel.shard({"x": np.arange(4.0)}))
+    with pytest.raises(AssertionError, match="disagree"):
+        parallel.assert_replicated({"w": wrong})
+
+
+def test_keys_differ_by_seed_step_and_device():
+    keys = jax.pmap(
+        lambda seed, step: jax.random.key_data(parallel.step_key(seed, step, axis=parallel.AXIS)),
+        axis_name=parallel.AXIS,
+    )
+    seeds, steps = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
+    assert len(np.unique(keys(seeds, steps), axis=0)) == 4
+    assert len(np.unique(keys(np.zeros(4, int), np.zeros(4, int)), axis=0)) == 4
+    np.testing.assert_array_equal(keys(seeds, steps), keys(seeds, steps))

@@ -1,0 +1,140 @@
+"""A whole small run inside of this process: what it leaves, how it resumes, what it refuses."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from byol_jax import build, checkpoint, run_pretrain, workdir
+from byol_jax.config import UsageError
+from tests.conftest import make_config
+
+
+def final_state(folder, config):
+    checkpoints = checkpoint.Checkpoints(folder, keep=config.keep_checkpoints)
+    state, _ = checkpoints.restore_latest(build.build(config).state)
+    checkpoints.close()
+    return jax.device_get(state)
+
+
+def without_speed(rows):
+    return [{k: v for k, v in row.items() if k != "train/images_per_second"} for row in rows]
+
+
+def test_a_run_leaves_config_metrics_checkpoints_and_events(run_folder):
+    names = {path.name for path in run_folder.iterdir()}
+    assert names == {"config.json", "metrics.jsonl", "checkpoints", "tensorboard"}
+    assert json.loads((run_folder / "config.json").read_text())["batch_size"] == 8
+    assert {path.name for path in (run_folder / "checkpoints").iterdir()} == {"2", "4"}
+
+
+def test_metrics_have_the_names_that_scripts_rely_on(run_folder):
+    rows = workdir.read_metrics(run_folder)
+    assert [row["step"] for row in rows] == [0, 1, 2, 2, 3, 4, 4]
+    names = "loss repr_loss online_loss online_top1 online_top5 learning_rate tau gradient_norm"
+    names += " feature_std effective_rank images_per_second"
+    assert set(rows[1]) == {"step"} | {f"train/{name}" for name in names.split()}
+    probe = {"step", "probe/knn_top1", "probe/feature_std", "probe/effective_rank"}
+    assert set(rows[0]) == probe | {"probe/linear_top1", "probe/raw_pixels_knn_top1"}
+    assert set(rows[3]) == probe and set(rows[-1]) == probe | {"probe/linear_top1"}
+    assert rows[1]["train/loss"] == pytest.approx(
+        rows[1]["train/repr_loss"] + rows[1]["train/online_loss"]
+    )
+
+
+def test_stopped_at_any_step_and_resumed_is_bit_identical(run_folder, tmp_path):
+    """As if the run had been killed after its first checkpoint."""
+    shutil.copytree(run_folder, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "4")
+    run_pretrain.run(make_config(), tmp_path / "run")
+    straight, resumed = (
+        final_state(folder, make_config()) for folder in (run_folder, tmp_path / "run")
+    )
+    assert straight.step == 4
+    jax.tree.map(np.testing.assert_array_equal, straight, resumed)
+    rows = [without_speed(workdir.read_metrics(f)) for f in (run_folder, tmp_path / "run")]
+    assert rows[0] == rows[1]
+
+
+def test_a_finished_run_says_so_and_changes_nothing(run_folder, capsys):
+    before = (run_folder / "metrics.jsonl").read_bytes()
+    run_pretrain.run(make_config(), run_folder)
+    assert (run_folder / "metrics.jsonl").read_bytes() == before
+    assert "after 4 steps" in capsys.readouterr().err
+
+
+def test_the_summary_is_shown(run_folder):
+    text = run_pretrain.summarise(run_folder)
+    assert "random network" in text and "raw pixels" in text and str(run_folder) in text
+
+
+def test_a_probe_without_spread_is_called_collapsed():
+    scalars = {"probe/knn_top1": 0.1, "probe/feature_std": 0.02, "probe/effective_rank": 1.1}
+    assert "COLLAPSED" in run_pretrain._probe_line(7, scalars)
+    assert "COLLAPSED" not in run_pretrain._probe_line(7, scalars | {"probe/feature_std": 0.5})
+
+
+def test_another_run_can_be_started_from_its_networks(run_folder):
+    job = build.build(make_config(seed=1, checkpoint=str(run_folder)))
+    expected = final_state(run_folder, make_config())
+    assert job.state.step == 0
+    for name in ("online_params", "target_params", "online_state", "target_state"):
+        jax.tree.map(
+            np.testing.assert_array_equal, getattr(job.state, name), getattr(expected, name)
+        )
+
+
+BAD = {
+    "encoder": ({"model.encoder": "resnet51"}, "Unknown encoder.*resnet50"),
+    "stem": ({"model.stem": "imagnet"}, "Unknown stem.*imagenet"),
+    "padding": ({"model.padding": "valid"}, "Unknown padding.*same, torch"),
+    "objective": ({"objective.name": "boyl"}, "objective.name.*Did you mean 'byol'"),
+    "schedule": ({"objective.target_ema_schedule": "cos"}, "target_ema_schedule.*cosine"),
+    "optimizer": ({"optimizer.name": "adam"}, "optimizer.name.*adamw"),
+    "data set": ({"data.name": "cifar"}, "data.name.*Did you mean 'cifar10'"),
+    "split": ({"data.train_split": "trian"}, "split.*Did you mean 'train'"),
+    "devices": ({"batch_size": 6}, "does not divide by 4 devices: take 4 or 8"),
+    "batch": ({"batch_size": 400}, "larger than the data set"),
+    "zero steps": ({"total_steps": 0}, "total_steps must be above 0"),
+    "no steps": ({"total_steps": None, "total_epochs": 1e-3}, "would have 0 steps"),
+    "no length": ({"total_steps": None}, "Set total_steps or total_epochs"),
+    "crop": ({"augment.crop.min_area": 0.01}, "too small for this crop"),
+    "size": ({"data.image_size": 4}, "too small for this crop"),
+    "area": ({"augment.crop.max_area": 0.1}, "min_area 0.4 is above max_area"),
+    "method": ({"augment.crop.method": "cubicc"}, "Did you mean 'cubic'"),
+    "probability": ({"augment.view1.blur_probability": 1.5}, "blur_probability must be between"),
+    "tau": ({"objective.base_target_ema": 1.5}, "base_target_ema must be between"),
+    "checkpoint": ({"checkpoint": "/nowhere"}, "No checkpoint at /nowhere"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_configs_are_refused_before_anything_is_written(case, tmp_path):
+    overrides, message = BAD[case]
+    with pytest.raises(UsageError, match=message):
+        run_pretrain.run(make_config(**overrides), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_of_another_encoder_is_refused(run_folder):
+    config = make_config(checkpoint=str(run_folder), **{"model.encoder": "tiny_resnet"})
+    with pytest.raises(UsageError, match="another network .micro_res_net.*tiny_res_net"):
+        build.build(config)
+
+
+def test_a_workdir_with_checkpoints_of_another_encoder_is_refused(run_folder, tmp_path):
+    """Also when its config was lost."""
+    shutil.copytree(run_folder, tmp_path / "run")
+    (tmp_path / "run" / "config.json").unlink()
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    with pytest.raises(UsageError, match="another network"):
+        run_pretrain.run(make_config(**{"model.encoder": "tiny_resnet"}), tmp_path / "run")
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+    assert (tmp_path / "run" / "checkpoints" / "4").exists()
+
+
+def test_a_workdir_of_another_config_is_refused(run_folder):
+    with pytest.raises(UsageError, match="total_steps: 4 -> 5"):
+        run_pretrain.run(make_config(total_steps=5), run_folder)

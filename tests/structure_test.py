@@ -1,0 +1,83 @@
+"""The layout of docs/design.md: who may import whom, and one door for every dependency."""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+ROWS = [
+    {"config", "parallel", "metrics", "deepmind", "patterns"},
+    {
+        "datasets",
+        "augment",
+        "crop",
+        "networks",
+        "objectives",
+        "optimizers",
+        "checkpoint",
+        "loop",
+        "workdir",
+    },
+    {"input_pipeline", "probes"},
+    {"pretrain", "build"},
+    {"run_pretrain", "main_loop"},
+]
+DOORS = {
+    "orbax": {"checkpoint"},
+    "pickle": {"deepmind"},
+    "pickletools": {"deepmind"},
+    "grain": {"input_pipeline"},
+    "tensorflow_datasets": {"datasets"},
+    "sklearn": {"probes"},
+    "tensorboardX": {"workdir"},
+    "absl": {"main_loop"},
+    "dill": set(),
+    "matplotlib": set(),
+    "tensorflow": set(),
+}
+MODULES = sorted(path for path in (ROOT / "byol_jax").glob("*.py") if path.stem != "__init__")
+
+
+def imports(path):
+    """Full names of everything that a file imports, also inside of functions."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def row(module):
+    return next(number for number, names in enumerate(ROWS) if module in names)
+
+
+def test_every_module_has_a_row():
+    assert {path.stem for path in MODULES} == set().union(*ROWS)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_modules_import_only_from_rows_above(path):
+    ours = [name.split(".")[1] for name in imports(path) if name.startswith("byol_jax.")]
+    # Within a row the order of the listing below is not enforced, cycles Python itself refuses.
+    assert all(row(name) <= row(path.stem) for name in ours), ours
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_dependencies_have_one_door(path):
+    for name in imports(path):
+        allowed = DOORS.get(name.split(".")[0])
+        assert allowed is None or path.stem in allowed, f"{path.stem} imports {name}"
+
+
+def test_only_parallel_knows_pmap_and_distributed():
+    for path in MODULES:
+        if path.stem != "parallel":
+            text = path.read_text()
+            assert "jax.pmap(" not in text and "jax.distributed" not in text, path.stem
+
+
+def test_the_package_runs_without_tensorflow():
+    """TFDS needs TensorFlow only to prepare a set: nothing that we lock may bring it in."""
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    assert not [line for line in lines if line.split("==")[0] in ("tensorflow", "tensorflow-cpu")]

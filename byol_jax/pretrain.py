@@ -69,7 +69,7 @@ def make_loss(
 
     Returns:
       loss(online_params, state, views, labels) -> (scalar, (metrics, online_state, target_state,
-      embedding [b, F] of view 1)). Every view has its own pass, so that batch statistics are those
+      projection [b, P] of view 1)). Every view has its own pass, so that batch statistics are those
       of one view and running ones move twice. The target runs in training mode.
     """
 
@@ -89,7 +89,7 @@ def make_loss(
             "online_top1": jnp.mean(metrics.topk_correct(logits, labels, k=1)),
             "online_top5": jnp.mean(metrics.topk_correct(logits, labels, k=5)),
         }
-        aux = scalars, online_state, target_state, online[0].embedding
+        aux = scalars, online_state, target_state, online[0].projection
         return scalars["loss"], aux
 
     return loss_fn
@@ -127,13 +127,13 @@ def make_update(
       axis: name of the mapped axis to average over; None outside of a map.
 
     Returns:
-      update(state, batch) -> (state, scalar metrics, embedding [b, F] of view 1).
+      update(state, batch) -> (state, scalar metrics, projection [b, P] of view 1).
     """
 
     def update(state: TrainState, batch: Batch):
         key = parallel.step_key(seed, state.step, axis=axis)
         views = make_views(key, batch)
-        grads, (scalars, online_state, target_state, embedding) = jax.grad(loss_fn, has_aux=True)(
+        grads, (scalars, online_state, target_state, projection) = jax.grad(loss_fn, has_aux=True)(
             state.online_params, state, views, batch["labels"]
         )
         if axis:
@@ -150,7 +150,7 @@ def make_update(
         state = TrainState(
             state.step + 1, online_params, target_params, online_state, target_state, opt_state
         )
-        return state, scalars, embedding
+        return state, scalars, projection
 
     return update
 

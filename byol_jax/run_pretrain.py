@@ -12,7 +12,7 @@ from byol_jax import build, checkpoint, input_pipeline, loop, metrics, parallel,
 from byol_jax import config as config_lib
 from byol_jax import workdir as workdir_lib
 
-COLLAPSED_STD = 0.1
+COLLAPSED_STD = 0.1  # below it, directions are as good as equal; a healthy run is above 0.5
 
 
 def run(config: Any, workdir: pathlib.Path) -> None:
@@ -63,6 +63,7 @@ class _Run:
             process_count=jax.process_count(),
         )
         self._score = build.make_probe(config, job)
+        self._is_collapsed = False
 
     def run(self) -> None:
         """Trains to the end, or until a signal asks to stop."""
@@ -141,18 +142,26 @@ class _Run:
         self._logger.write(step, scalars)
         self._progress.say(_probe_line(step, scalars))
 
-    def _log(self, step: int, scalars: dict[str, Any], embedding: jax.Array) -> None:
-        features = np.asarray(embedding).reshape(-1, embedding.shape[-1])  # [D, b, F] -> [D b, F]
+    def _log(self, step: int, scalars: dict[str, Any], projection: jax.Array) -> None:
+        """Logs a step; spread and rank are those of the projections, which the loss compares."""
+        features = np.asarray(projection).reshape(-1, projection.shape[-1])  # [D, b, P] -> [D b, P]
+        spread = metrics.feature_std(features)
         speed = self._progress.report(step, float(scalars["loss"]))
         self._logger.write(
             step,
             {
                 **{f"train/{name}": float(value) for name, value in scalars.items()},
-                "train/feature_std": metrics.feature_std(features),
+                "train/feature_std": spread,
                 "train/effective_rank": metrics.effective_rank(features),
                 "train/images_per_second": speed,
             },
         )
+        if spread < COLLAPSED_STD and not self._is_collapsed:
+            self._progress.say(
+                f"COLLAPSED at step {step}: all images have nearly the same projection "
+                f"(feature std {spread:.3f}). Nothing is learned from here on."
+            )
+        self._is_collapsed = spread < COLLAPSED_STD
 
 
 def _probe_line(step: int, scalars: dict[str, float]) -> str:
@@ -163,15 +172,13 @@ def _probe_line(step: int, scalars: dict[str, float]) -> str:
     parts.append(f"effective rank {scalars['probe/effective_rank']:.1f}")
     if "probe/raw_pixels_knn_top1" in scalars:
         parts.append(f"(raw pixels: kNN {scalars['probe/raw_pixels_knn_top1']:.1%})")
-    line = f"probe at step {step}: " + ", ".join(parts)
-    if scalars["probe/feature_std"] < COLLAPSED_STD:
-        line += "\n  COLLAPSED: all images have nearly the same features."
-    return line
+    return f"probe at step {step}: " + ", ".join(parts)
 
 
 def summarise(workdir: pathlib.Path) -> str:
     """A table of the first and the last probe of a finished run."""
-    rows = [row for row in workdir_lib.read_metrics(workdir) if "probe/linear_top1" in row]
+    table = workdir_lib.read_metrics(workdir)
+    rows = [row for row in table if "probe/linear_top1" in row]
     columns = ("knn_top1", "linear_top1", "feature_std", "effective_rank")
     lines = [f"{'':<18}{'kNN':>8}{'linear':>9}{'feature std':>13}{'effective rank':>16}"]
     for row in rows:
@@ -180,6 +187,9 @@ def summarise(workdir: pathlib.Path) -> str:
         lines.append(f"{name:<18}{knn:>8.1%}{linear:>9.1%}{std:>13.2f}{rank:>16.1f}")
     raw = rows[0].get("probe/raw_pixels_knn_top1")
     lines.insert(1, f"{'raw pixels':<18}{raw:>8.1%}")
+    last = [row for row in table if "train/feature_std" in row][-1]
+    if last["train/feature_std"] < COLLAPSED_STD:
+        lines.append(f"COLLAPSED: the projections' std is {last['train/feature_std']:.3f}.")
     return "\n" + "\n".join(lines) + f"\nMetrics and checkpoints: {workdir}"
 
 

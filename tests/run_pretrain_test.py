@@ -70,10 +70,12 @@ def test_the_summary_is_shown(run_folder):
     assert "random network" in text and "raw pixels" in text and str(run_folder) in text
 
 
-def test_a_probe_without_spread_is_called_collapsed():
-    scalars = {"probe/knn_top1": 0.1, "probe/feature_std": 0.02, "probe/effective_rank": 1.1}
-    assert "COLLAPSED" in run_pretrain._probe_line(7, scalars)
-    assert "COLLAPSED" not in run_pretrain._probe_line(7, scalars | {"probe/feature_std": 0.5})
+def test_a_collapsed_run_says_so(run_folder, tmp_path):
+    shutil.copy(run_folder / "metrics.jsonl", tmp_path)
+    assert "COLLAPSED" not in run_pretrain.summarise(tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 5, "train/feature_std": 0.02}) + "\n")
+    assert "COLLAPSED: the projections' std is 0.020" in run_pretrain.summarise(tmp_path)
 
 
 def test_another_run_can_be_started_from_its_networks(run_folder):

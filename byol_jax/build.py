@@ -62,7 +62,8 @@ def build(config: Any) -> Job:
         config, num_images=len(train.images), total_steps=total_steps
     )
     forward = make_forward(config, num_classes=train.num_classes, axis=None)
-    synchronised = make_forward(config, num_classes=train.num_classes, axis=parallel.AXIS)
+    axis = parallel.reduction_axis()
+    synchronised = make_forward(config, num_classes=train.num_classes, axis=axis)
     optimizer, learning_rate = make_optimizer(config, total_steps, warmup_steps)
     make_target_ema = lookup(
         optimizers.TARGET_EMA_SCHEDULES,
@@ -76,7 +77,7 @@ def build(config: Any) -> Job:
         seed=config.seed,
         learning_rate=learning_rate,
         target_ema=make_target_ema(config.objective.base_target_ema, total_steps=total_steps),
-        axis=parallel.AXIS,
+        axis=axis,
     )
     state = pretrain.init_state(
         forward, optimizer, seed=config.seed, image_size=config.data.image_size

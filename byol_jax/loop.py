@@ -64,9 +64,9 @@ class Progress:
             self.say(f"step {step}/{self._total}  loss {loss:.3f}  {images:.0f} img/s  ETA {left}")
         return images
 
-    def restart(self) -> None:
-        """Begins to measure speed from now on."""
-        self._last = (self._last[0], time.monotonic())
+    def restart(self, step: int) -> None:
+        """Begins to measure speed from now on, when so many steps are done."""
+        self._last = (step, time.monotonic())
 
     def pause(self, seconds: float) -> None:
         """Leaves time spent elsewhere, such as in a probe, out of the speed."""
@@ -142,6 +142,9 @@ def run(
         while step < total_steps and stop.signal is None:
             state, metrics, outputs = update(state, next(batches))
             step += 1
+            if step == first_step + 1:
+                jax.block_until_ready(metrics)
+                progress.restart(step)  # compilation is no part of the speed
             _flush(pending, on_metrics)
             pending = None
             if step % log_every == 0 or step == total_steps:

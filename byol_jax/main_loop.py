@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from byol_jax import config as config_lib
@@ -39,9 +39,10 @@ def main(_: Sequence[str]) -> None:
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
     """Parses the command line; a wrong key, value, preset or file becomes a message."""
-    flags.FLAGS.set_default("verbosity", -1)  # libraries' notes only with --verbosity=0
     try:
         left = flags.FLAGS(list(argv))
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.ERROR)  # libraries' notes only on request
         _ = _CONFIG.value.task  # an unreadable file shows only here
     except (AttributeError, KeyError) as error:
         text = " ".join(str(error.args[0]).split())

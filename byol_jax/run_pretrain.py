@@ -97,7 +97,6 @@ class _Run:
         total_steps = self._job.total_steps
         if first_step == 0:
             self._probe(0, state)
-        self._progress.restart()
         try:
             state, step = loop.run(
                 parallel.pmap_update(self._job.update),

@@ -13,7 +13,7 @@ pretrain: $(VENV)/installed
 	$(RUN) -m byol_jax.main_loop --config=configs/byol.py
 
 test: $(VENV)/installed
-	$(RUN) -m pytest -q -m "not slow"
+	$(RUN) -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/installed
 	$(RUN) -m pytest -q -m slow

@@ -33,7 +33,7 @@ setuptools.setup(
     ],
     extras_require={
         "cuda": ["jax[cuda13]>=0.10,<0.13"],
-        "dev": ["matplotlib>=3.9", "pytest>=8.3", "ruff>=0.14"],
+        "dev": ["matplotlib>=3.9", "pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.14"],
         "prepare": ["tensorflow>=2.20"],  # TFDS needs it to download and prepare a set
         "tpu": ["jax[tpu]>=0.10,<0.13"],
     },

@@ -48,7 +48,7 @@ def load(name: str, split: str, *, data_dir: str | None = None) -> Images:
         labels out of range.
     """
     if name == "patterns":
-        images = _load_patterns(split)
+        images = Images(*patterns.load(split), len(patterns.CLASS_NAMES))
     elif name in TFDS_SETS:
         images = _load_tfds(name, split, data_dir)
     elif name.startswith("tfds:"):
@@ -58,11 +58,6 @@ def load(name: str, split: str, *, data_dir: str | None = None) -> Images:
         raise UsageError(f"Unknown data.name: '{name}'.{hint} Other TFDS sets: tfds:<name>.")
     _check(images, f"{name} ({split})")
     return images
-
-
-def _load_patterns(split: str) -> Images:
-    size = config_lib.lookup(patterns.SPLITS, split, key="split of patterns")
-    return Images(*patterns.make_patterns(*size), len(patterns.CLASS_NAMES))
 
 
 def _load_tfds(name: str, split: str, data_dir: str | None) -> Images:

@@ -157,6 +157,8 @@ def run(
                 pending = None
                 _run_hooks(due, step, state, progress)
         _flush(pending, on_metrics)
+        if step > first_step:
+            _check_finite(step, jax.device_get(metrics))
     return state, step
 
 

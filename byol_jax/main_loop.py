@@ -35,6 +35,8 @@ def main(_: Sequence[str]) -> None:
         _fail(str(error), status=2)
     except loop.NonFiniteError as error:
         _fail(str(error), status=1)
+    except KeyboardInterrupt:  # not while training, which saves
+        _fail(f"Interrupted. Checkpoints so far are in {workdir}.", status=130)
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from byol_jax import config as config_lib
+
 IMAGE_SIZE = 32
 _SUBPIXELS = 2  # along each side of a pixel: softens edges as a camera would
 _CHUNK = 250  # images drawn at a time, to keep memory small
@@ -194,8 +196,6 @@ def load(split: str) -> tuple[Array, Array]:
         Images and labels as ``make_patterns`` gives them.
 
     Raises:
-        ValueError: if there is no such split.
+        UsageError: if there is no such split.
     """
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}: valid are {', '.join(SPLITS)}")
-    return make_patterns(*SPLITS[split])
+    return make_patterns(*config_lib.lookup(SPLITS, split, key="split of patterns"))

@@ -50,7 +50,7 @@ def describe(config: Any, job: build.Job, workdir: pathlib.Path) -> str:
 
 
 class _Run:
-    """What the steps of one run share. A checkpoint is written after all logs of its step."""
+    """What the steps of one run share. Checkpoints between are written after all logs of a step."""
 
     def __init__(self, config, workdir, job: build.Job, checkpoints: checkpoint.Checkpoints):
         self._config, self._workdir, self._job = config, workdir, job
@@ -119,17 +119,22 @@ class _Run:
                 f"{error} Last good checkpoint: {good}. A smaller {key} or a longer warm-up may "
                 "help; give it another --workdir."
             ) from None
-        if first_step < step == total_steps:
-            self._probe(step, state)
         self._save(step, state)
+        if step == total_steps and not self._is_probed(step):
+            self._probe(step, state)
         return step
+
+    def _is_probed(self, step: int) -> bool:
+        """Whether the last probe is there; it is made after the last checkpoint."""
+        rows = workdir_lib.read_metrics(self._workdir)
+        return any(row["step"] == step and "probe/linear_top1" in row for row in rows)
 
     def _save(self, step: int, state: pretrain.TrainState) -> None:
         parallel.assert_replicated(state)
         self._checkpoints.save(step, state, self._batches.get_state())
 
     def _save_between(self, step: int, state: pretrain.TrainState) -> None:
-        if step < self._job.total_steps:  # the last one waits for the last probe
+        if step < self._job.total_steps:  # the last one is made in any case
             self._save(step, state)
 
     def _probe_between(self, step: int, state: pretrain.TrainState) -> None:

@@ -140,5 +140,5 @@ def test_no_images_is_an_error():
 
 
 def test_unknown_split_names_the_valid_ones():
-    with pytest.raises(ValueError, match="train, validation, test"):
+    with pytest.raises(ValueError, match="Valid: test, train, validation"):
         patterns.load("tset")

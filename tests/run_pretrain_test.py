@@ -65,6 +65,15 @@ def test_a_finished_run_says_so_and_changes_nothing(run_folder, capsys):
     assert "after 4 steps" in capsys.readouterr().err
 
 
+def test_a_run_killed_before_its_last_probe_makes_up_for_it(run_folder, tmp_path):
+    shutil.copytree(run_folder, tmp_path / "run")
+    path = tmp_path / "run" / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]))
+    run_pretrain.run(make_config(), tmp_path / "run")
+    assert path.read_text() == "".join(lines)
+
+
 def test_the_summary_is_shown(run_folder):
     text = run_pretrain.summarise(run_folder)
     assert "random network" in text and "raw pixels" in text and str(run_folder) in text

@@ -141,7 +141,7 @@ def _patterns(config: ml_collections.ConfigDict) -> None:
     config.optimizer.adamw.base_learning_rate = 0.012
     config.optimizer.lars.base_learning_rate = 2.0
     config.optimizer.lars.weight_decay = 1e-6
-    config.optimizer.lars.trust_coefficient = 0.1
+    config.optimizer.lars.trust_coefficient = 0.01
     config.augment.crop.min_area = 0.4
     config.augment.crop.method = "linear"
     for view in (config.augment.view1, config.augment.view2):

@@ -13,7 +13,7 @@ declare -A overrides=(
   [seed0]="--config.seed=0"
   [seed1]="--config.seed=1"
   [seed2]="--config.seed=2"
-  [no_predictor]="--config.objective.name=byol_no_predictor"
+  [no_predictor]="--config.objective.name=byol_no_predictor --config.total_steps=400"
   [tau1]="--config.objective.base_target_ema=1.0"
   [tau0]="--config.objective.base_target_ema=0.0 --config.objective.target_ema_schedule=constant"
   [lars]="--config.optimizer.name=lars"

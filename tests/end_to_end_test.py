@@ -167,7 +167,7 @@ TINY = [
 ]
 
 
-@pytest.mark.parametrize("arguments", readme_commands(), ids=" ".join)
+@pytest.mark.parametrize("arguments", list(readme_commands()), ids=" ".join)
 def test_commands_of_the_readme_run(arguments, tmp_path):
     """As they stand, but for fewer steps on smaller images."""
     arguments = [a for a in arguments if not a.startswith("--workdir")]

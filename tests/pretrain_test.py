@@ -15,6 +15,11 @@ LOSS = golden_data.load("loss_grads")
 LOSS_CASES = golden_data.config(LOSS)
 RUN = golden_data.load("trajectory")
 RUN_CONFIG = golden_data.config(RUN)
+# Deeper networks take a minute to compile with their gradients.
+FAST_AND_SLOW = [
+    pytest.param(case, marks=[] if case.startswith("tiny") else pytest.mark.slow)
+    for case in LOSS_CASES
+]
 BEFORE_NORM = ("projector/linear", "predictor/linear")  # their biases have no effect
 
 
@@ -54,7 +59,7 @@ def loss_and_grads(case):
     )
 
 
-@pytest.mark.parametrize("case", LOSS_CASES)
+@pytest.mark.parametrize("case", FAST_AND_SLOW)
 def test_losses_equal_the_reference(case):
     (loss, (scalars, *_)), _ = loss_and_grads(case)
     for ours, theirs in [("repr_loss", "repr_loss"), ("online_loss", "classif_loss")]:
@@ -64,7 +69,7 @@ def test_losses_equal_the_reference(case):
     assert scalars["online_top5"] == LOSS[f"{case}|top5_accuracy"]
 
 
-@pytest.mark.parametrize("case", LOSS_CASES)
+@pytest.mark.parametrize("case", FAST_AND_SLOW)
 def test_batch_norm_states_after_a_step_equal_the_reference(case):
     (_, (_, online_state, target_state, _)), _ = loss_and_grads(case)
     golden_data.assert_summary(LOSS, f"{case}|online_state_summary", online_state, tolerance=1e-5)
@@ -77,7 +82,7 @@ def test_batch_norm_states_after_a_step_equal_the_reference(case):
     )
 
 
-@pytest.mark.parametrize("case", LOSS_CASES)
+@pytest.mark.parametrize("case", FAST_AND_SLOW)
 def test_gradients_equal_the_reference(case):
     _, grads = loss_and_grads(case)
     for module, leaves in golden_data.tree(LOSS, f"{case}|grad").items():
@@ -88,7 +93,7 @@ def test_gradients_equal_the_reference(case):
                 assert golden_data.relerr(grads[module][name], expected) < 2e-4, (module, name)
 
 
-@pytest.mark.parametrize("case", LOSS_CASES)
+@pytest.mark.parametrize("case", FAST_AND_SLOW)
 def test_gradient_norms_equal_the_reference(case):
     _, grads = loss_and_grads(case)
     keys = [str(key).split("|") for key in LOSS[f"{case}|grad_summary|names"]]

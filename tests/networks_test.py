@@ -136,8 +136,8 @@ def test_micro_resnet_has_two_groups():
 # Outputs and state of the reference.
 
 
-# Basic blocks are in the small nets too.
-FAST_AND_SLOW = [slow_if(CASES[c]["encoder_class"] == "ResNet18", c) for c in sorted(CASES)]
+# Blocks and trees of all depths are in faster tests, too.
+FAST_AND_SLOW = [slow_if(CASES[c]["encoder_class"] != "TinyResNet", c) for c in sorted(CASES)]
 
 
 @functools.cache

@@ -45,7 +45,7 @@ def draw(runs):
         axis.grid(alpha=0.3)
     raw = runs["seed0"][0]["probe/raw_pixels_knn_top1"]
     axes[0].axhline(raw, color="0.4", lw=1)
-    axes[0].text(1600, raw + 0.01, "raw pixels", color="0.3", ha="right")
+    axes[0].text(0, raw + 0.01, "raw pixels", color="0.3")
     axes[0].legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(FOLDER / "plot.png", dpi=110)

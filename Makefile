@@ -16,7 +16,7 @@ test: $(VENV)/installed
 	$(RUN) -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/installed
-	$(RUN) -m pytest -q -m slow
+	$(RUN) -m pytest -q -n 2 --dist loadfile -m slow
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .

@@ -10,16 +10,7 @@ import pytest
 from byol_jax import networks
 from tests import golden_data
 
-ENCODER_OF_CLASS = {  # the reference's class names
-    "TinyResNet": "tiny_resnet",
-    **{f"ResNet{depth}": f"resnet{depth}" for depth in (18, 34, 50, 101, 152, 200)},
-}
-HEAD_KEYS = (
-    "num_classes",
-    "projector_hidden_size",
-    "projector_output_size",
-    "predictor_hidden_size",
-)
+ENCODER_OF_CLASS, HEAD_KEYS = golden_data.ENCODER_OF_CLASS, golden_data.HEAD_KEYS
 SMALL = dict(
     num_classes=5, projector_hidden_size=16, projector_output_size=8, predictor_hidden_size=12
 )

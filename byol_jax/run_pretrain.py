@@ -2,6 +2,7 @@
 
 import pathlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import haiku as hk
@@ -107,8 +108,8 @@ class _Run:
                 log_every=self._config.log_every_steps,
                 on_metrics=self._log,
                 hooks=[
-                    loop.Hook(self._config.probe.every_steps, self._probe_between),
-                    loop.Hook(self._config.checkpoint_every_steps, self._save_between),
+                    loop.Hook(self._config.probe.every_steps, self._unless_last(self._probe)),
+                    loop.Hook(self._config.checkpoint_every_steps, self._unless_last(self._save)),
                 ],
                 progress=self._progress,
             )
@@ -133,13 +134,9 @@ class _Run:
         parallel.assert_replicated(state)
         self._checkpoints.save(step, state, self._batches.get_state())
 
-    def _save_between(self, step: int, state: pretrain.TrainState) -> None:
-        if step < self._job.total_steps:  # the last one is made in any case
-            self._save(step, state)
-
-    def _probe_between(self, step: int, state: pretrain.TrainState) -> None:
-        if step < self._job.total_steps:  # the last one is made in any case
-            self._probe(step, state)
+    def _unless_last(self, run: Callable[[int, Any], None]) -> Callable[[int, Any], None]:
+        """A hook that leaves the last step out, which is saved and probed in any case."""
+        return lambda step, state: run(step, state) if step < self._job.total_steps else None
 
     def _probe(self, step: int, state: pretrain.TrainState) -> None:
         scalars = self._score(step, state)

@@ -12,6 +12,7 @@ from scipy import stats
 
 from byol_jax import augment
 from tests import golden_data
+from tests.samples import random_images, same_distribution
 
 OPERATIONS = {  # tolerances of golden/README.md, section 6
     "brightness": 2e-6,
@@ -31,22 +32,8 @@ draw = jax.jit(augment.draw, static_argnums=(1, 2))
 sample = jax.jit(augment.augment, static_argnums=2)
 
 
-@functools.cache
-def golden(name):
-    return golden_data.load(name)
-
-
-def scaled(images):
-    return images.astype(np.float32) / np.float32(255)
-
-
-def same_distribution(ours, theirs):
-    # Not the exact p-value, which takes seconds for thousands of values.
-    return stats.ks_2samp(ours, theirs, method="asymp").pvalue > 1e-4
-
-
-def random_images(n, height=32, width=32, seed=0):
-    return np.random.RandomState(seed).rand(n, height, width, 3).astype(np.float32)
+golden = functools.cache(golden_data.load)
+scaled = golden_data.images
 
 
 def fixed_draws(n, **values):

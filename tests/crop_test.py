@@ -6,31 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
 
 from byol_jax import crop
 from tests import golden_data
+from tests.samples import random_images, same_distribution
 
 draw_windows = jax.jit(crop.draw_windows, static_argnums=(1, 2), static_argnames="area_range")
 resize = jax.jit(crop.resize_windows, static_argnums=2, static_argnames="method")
 
 
-@functools.cache
-def golden(name):
-    return golden_data.load(name)
-
-
-def scaled(images):
-    return images.astype(np.float32) / np.float32(255)
-
-
-def same_distribution(ours, theirs):
-    # Not the exact p-value, which takes seconds for thousands of values.
-    return stats.ks_2samp(ours, theirs, method="asymp").pvalue > 1e-4
-
-
-def random_images(n, height=32, width=32, seed=0):
-    return np.random.RandomState(seed).rand(n, height, width, 3).astype(np.float32)
+golden = functools.cache(golden_data.load)
+scaled = golden_data.images
 
 
 def assert_within(actual, expected, tolerance):

@@ -16,12 +16,15 @@ from byol_jax import (
     checkpoint,
     crop,
     datasets,
+    eval_pipeline,
+    input_pipeline,
     networks,
     objectives,
     optimizers,
     parallel,
     pretrain,
     probes,
+    workdir,
 )
 from byol_jax import config as config_lib
 
@@ -32,8 +35,9 @@ lookup = config_lib.lookup
 class Job(NamedTuple):
     """Everything that a run is made of; building it writes nothing."""
 
-    train: datasets.Images
-    test: datasets.Images
+    train: datasets.Dataset
+    test: datasets.Dataset
+    data_card: workdir.DataCard
     forward: hk.TransformedWithState
     optimizer: optax.GradientTransformation
     update: Callable[..., Any]
@@ -42,8 +46,12 @@ class Job(NamedTuple):
     warmup_steps: int
 
 
-def build(config: Any) -> Job:
+def build(config: Any, data_card: workdir.DataCard | None = None) -> Job:
     """Builds and checks all parts of a run.
+
+    Args:
+      config: of the run.
+      data_card: what an earlier part of the same run found out about its data.
 
     Raises:
       UsageError: naming the key that is wrong and what it may be.
@@ -53,17 +61,18 @@ def build(config: Any) -> Job:
     train = datasets.load(config.data.name, config.data.train_split, data_dir=config.data.dir)
     test = datasets.load(config.data.name, config.data.eval_split, data_dir=config.data.dir)
     _check_sizes(config, train)
-    total_steps = config_lib.total_steps(config, num_images=len(train.images))
+    data_card = _describe_data(config, train, data_card)
+    total_steps = config_lib.total_steps(config, num_images=train.num_images)
     if total_steps < 1:
         raise UsageError(
             f"The run would have {total_steps} steps: set total_steps or total_epochs higher."
         )
     warmup_steps = config_lib.warmup_steps(
-        config, num_images=len(train.images), total_steps=total_steps
+        config, num_images=train.num_images, total_steps=total_steps
     )
-    forward = make_forward(config, num_classes=train.num_classes, axis=None)
+    forward = make_forward(config, data_card, axis=None)
     axis = parallel.reduction_axis()
-    synchronised = make_forward(config, num_classes=train.num_classes, axis=axis)
+    synchronised = make_forward(config, data_card, axis=axis)
     optimizer, learning_rate = make_optimizer(config, total_steps, warmup_steps)
     make_target_ema = lookup(
         optimizers.TARGET_EMA_SCHEDULES,
@@ -84,7 +93,7 @@ def build(config: Any) -> Job:
     )
     if config.checkpoint:
         state = checkpoint.load_networks(config.checkpoint, state)
-    return Job(train, test, forward, optimizer, update, state, total_steps, warmup_steps)
+    return Job(train, test, data_card, forward, optimizer, update, state, total_steps, warmup_steps)
 
 
 def _check(config: Any) -> None:
@@ -102,8 +111,11 @@ def _check(config: Any) -> None:
         "model.width_multiplier",
         "data.image_size",
     )
+    for key in ("data.threads", "data.workers"):
+        if config_lib.get(config, key) < 0:
+            raise UsageError(f"--config.{key} must be 0 or more.")
     for key, value in config_lib.flatten(config.to_dict()).items():
-        is_share = key.endswith(("_probability", "_area", "base_target_ema"))
+        is_share = key.endswith(("_probability", "_area", "_share", "base_target_ema"))
         if is_share and not 0 <= value <= 1:
             raise UsageError(f"--config.{key} must be between 0 and 1, not {value}.")
     section = config.augment.crop
@@ -119,7 +131,34 @@ def _check(config: Any) -> None:
         )
 
 
-def _check_sizes(config: Any, train: datasets.Images) -> None:
+def _describe_data(
+    config: Any, train: datasets.Dataset, known: workdir.DataCard | None
+) -> workdir.DataCard:
+    """What has to stay the same about the data of a run; measured only once."""
+    found = (train.num_images, train.num_classes, train.fingerprint)
+    if known and found != (known.num_images, known.num_classes, known.fingerprint):
+        raise UsageError(
+            f"The images of {config.data.name} are not those that this run began with "
+            f"({known.num_images:,} then, {train.num_images:,} now): give it another --workdir."
+        )
+    if known:
+        return known
+    mean, std = config.data.mean, config.data.std
+    if (mean is None) != (std is None):
+        raise UsageError("Set both data.mean and data.std, or none of them to have them measured.")
+    if mean is None:
+        mean, std = eval_pipeline.channel_stats(train, image_size=config.data.image_size)
+    return workdir.DataCard(*found, tuple(mean), tuple(std))
+
+
+def _check_sizes(config: Any, train: datasets.Dataset) -> None:
+    if train.num_images < config.batch_size:
+        raise UsageError(
+            f"--config.batch_size={config.batch_size} is larger than the data set "
+            f"({train.num_images} images): take {2 ** (train.num_images.bit_length() - 1)} or less."
+        )
+    if isinstance(train, datasets.Stream):  # images have sizes of their own
+        return
     height, width = train.images.shape[1:3]
     smallest = int(np.sqrt(config.augment.crop.min_area) * min(height, width))
     if smallest < 4 or config.data.image_size < 8:
@@ -128,19 +167,16 @@ def _check_sizes(config: Any, train: datasets.Images) -> None:
             f"augment.crop.min_area={config.augment.crop.min_area} would be about {smallest} px "
             f"wide (4 at least), resized to data.image_size={config.data.image_size} (8 at least)."
         )
-    if len(train.images) < config.batch_size:
-        raise UsageError(
-            f"--config.batch_size={config.batch_size} is larger than the data set "
-            f"({len(train.images)} images)."
-        )
 
 
-def make_forward(config: Any, *, num_classes: int, axis: str | None) -> hk.TransformedWithState:
+def make_forward(
+    config: Any, data_card: workdir.DataCard, *, axis: str | None
+) -> hk.TransformedWithState:
     """The network of a config; batch norm is synchronised over the axis, if there is one."""
     model = config.model
     return networks.make_forward(
         model.encoder,
-        num_classes=num_classes,
+        num_classes=data_card.num_classes,
         width_multiplier=model.width_multiplier,
         resnet_v2=model.resnet_v2,
         stem=model.stem,
@@ -151,8 +187,8 @@ def make_forward(config: Any, *, num_classes: int, axis: str | None) -> hk.Trans
         predictor_hidden_size=model.predictor_hidden_size,
         bn_decay_rate=model.bn_decay_rate,
         bn_eps=model.bn_eps,
-        mean=config.data.mean,
-        std=config.data.std,
+        mean=data_card.mean,
+        std=data_card.std,
         axis=axis,
     )
 
@@ -181,12 +217,8 @@ def make_probe(config: Any, job: Job) -> Callable[[int, pretrain.TrainState], di
     batches of plain training images give it some. Step 0 also scores raw pixels for comparison;
     there and at the last step a linear probe is trained too.
     """
-    limit = config.probe.max_images
-    train, test = (
-        datasets.Images(data.images[:limit], data.labels[:limit], data.num_classes)
-        for data in (job.train, job.test)
-    )
-    batch_size = min(256, len(train.images))
+    train, test = (data.take(config.probe.max_images) for data in (job.train, job.test))
+    batch_size = min(256, train.num_images)
     size = config.data.image_size
     calibrate = pretrain.make_calibrate(job.forward, image_size=size)
     scores = probes.Probe(
@@ -194,6 +226,7 @@ def make_probe(config: Any, job: Job) -> Callable[[int, pretrain.TrainState], di
         test,
         pretrain.make_encode(job.forward, image_size=size),
         batch_size=batch_size,
+        image_size=size,
         k=config.probe.k,
         temperature=config.probe.temperature,
     )
@@ -201,14 +234,31 @@ def make_probe(config: Any, job: Job) -> Callable[[int, pretrain.TrainState], di
     def probe(step: int, state: pretrain.TrainState) -> dict[str, float]:
         params, bn_state = jax.device_get((state.online_params, state.online_state))
         if step == 0:
-            for start in range(0, min(10 * batch_size, len(train.images)), batch_size):
-                images = train.images[start : start + batch_size]
-                bn_state = calibrate(params, bn_state, images)
+            batches = eval_pipeline.eval_batches(
+                train.take(10 * batch_size), batch_size=batch_size, image_size=size, skip_bad=True
+            )
+            for batch in batches:
+                bn_state = calibrate(params, bn_state, batch.images[batch.mask])
         linear = step in (0, job.total_steps)
         raw = scores.score_raw_pixels() if step == 0 else {}
         return scores.score(params, bn_state, linear=linear) | raw
 
     return probe
+
+
+def make_train_batches(config: Any, data: datasets.Dataset) -> input_pipeline.TrainBatches:
+    """The training batches of this process."""
+    section = config.augment.crop
+    return input_pipeline.TrainBatches(
+        data,
+        batch_size=config.batch_size // jax.process_count(),
+        seed=config.seed,
+        crop=input_pipeline.Crop(config.data.image_size, (section.min_area, section.max_area)),
+        reading=input_pipeline.Reading(config.data.threads, config.data.workers),
+        max_bad_share=config.data.max_bad_share,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
 
 
 def make_views(config: Any) -> Callable[..., Any]:

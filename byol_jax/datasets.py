@@ -1,17 +1,20 @@
-"""Where images come from: the embedded set, or any TFDS image set that fits in memory.
+"""Where images come from: the embedded set, TFDS sets, folders.
 
-A split is a pair of arrays: images [N, H, W, 3] uint8 and labels [N] int32.
+Sets that fit in memory come as arrays, all others as encoded images that are read when needed.
 """
 
-import os
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax import patterns
+from byol_jax import folder, patterns, tfds_sets
 
 UsageError = config_lib.UsageError
+
+MEMORY_LIMIT = 4 << 30  # bytes of one split's pixels, above which a set is read from disk
 
 
 class Images(NamedTuple):
@@ -27,91 +30,104 @@ class Images(NamedTuple):
     labels: np.ndarray
     num_classes: int
 
+    @property
+    def num_images(self) -> int:
+        """N."""
+        return len(self.images)
 
-# TFDS names of sets that fit in memory and hold images of one size. Others of that kind work too,
-# as 'tfds:<name>'; these are the ones that an error message should suggest.
-TFDS_SETS = ("cifar10", "cifar100", "svhn_cropped", "mnist", "fashion_mnist", "stl10")
-DATASETS = ("patterns", *TFDS_SETS)
+    @property
+    def fingerprint(self) -> str:
+        """Nothing to tell: name and split say it all."""
+        return ""
+
+    def take(self, n: int) -> "Images":
+        """The first n images."""
+        return Images(self.images[:n], self.labels[:n], self.num_classes)
 
 
-def load(name: str, split: str, *, data_dir: str | None = None) -> Images:
-    """Loads one split into memory.
+class Records(Protocol):
+    """Encoded images that can be read in any order."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        """The file's bytes, and the label or -1."""
+        ...
+
+    def name(self, index: int) -> str:
+        """What to call the image in a message."""
+        ...
+
+
+class Stream(NamedTuple):
+    """One split on disk.
+
+    Attributes:
+      records: the encoded images.
+      num_images: how many of them to use, from the first on.
+      num_classes: number of classes of the data set; 0 if it has no labels.
+      fingerprint: differs if the images do, as far as that can be known cheaply.
+    """
+
+    records: Records
+    num_images: int
+    num_classes: int
+    fingerprint: str = ""
+
+    def take(self, n: int) -> "Stream":
+        """The first n images."""
+        return self._replace(num_images=min(n, self.num_images))
+
+
+Dataset = Images | Stream
+
+
+def load(name: str, split: str, *, data_dir: str | None = None) -> Dataset:
+    """Opens one split.
 
     Args:
-      name: a name in `DATASETS`, or ``tfds:NAME`` for another TFDS image set.
-      split: ``train``, ``validation`` or ``test`` for the embedded set, else a TFDS split
+      name: a name in `DATASETS`, or ``tfds:NAME`` for any other TFDS image set.
+      split: depends on the set: `patterns.SPLITS`, those of `folder.scan`, or a TFDS split
         expression such as ``train[:90%]``.
-      data_dir: TFDS's folder of prepared sets; None means $TFDS_DATA_DIR or TFDS's default.
+      data_dir: the folder of images, or TFDS's folder of prepared sets; empty or None means
+        $TFDS_DATA_DIR or TFDS's default.
 
     Raises:
-      UsageError: unknown set or split, a set that is not prepared, images of several sizes,
-        labels out of range.
+      UsageError: unknown set or split, a set that is not prepared, labels out of range.
     """
-    if name == "patterns":
-        images = Images(*patterns.load(split), len(patterns.CLASS_NAMES))
-    elif name in TFDS_SETS:
-        images = _load_tfds(name, split, data_dir)
-    elif name.startswith("tfds:"):
-        images = _load_tfds(name.removeprefix("tfds:"), split, data_dir)
-    else:
+    if name.startswith("tfds:"):
+        return _load_tfds(name.removeprefix("tfds:"), split, data_dir)
+    if name not in DATASETS:
         hint = config_lib.suggest(name, DATASETS)
         raise UsageError(f"Unknown data.name: '{name}'.{hint} Other TFDS sets: tfds:<name>.")
-    _check(images, f"{name} ({split})")
-    return images
+    return DATASETS[name](name, split, data_dir)
 
 
-def _load_tfds(name: str, split: str, data_dir: str | None) -> Images:
-    import tensorflow_datasets as tfds  # seconds to import; the embedded set needs none of it
-
-    builder = _tfds_builder(tfds, name, data_dir)
-    try:
-        source = builder.as_data_source(split)
-    except (ValueError, KeyError) as error:
-        valid = ", ".join(builder.info.splits)
-        raise UsageError(f"{name} has no split '{split}'. Valid: {valid}. ({error})") from None
-    features = builder.info.features
-    if "image" not in features or "label" not in features:
-        raise UsageError(f"{name} is not a labelled image set: its features are {list(features)}.")
-    examples = [(example["image"], example["label"]) for example in source]
-    return Images(
-        _stack([image for image, _ in examples], name),
-        np.array([label for _, label in examples], np.int32),
-        features["label"].num_classes,
-    )
+def _load_patterns(name: str, split: str, data_dir: str | None) -> Images:
+    del name, data_dir
+    return Images(*patterns.load(split), len(patterns.CLASS_NAMES))
 
 
-def _tfds_builder(tfds, name: str, data_dir: str | None):
-    where = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    try:
-        builder = tfds.builder(name, data_dir=os.path.expanduser(where))
-    except tfds.core.registered.DatasetNotFoundError:
-        hint = config_lib.suggest(name, tfds.list_builders(with_community_datasets=False))
-        raise UsageError(f"TFDS has no set '{name}'.{hint.split(' Valid:')[0]}") from None
-    if not builder.info.splits or str(builder.info.file_format.value) != "array_record":
-        raise UsageError(
-            f"{name} is not prepared as ArrayRecord in {where}. To download and prepare it:\n"
-            "  pip install '.[prepare]'\n"
-            f"  tfds build {name} --file_format=array_record --data_dir={where}\n"
-            "If it is prepared elsewhere, set TFDS_DATA_DIR or --config.data.dir."
-        )
-    return builder
+def _load_folder(name: str, split: str, data_dir: str | None) -> Stream:
+    del name
+    listing = folder.scan(data_dir or "", split)
+    files = folder.Files(listing)
+    return Stream(files, len(files), len(listing.classes), listing.fingerprint)
 
 
-def _stack(images: list[np.ndarray], name: str) -> np.ndarray:
-    shapes = {image.shape for image in images}
-    if len(shapes) != 1:
-        raise UsageError(
-            f"The images of {name} come in {len(shapes)} sizes, such as {sorted(shapes)[:3]}; "
-            "only sets of one size can be held in memory so far."
-        )
-    stacked = np.stack(images)
-    return np.repeat(stacked, 3, axis=-1) if stacked.shape[-1] == 1 else stacked
+def _load_tfds(name: str, split: str, data_dir: str | None) -> Dataset:
+    tfds_set = tfds_sets.open_set(name, data_dir)
+    records = tfds_sets.Records(tfds_set, split)
+    shape, num_classes = tfds_set.image_shape, tfds_set.num_classes
+    if None in shape or not num_classes or len(records) * math.prod(shape) > MEMORY_LIMIT:
+        return Stream(records, len(records), num_classes)
+    data = Images(*tfds_sets.load(tfds_set, split), num_classes)
+    _check(data, f"{name} ({split})")
+    return data
 
 
 def _check(data: Images, what: str) -> None:
     images, labels, num_classes = data
-    if not len(images):
-        raise UsageError(f"{what} holds no image.")
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise UsageError(
             f"{what}: images must be uint8 [N, H, W, 3], not {images.dtype} {images.shape}."
@@ -123,3 +139,18 @@ def _check(data: Images, what: str) -> None:
             f"{what}: {len(images)} images need as many labels in [0, {num_classes}); "
             f"there are {len(labels)}, {bad.size} of them out of range{example}."
         )
+
+
+# TFDS's sets are those that an error message should suggest; all others work as 'tfds:<name>'.
+DATASETS: Mapping[str, Callable[[str, str, str | None], Dataset]] = {
+    "patterns": _load_patterns,
+    "folder": _load_folder,
+    "imagenet2012": _load_tfds,
+    "imagenette/160px-v2": _load_tfds,
+    "cifar10": _load_tfds,
+    "cifar100": _load_tfds,
+    "svhn_cropped": _load_tfds,
+    "mnist": _load_tfds,
+    "fashion_mnist": _load_tfds,
+    "stl10": _load_tfds,
+}

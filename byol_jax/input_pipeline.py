@@ -1,55 +1,237 @@
-"""From a data set to batches: shuffle, shard by process, batch, prefetch, resume (Grain)."""
+"""From a data set to batches: shuffle, shard, decode, crop, batch, prefetch, resume (Grain).
 
-from collections.abc import Iterator
-from typing import Any
+Images in memory leave as they are and are cropped on the device; encoded ones are decoded once
+and both views are cut here. Shapes: b images of a batch, g of a group, S image size.
+"""
+
+import functools
+import math
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
 
-from byol_jax import datasets
+from byol_jax import datasets, host_views, images
+
+EPOCHS = 1 << 20  # in place of infinity, for which Grain cannot make batches of one image
+GROUP = 64  # images that a thread takes on at a time, if batches can be made of such groups
 
 
-def make_train_iterator(
-    data: datasets.Images,
-    *,
-    batch_size: int,
-    seed: int,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> "grain.DatasetIterator":
-    """Endless shuffled batches; every epoch has its own order, and no image is dropped.
+class TooManyBadImagesError(RuntimeError):
+    """More of the training images cannot be used than is allowed."""
 
-    Batches cross the borders of epochs. Processes take turns in one global order, so that their
-    images are disjoint within an epoch and together make up all of it.
+
+class Crop(NamedTuple):
+    """How views are cut on the host.
+
+    Attributes:
+      size: S.
+      area_range: share of the image's area, least and most.
+    """
+
+    size: int
+    area_range: tuple[float, float] = (0.08, 1.0)
+
+
+class Reading(NamedTuple):
+    """How many work at once; decides the speed and never the batches.
+
+    Attributes:
+      threads: threads that read and decode, in each worker; 0: `default_threads`.
+      workers: processes of their own to read and decode in; 0: none, only threads.
+    """
+
+    threads: int = 0
+    workers: int = 0
+
+
+THREADS_ONLY = Reading()
+
+
+def default_threads() -> int:
+    """One more than there are processors, because one of them will be waiting."""
+    return (os.cpu_count() or 1) + 1
+
+
+class TrainBatches:
+    """Endless shuffled batches, and the images that could not be used so far.
+
+    Every epoch has its own order, batches cross the borders of epochs, and no image is dropped.
+    Processes take turns in one global order, so that their images are disjoint within an epoch
+    and together make up all of it. A bad image is replaced by another one, drawn at random. The
+    batches depend on the data, the seed and the processes alone, and so do the crops.
 
     Args:
-      data: the split, in memory.
+      data: the split.
       batch_size: images in a batch of this process.
-      seed: decides the order.
+      seed: decides order and crops.
+      crop: how to cut views of encoded images; images in memory are not cut.
+      reading: threads and processes.
+      max_bad_share: of the split's images may be bad before the batches end in an error.
       process_index: which of the processes this is.
       process_count: how many processes share the data.
 
-    Returns:
-      An iterator over ``{'images': uint8 [b, H, W, 3], 'labels': int32 [b]}`` with
-      ``get_state()`` and ``set_state()``; the state is small and can be written as JSON.
-    """
-
-    def gather(indices: np.ndarray) -> dict[str, np.ndarray]:
-        return {"images": data.images[indices], "labels": data.labels[indices]}
-
-    order = grain.MapDataset.range(len(data.images)).seed(seed).shuffle().repeat()
-    batches = order[process_index::process_count].batch(batch_size).map(gather)
-    return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
-
-
-def eval_batches(images: np.ndarray, *, batch_size: int) -> Iterator[tuple[np.ndarray, Any]]:
-    """Every image once, in order, in batches of one size: the last is padded with zeros.
-
     Yields:
-      ([b, H, W, 3] images, [b] bool mask that is False for padding).
+      In memory: ``{'images': uint8 [b, H, W, 3], 'labels': int32 [b]}``; encoded:
+      ``{'view1': uint8 [b, S, S, 3], 'view2': ..., 'labels': ...}``.
+
+    Raises:
+      TooManyBadImagesError: naming three of them.
     """
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        padding = batch_size - len(batch)
-        mask = np.arange(batch_size) < len(batch)
-        yield np.pad(batch, [(0, padding), (0, 0), (0, 0), (0, 0)]), mask
+
+    def __init__(
+        self,
+        data: datasets.Dataset,
+        *,
+        batch_size: int,
+        seed: int,
+        crop: Crop | None = None,
+        reading: Reading = THREADS_ONLY,
+        max_bad_share: float = 0.01,
+        process_index: int = 0,
+        process_count: int = 1,
+    ):
+        self._data = data
+        self._max_bad = int(max_bad_share * data.num_images)
+        self.bad_images: dict[int, str] = {}  # index: reason, in the order they were met
+        order = grain.MapDataset.range(data.num_images).seed(seed).shuffle().repeat(EPOCHS)
+        shard = slice(process_index, None, process_count)
+        if isinstance(data, datasets.Images):
+            batches = order[shard].batch(batch_size).map(functools.partial(_gather, data))
+            options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+            self._batches = iter(batches.to_iter_dataset(options))
+        else:
+            load = functools.partial(
+                _load_group, data=data, crop=crop, seed=seed, max_bad=self._max_bad
+            )
+            size = math.gcd(batch_size, GROUP)
+            groups = order.map_with_index(_with_position)[shard].batch(size).map(load)
+            self._batches = iter(_streamed(groups, batch_size // size, reading))
+
+    def __iter__(self) -> "TrainBatches":
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        batch = next(self._batches)
+        for index, reason in batch.pop("bad", ()):
+            self.bad_images.setdefault(index, reason)
+        if len(self.bad_images) > self._max_bad:
+            raise _too_many(self._data, self.bad_images)
+        return batch
+
+    def close(self) -> None:
+        """Ends threads and processes."""
+        self._batches.close()
+
+    def bad_image_name(self, index: int) -> str:
+        """What to call one of ``bad_images``."""
+        return self._data.records.name(index)
+
+    def get_state(self) -> dict[str, Any]:
+        """Where the batches stand, to be written as JSON."""
+        return {"grain": self._batches.get_state(), "bad": list(self.bad_images.items())}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on where ``get_state`` was called."""
+        self._batches.set_state(state["grain"])
+        self.bad_images = dict(map(tuple, state["bad"]))
+
+
+def _gather(data: datasets.Images, indices: np.ndarray) -> dict[str, np.ndarray]:
+    return {"images": data.images[indices], "labels": data.labels[indices]}
+
+
+def _streamed(
+    groups: "grain.MapDataset", groups_in_batch: int, reading: Reading
+) -> "grain.IterDataset":
+    threads = reading.threads or default_threads()
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
+    stream = groups.to_iter_dataset(options)
+    if reading.workers:
+        stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=reading.workers))
+    batches = stream.batch(groups_in_batch, batch_fn=_join)
+    return grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=2)
+
+
+def _with_position(position: int, index: int) -> np.ndarray:
+    return np.array([position, index])
+
+
+def _load_group(
+    numbers: np.ndarray, *, data: datasets.Stream, crop: Crop, seed: int, max_bad: int
+) -> dict[str, Any]:
+    """Two views of each of g images, or of others drawn in place of bad ones.
+
+    Args:
+      numbers: [g, 2]: positions in the global order of all epochs, and images there.
+      data: where to read.
+      crop: how to cut.
+      seed: decides, with the position alone, what is drawn for an image.
+      max_bad: so many bad images are replaced.
+    """
+    views = np.empty((2, len(numbers), crop.size, crop.size, 3), np.uint8)
+    labels = np.empty(len(numbers), np.int32)
+    bad: dict[int, str] = {}
+    for i, (position, index) in enumerate(numbers.tolist()):
+        rng = np.random.Generator(np.random.Philox(key=[seed, position]))
+        uniforms = rng.random((2, 4))
+        while True:
+            try:
+                labels[i] = _load_views(data, index, uniforms, crop, views[:, i])
+                break
+            except images.BadImageError as error:
+                bad[index] = str(error)
+                if len(bad) > max_bad or len(bad) == data.num_images:
+                    raise _too_many(data, bad) from None
+                index = int(rng.integers(data.num_images))
+    return {"view1": views[0], "view2": views[1], "labels": labels, "bad": list(bad.items())}
+
+
+def _load_views(
+    data: datasets.Stream, index: int, uniforms: np.ndarray, crop: Crop, out: np.ndarray
+) -> int:
+    """Writes the views of an image to [2, S, S, 3]; gives its label."""
+    encoded, label = data.records.read(index)
+    image = images.EncodedImage(encoded)
+    windows = tuple(
+        host_views.draw_window(row, image.height, image.width, area_range=crop.area_range)
+        for row in uniforms
+    )
+    host_views.train_views(image, windows, out)
+    return label
+
+
+def _join(groups: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    if len(groups) == 1:
+        return groups[0]
+    batch = {
+        key: np.concatenate([group[key] for group in groups])
+        for key in ("view1", "view2", "labels")
+    }
+    return batch | {"bad": [item for group in groups for item in group["bad"]]}
+
+
+def _too_many(data: datasets.Stream, bad: dict[int, str]) -> TooManyBadImagesError:
+    examples = bad if len(bad) >= 3 else bad | _find_bad(data)
+    lines = [f"\n  {data.records.name(index)}: {reason}" for index, reason in examples.items()]
+    return TooManyBadImagesError(
+        f"More of the {data.num_images:,} training images cannot be used than data.max_bad_share "
+        f"allows. Such as:{''.join(lines[:3])}\n"
+        "Remove them, or allow more: the same command with a larger --config.data.max_bad_share "
+        "(a share, such as 0.05) goes on from the last checkpoint."
+    )
+
+
+def _find_bad(data: datasets.Stream) -> dict[int, str]:
+    """The first five bad ones of the first 1,000 images, to say what is wrong with the data."""
+    found: dict[int, str] = {}
+    for index in range(min(data.num_images, 1000)):
+        if len(found) == 5:  # two of them may be known already
+            break
+        try:
+            images.EncodedImage(data.records.read(index)[0]).decode()
+        except images.BadImageError as error:
+            found[index] = str(error)
+    return found

@@ -12,10 +12,15 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from byol_jax import bench_input, convert, input_pipeline, loop, pack, run_pretrain
 from byol_jax import config as config_lib
-from byol_jax import loop, run_pretrain
 
-TASKS: dict[str, Callable[[Any, pathlib.Path], None]] = {"pretrain": run_pretrain.run}
+TASKS: dict[str, Callable[[Any, pathlib.Path], None]] = {
+    "pretrain": run_pretrain.run,
+    "bench_input": bench_input.run,
+    "convert": convert.run,
+    "pack": pack.run,
+}
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", "configs/byol.py", "Config file, and after a colon its preset."
@@ -33,10 +38,10 @@ def main(_: Sequence[str]) -> None:
         config_lib.lookup(TASKS, config.task, key="task")(config, workdir)
     except config_lib.UsageError as error:
         _fail(str(error), status=2)
-    except loop.NonFiniteError as error:
+    except (loop.NonFiniteError, input_pipeline.TooManyBadImagesError) as error:
         _fail(str(error), status=1)
     except KeyboardInterrupt:  # not while training, which saves
-        _fail(f"Interrupted. Checkpoints so far are in {workdir}.", status=130)
+        _fail("Interrupted. What was finished is kept; the same command goes on.", status=130)
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:

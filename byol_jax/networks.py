@@ -1,8 +1,8 @@
-"""Residual encoders, MLP heads, and the one forward function that joins them.
+"""BYOL's network: an encoder, its MLP heads, and the one forward function that joins them.
 
 Module, parameter and state names equal those of DeepMind's reference implementation
 (``res_net50/~/initial_conv``, ``projector/linear``, ...), so that its checkpoints can be used as
-they are. Shapes in comments: b images, H x W pixels, F embedding, P projection, C classes.
+they are. Shapes in comments: b images, F embedding, P projection, C classes.
 """
 
 import functools
@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from byol_jax import resnet
 from byol_jax.config import lookup
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -31,193 +32,10 @@ class Outputs(NamedTuple):
     logits: jax.Array | None = None  # [b, C]
 
 
-class EncoderSpec(NamedTuple):
-    """One residual network: an entry per block group, channels at width multiplier 1."""
-
-    module: str
-    blocks: tuple[int, ...]
-    channels: tuple[int, ...]
-    strides: tuple[int, ...] = (1, 2, 2, 2)
-    bottleneck: bool = False
-    stem_channels: int = 64
-
-
-_BASIC = (64, 128, 256, 512)
-_BOTTLENECK = (256, 512, 1024, 2048)
-
-ENCODERS: dict[str, EncoderSpec] = {
-    "micro_resnet": EncoderSpec("micro_res_net", (1, 1), (48, 96), (1, 2), stem_channels=32),
-    "tiny_resnet": EncoderSpec("tiny_res_net", (1, 1, 1, 1), (8, 8, 8, 8)),
-    "resnet18": EncoderSpec("res_net18", (2, 2, 2, 2), _BASIC),
-    "resnet34": EncoderSpec("res_net34", (3, 4, 6, 3), _BASIC),
-    "resnet50": EncoderSpec("res_net50", (3, 4, 6, 3), _BOTTLENECK, bottleneck=True),
-    "resnet101": EncoderSpec("res_net101", (3, 4, 23, 3), _BOTTLENECK, bottleneck=True),
-    "resnet152": EncoderSpec("res_net152", (3, 8, 36, 3), _BOTTLENECK, bottleneck=True),
-    "resnet200": EncoderSpec("res_net200", (3, 24, 36, 3), _BOTTLENECK, bottleneck=True),
-}
-
-
-class Stem(NamedTuple):
-    """What comes before the first block group: a convolution and perhaps a max-pool."""
-
-    kernel: int
-    stride: int
-    max_pool: bool
-
-
-STEMS = {"imagenet": Stem(7, 2, True), "cifar": Stem(3, 1, False), "patch": Stem(5, 4, False)}
-
-Pads = str | list[tuple[int, int]]
-PADDINGS: dict[str, Callable[[int], Pads]] = {  # from the kernel's size to its spatial padding
-    "same": lambda kernel: "SAME",
-    "torch": lambda kernel: [((kernel - 1) // 2,) * 2] * 2,
-}
-
-
-class Layers(NamedTuple):
-    """Choices that all layers of a network share, and how to build layers with them."""
-
-    pads: Callable[[int], Pads]
-    bottleneck: bool
-    resnet_v2: bool
-    zero_init_residual: bool
-    bn_decay_rate: float
-    bn_eps: float
-    axis: str | None
-
-    def conv(self, channels: int, kernel: int, *, stride: int, name: str) -> hk.Conv2D:
-        """A convolution without bias."""
-        pads = self.pads(kernel)
-        return hk.Conv2D(channels, kernel, stride, padding=pads, with_bias=False, name=name)
-
-    def norm(self, name: str, *, zero_scale: bool = False) -> hk.BatchNorm:
-        """A batch norm whose batch moments are averaged over `axis`, if there is one."""
-        return hk.BatchNorm(
-            create_scale=True,
-            create_offset=True,
-            decay_rate=self.bn_decay_rate,
-            eps=self.bn_eps,
-            scale_init=jnp.zeros if zero_scale else jnp.ones,
-            cross_replica_axis=self.axis,
-            name=name,
-        )
-
-    def max_pool(self, x: jax.Array) -> jax.Array:
-        """3x3 maximum with stride 2; padding never wins, because it is minus infinity."""
-        pads = self.pads(3)
-        if pads != "SAME":
-            pads = [(0, 0), *pads, (0, 0)]
-        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), pads)
-
-
-class ResidualBlock(hk.Module):
-    """Basic (3x3, 3x3) or bottleneck (1x1, 3x3, 1x1) block, normalised after or before.
-
-    Version 1 normalises after each convolution (He et al. 2015, arXiv:1512.03385), version 2
-    before it (He et al. 2016, arXiv:1603.05027).
-    """
-
-    def __init__(self, channels: int, *, stride: int, first: bool, layers: Layers, name: str):
-        super().__init__(name=name)
-        self._resnet_v2 = layers.resnet_v2
-        inner = channels // 4
-        if layers.bottleneck:  # channels, kernel, stride
-            shapes = [(inner, 1, 1), (inner, 3, stride), (channels, 1, 1)]
-        else:
-            shapes = [(channels, 3, stride), (channels, 3, 1)]
-        # The reference starts only this scale at zero: not in basic blocks, not in version 2.
-        zero = layers.zero_init_residual and layers.bottleneck and not layers.resnet_v2
-        self._pairs = [
-            (
-                layers.conv(c, k, stride=s, name=f"conv_{i}"),
-                layers.norm(f"batchnorm_{i}", zero_scale=zero and i == 2),
-            )
-            for i, (c, k, s) in enumerate(shapes)
-        ]
-        self._shortcut_conv = self._shortcut_norm = None
-        if first:  # projects even where the shapes agree, like the reference
-            self._shortcut_conv = layers.conv(channels, 1, stride=stride, name="shortcut_conv")
-            self._shortcut_norm = None if self._resnet_v2 else layers.norm("shortcut_batchnorm")
-
-    def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
-        return (self._version_2 if self._resnet_v2 else self._version_1)(x, is_training)
-
-    def _version_1(self, x: jax.Array, is_training: bool) -> jax.Array:
-        shortcut = x
-        if self._shortcut_conv is not None:
-            shortcut = self._shortcut_norm(self._shortcut_conv(x), is_training)
-        for i, (conv, norm) in enumerate(self._pairs):
-            x = norm(conv(jax.nn.relu(x) if i else x), is_training)
-        return jax.nn.relu(x + shortcut)
-
-    def _version_2(self, x: jax.Array, is_training: bool) -> jax.Array:
-        shortcut = x
-        for i, (conv, norm) in enumerate(self._pairs):
-            x = jax.nn.relu(norm(x, is_training))
-            if i == 0 and self._shortcut_conv is not None:
-                shortcut = self._shortcut_conv(x)
-            x = conv(x)
-        return x + shortcut
-
-
-class BlockGroup(hk.Module):
-    """The residual blocks of one resolution, which the first one reaches with its stride."""
-
-    def __init__(self, channels: int, *, blocks: int, stride: int, layers: Layers, name: str):
-        super().__init__(name=name)
-        self._blocks = [
-            ResidualBlock(
-                channels, stride=1 if i else stride, first=i == 0, layers=layers, name=f"block_{i}"
-            )
-            for i in range(blocks)
-        ]
-
-    def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
-        for block in self._blocks:
-            x = block(x, is_training)
-        return x
-
-
-class ResNet(hk.Module):
-    """Residual encoder: stem, block groups, mean over the pixels."""
-
-    def __init__(self, spec: EncoderSpec, width_multiplier: int, stem: Stem, *, layers: Layers):
-        super().__init__(name=spec.module)
-        self._initial_conv = layers.conv(
-            spec.stem_channels * width_multiplier,
-            stem.kernel,
-            stride=stem.stride,
-            name="initial_conv",
-        )
-        # Blocks of version 2 normalise their input, so that only the last sum is left over.
-        self._initial_norm = None if layers.resnet_v2 else layers.norm("initial_batchnorm")
-        self._final_norm = layers.norm("final_batchnorm") if layers.resnet_v2 else None
-        self._max_pool = layers.max_pool if stem.max_pool else None
-        groups = zip(spec.channels, spec.blocks, spec.strides, strict=True)
-        self._groups = [
-            BlockGroup(
-                c * width_multiplier, blocks=b, stride=s, layers=layers, name=f"block_group_{i}"
-            )
-            for i, (c, b, s) in enumerate(groups)
-        ]
-
-    def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
-        x = self._initial_conv(x)  # [b, H, W, 3] -> [b, H', W', stem channels]
-        if self._initial_norm is not None:
-            x = jax.nn.relu(self._initial_norm(x, is_training))
-        if self._max_pool is not None:
-            x = self._max_pool(x)
-        for group in self._groups:
-            x = group(x, is_training)
-        if self._final_norm is not None:
-            x = jax.nn.relu(self._final_norm(x, is_training))
-        return jnp.mean(x, axis=(1, 2))  # [b, F]
-
-
 class MLP(hk.Module):
     """Projector or predictor: Linear, batch norm, ReLU, Linear without bias (section 3.3)."""
 
-    def __init__(self, hidden_size: int, output_size: int, *, layers: Layers, name: str):
+    def __init__(self, hidden_size: int, output_size: int, *, layers: resnet.Layers, name: str):
         super().__init__(name=name)
         self._sizes = hidden_size, output_size
         self._layers = layers
@@ -227,11 +45,6 @@ class MLP(hk.Module):
         x = hk.Linear(self._sizes[0], name="linear")(x)
         x = jax.nn.relu(self._layers.norm("batch_norm")(x, is_training))
         return hk.Linear(self._sizes[1], with_bias=False, name="linear_1")(x)
-
-
-def embedding_size(encoder: str, *, width_multiplier: int = 1) -> int:
-    """Size F of an encoder's embedding; ValueError if `ENCODERS` has no such encoder."""
-    return lookup(ENCODERS, encoder, key="encoder").channels[-1] * width_multiplier
 
 
 def make_forward(
@@ -262,10 +75,10 @@ def make_forward(
     out need not be there. The classifier sees a stop-gradient embedding.
 
     Args:
-      encoder: a key of `ENCODERS`; `width_multiplier` scales the channels of all its layers.
-      num_classes: number of classes C of the classifier.
+      encoder: a key of `resnet.ENCODERS`; `width_multiplier` scales the channels of all its layers.
+      num_classes: number of classes C of the classifier; 0 for none.
       resnet_v2: pre-activation blocks.
-      stem: a key of `STEMS`.
+      stem: a key of `resnet.STEMS`.
       zero_init_residual: start the last batch norm of every bottleneck block of version 1 at
         scale 0, as the reference's code does; the paper's results used 1 (False).
       padding: "same" is TensorFlow's, one pixel more at the right and bottom if need be; "torch"
@@ -277,19 +90,26 @@ def make_forward(
     Raises:
       ValueError: if encoder, stem or padding is unknown; names the valid ones.
     """
-    spec = lookup(ENCODERS, encoder, key="encoder")
-    stem_spec, pads = lookup(STEMS, stem, key="stem"), lookup(PADDINGS, padding, key="padding")
-    layers = Layers(
+    spec = lookup(resnet.ENCODERS, encoder, key="encoder")
+    stem_spec, pads = (
+        lookup(resnet.STEMS, stem, key="stem"),
+        lookup(resnet.PADDINGS, padding, key="padding"),
+    )
+    layers = resnet.Layers(
         pads, spec.bottleneck, resnet_v2, zero_init_residual, bn_decay_rate, bn_eps, axis
     )
     mlp = functools.partial(MLP, output_size=projector_output_size, layers=layers)
     forward = functools.partial(
         _forward,
         normalize=functools.partial(_normalize, mean=mean, std=std),
-        make_encoder=functools.partial(ResNet, spec, width_multiplier, stem_spec, layers=layers),
+        make_encoder=functools.partial(
+            resnet.ResNet, spec, width_multiplier, stem_spec, layers=layers
+        ),
         make_projector=functools.partial(mlp, projector_hidden_size, name="projector"),
         make_predictor=functools.partial(mlp, predictor_hidden_size, name="predictor"),
-        make_classifier=functools.partial(hk.Linear, num_classes, name="classifier"),
+        make_classifier=functools.partial(hk.Linear, num_classes, name="classifier")
+        if num_classes
+        else None,
     )
     return hk.transform_with_state(forward)
 
@@ -300,10 +120,10 @@ def _forward(
     *,
     part: Part = "online",
     normalize: Callable[[jax.Array], jax.Array],
-    make_encoder: Callable[[], ResNet],
+    make_encoder: Callable[[], resnet.ResNet],
     make_projector: Callable[[], MLP],
     make_predictor: Callable[[], MLP],
-    make_classifier: Callable[[], hk.Linear],
+    make_classifier: Callable[[], hk.Linear] | None,
 ) -> Outputs:
     """One pass of one view; builds only the modules that `part` needs."""
     if part not in get_args(Part):
@@ -317,6 +137,8 @@ def _forward(
     if part == "target":
         return Outputs(embedding, projection)
     prediction = make_predictor()(projection, is_training)
+    if make_classifier is None:
+        return Outputs(embedding, projection, prediction)
     logits = make_classifier()(jax.lax.stop_gradient(embedding))
     return Outputs(embedding, projection, prediction, logits)
 

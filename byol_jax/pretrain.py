@@ -65,7 +65,7 @@ def init_state(
 def make_loss(
     forward: hk.TransformedWithState, objective: objectives.Objective
 ) -> Callable[..., Any]:
-    """Builds the loss of one step: the objective plus the online probe's cross-entropy.
+    """Builds the loss of one step: the objective plus, with a classifier, its cross-entropy.
 
     Returns:
       loss(online_params, state, views, labels) -> (scalar, (metrics, online_state, target_state,
@@ -80,15 +80,17 @@ def make_loss(
         )
         online_outputs = [o.prediction if objective.has_predictor else o.projection for o in online]
         repr_loss = objective.loss(tuple(online_outputs), tuple(t.projection for t in target))
+        scalars = {"loss": repr_loss, "repr_loss": repr_loss}
         logits = online[0].logits  # of a stop-gradient embedding
-        probe_loss = jnp.mean(objectives.cross_entropy(logits, labels))
-        scalars = {
-            "loss": repr_loss + probe_loss,
-            "repr_loss": repr_loss,
-            "online_loss": probe_loss,
-            "online_top1": jnp.mean(metrics.topk_correct(logits, labels, k=1)),
-            "online_top5": jnp.mean(metrics.topk_correct(logits, labels, k=5)),
-        }
+        if logits is not None:
+            probe_loss = jnp.mean(objectives.cross_entropy(logits, labels))
+            scalars = {
+                "loss": repr_loss + probe_loss,
+                "repr_loss": repr_loss,
+                "online_loss": probe_loss,
+                "online_top1": jnp.mean(metrics.topk_correct(logits, labels, k=1)),
+                "online_top5": jnp.mean(metrics.topk_correct(logits, labels, k=5)),
+            }
         aux = scalars, online_state, target_state, online[0].projection
         return scalars["loss"], aux
 
@@ -163,23 +165,29 @@ def make_views(
     area_range: tuple[float, float],
     method: str,
 ) -> Callable[[jax.Array, Batch], Views]:
-    """Cuts, flips and recolours two views of ``batch['images']`` (uint8 [b, H, W, 3])."""
+    """Flips and recolours two views of uint8 images.
 
-    def views(key: jax.Array, batch: Batch) -> Views:
-        return tuple(
-            _make_view(view_key, batch["images"], view, image_size, area_range, method)
-            for view_key, view in zip(jax.random.split(key), (view1, view2), strict=True)
+    They are cut out of ``batch['images']`` [b, H, W, 3], unless the batch has ``view1`` and
+    ``view2`` [b, image_size, image_size, 3], which the host has cut.
+    """
+
+    def cut(key: jax.Array, batch: Batch, name: str) -> jax.Array:
+        if name in batch:
+            return batch[name].astype(jnp.float32) / 255
+        return crop.random_resized_crop(
+            key, batch["images"], image_size, area_range=area_range, method=method
         )
 
+    def views(key: jax.Array, batch: Batch) -> Views:
+        made = []
+        for view_key, name, view in zip(
+            jax.random.split(key), ("view1", "view2"), (view1, view2), strict=True
+        ):
+            crop_key, augment_key = jax.random.split(view_key)
+            made.append(augment.augment(augment_key, cut(crop_key, batch, name), view))
+        return tuple(made)
+
     return views
-
-
-def _make_view(key, images, view, image_size, area_range, method) -> jax.Array:
-    crop_key, augment_key = jax.random.split(key)
-    crops = crop.random_resized_crop(
-        crop_key, images, image_size, area_range=area_range, method=method
-    )
-    return augment.augment(augment_key, crops, view)
 
 
 def make_encode(

@@ -4,7 +4,7 @@ Shapes: N train features, M features to classify, F embedding size, C classes.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -12,21 +12,29 @@ import sklearn.exceptions
 import sklearn.linear_model
 import sklearn.preprocessing
 
-from byol_jax import datasets, input_pipeline, metrics
+from byol_jax import config as config_lib
+from byol_jax import datasets, eval_pipeline, metrics
+
+UsageError = config_lib.UsageError
 
 
 def extract_features(
-    encode: Callable[[np.ndarray], np.ndarray], images: np.ndarray, *, batch_size: int
-) -> np.ndarray:
-    """Features [N, F] of uint8 images [N, H, W, 3]; every image counts, whatever N is.
+    encode: Callable[[np.ndarray], np.ndarray], batches: Iterable[eval_pipeline.EvalBatch]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features [N, F] and labels [N] of all images but the padding.
 
     Args:
       encode: maps uint8 images of one batch [b, H, W, 3] to features [b, F].
-      images: the images.
-      batch_size: images a call; the last batch is padded, its padding dropped.
+      batches: at least one.
     """
-    batches = input_pipeline.eval_batches(images, batch_size=batch_size)
-    return np.concatenate([np.asarray(encode(batch))[mask] for batch, mask in batches])
+    parts = [
+        (np.asarray(encode(batch.images))[batch.mask], batch.labels[batch.mask])
+        for batch in batches
+    ]
+    if not parts:
+        raise UsageError("None of the images of a split to be probed can be used.")
+    features, labels = zip(*parts, strict=True)
+    return np.concatenate(features), np.concatenate(labels)
 
 
 def knn_predict(
@@ -71,6 +79,7 @@ def linear_predict(
     classifier = sklearn.linear_model.LogisticRegression(max_iter=300)
     with warnings.catch_warnings():  # 300 iterations are plenty for a probe, if not for a proof
         warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
+        warnings.filterwarnings("ignore", "The number of unique classes")  # few images a class
         classifier.fit(scaler.transform(train_features), train_labels)
     return classifier.predict(scaler.transform(features))
 
@@ -80,66 +89,83 @@ def _unit(features: np.ndarray) -> np.ndarray:
 
 
 class Probe:
-    """Measures a frozen encoder by labelled images that it may or may not have trained on.
+    """Measures a frozen encoder, by labelled images if there are any.
 
     Args:
-        train: images and labels that the classifiers learn from.
-        test: images and labels that they are scored on.
+        train: images and labels that the classifiers learn from; bad images are left out.
+        test: images and labels that they are scored on; a bad image among them is an error.
         encode: (params, state, uint8 images [b, H, W, 3]) -> features [b, F].
         batch_size: images a call of ``encode``.
+        image_size: of the centre crops of encoded images.
         k: neighbours of the kNN vote.
         temperature: of the kNN vote.
     """
 
     def __init__(
         self,
-        train: datasets.Images,
-        test: datasets.Images,
+        train: datasets.Dataset,
+        test: datasets.Dataset,
         encode: Callable[[Any, Any, np.ndarray], np.ndarray],
         *,
         batch_size: int,
+        image_size: int,
         k: int,
         temperature: float,
     ):
         self._train, self._test, self._encode = train, test, encode
-        self._batch_size, self._k, self._temperature = batch_size, k, temperature
+        self._batch_size, self._image_size = batch_size, image_size
+        self._k, self._temperature = k, temperature
 
     def score(self, params: Any, state: Any, *, linear: bool) -> dict[str, float]:
-        """kNN accuracy, feature std and effective rank; on request a linear probe's accuracy."""
-        train, test = (
-            extract_features(
-                lambda images: self._encode(params, state, images),
-                data.images,
-                batch_size=self._batch_size,
-            )
-            for data in (self._train, self._test)
-        )
+        """Feature std and effective rank; with labels also kNN and, on request, linear accuracy."""
+        is_labelled = self._test.num_classes > 0
+        test, test_labels = self._features(params, state, self._test, skip_bad=not is_labelled)
         scalars = {
-            "probe/knn_top1": self._knn(train, test),
             "probe/feature_std": metrics.feature_std(test),
             "probe/effective_rank": metrics.effective_rank(test),
         }
+        if not is_labelled:
+            return scalars
+        train, train_labels = self._features(params, state, self._train, skip_bad=True)
+        scalars["probe/knn_top1"] = self._knn(train, train_labels, test, test_labels)
         if linear:
-            predicted = linear_predict(train, self._train.labels, test)
-            scalars["probe/linear_top1"] = float(np.mean(predicted == self._test.labels))
+            predicted = linear_predict(train, train_labels, test)
+            scalars["probe/linear_top1"] = float(np.mean(predicted == test_labels))
         return scalars
 
+    def _features(
+        self, params: Any, state: Any, data: datasets.Dataset, *, skip_bad: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        batches = eval_pipeline.eval_batches(
+            data, batch_size=self._batch_size, image_size=self._image_size, skip_bad=skip_bad
+        )
+        return extract_features(lambda images: self._encode(params, state, images), batches)
+
     def score_raw_pixels(self) -> dict[str, float]:
-        """kNN accuracy of the pixels themselves, centred: what a network has to beat."""
+        """kNN accuracy of the pixels of images in memory, centred: what a network has to beat."""
+        if not isinstance(self._train, datasets.Images):
+            return {}
         centre = self._train.images.mean(axis=(0, 1, 2), dtype=np.float64)
         train, test = (
             (data.images - centre).astype(np.float32).reshape(len(data.images), -1)
             for data in (self._train, self._test)
         )
-        return {"probe/raw_pixels_knn_top1": self._knn(train, test)}
+        top1 = self._knn(train, self._train.labels, test, self._test.labels)
+        return {"probe/raw_pixels_knn_top1": top1}
 
-    def _knn(self, train: np.ndarray, test: np.ndarray) -> float:
+    def _knn(
+        self,
+        train: np.ndarray,
+        train_labels: np.ndarray,
+        test: np.ndarray,
+        test_labels: np.ndarray,
+    ) -> float:
         predicted = knn_predict(
             train,
-            self._train.labels,
+            train_labels,
             test,
             num_classes=self._train.num_classes,
             k=self._k,
             temperature=self._temperature,
         )
-        return float(np.mean(predicted == self._test.labels))
+        return float(np.mean(predicted == test_labels))

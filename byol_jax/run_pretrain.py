@@ -2,14 +2,14 @@
 
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import haiku as hk
 import jax
 import numpy as np
 
-from byol_jax import build, checkpoint, input_pipeline, loop, metrics, parallel, pretrain
+from byol_jax import build, checkpoint, datasets, loop, metrics, parallel, pretrain
 from byol_jax import config as config_lib
 from byol_jax import workdir as workdir_lib
 
@@ -23,8 +23,8 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         UsageError: a mistake in the config, or a workdir that does not fit it; nothing is written.
         loop.NonFiniteError: the loss or a gradient stopped being a number.
     """
-    job = build.build(config)
-    workdir_lib.open_workdir(workdir, config)
+    job = build.build(config, workdir_lib.read_data_card(workdir))
+    workdir_lib.open_workdir(workdir, config, job.data_card)
     _say(f"{config_lib.to_json(config)}\n{describe(config, job, workdir)}\n")
     checkpoints = checkpoint.Checkpoints(workdir, keep=config.keep_checkpoints)
     try:
@@ -36,12 +36,14 @@ def run(config: Any, workdir: pathlib.Path) -> None:
 def describe(config: Any, job: build.Job, workdir: pathlib.Path) -> str:
     """One paragraph: what will run, on what, for how long."""
     size = hk.data_structures.tree_size(job.state.online_params) / 1e6
-    epochs = job.total_steps * config.batch_size / len(job.train.images)
+    epochs = job.total_steps * config.batch_size / job.train.num_images
+    labels = "labels are used to measure, not to learn"
+    source = config.data.dir if config.data.name == "folder" else config.data.name
     rate = config.optimizer[config.optimizer.name].base_learning_rate * config.batch_size / 256
     return (
         f"Pretraining {config.model.encoder} ({size:.2f} M parameters with its heads) by "
-        f"{config.objective.name} on {len(job.train.images):,} images of {config.data.name} at "
-        f"{config.data.image_size} px; labels are used to measure, not to learn.\n"
+        f"{config.objective.name} on {job.train.num_images:,} images of {source} at "
+        f"{config.data.image_size} px; {labels if job.train.num_classes else 'no labels'}.\n"
         f"{job.total_steps:,} steps of {config.batch_size} images ({epochs:,.1f} epochs) on "
         f"{parallel.describe_devices()}; {config.optimizer.name}, learning rate up to {rate:.4g} "
         f"after {job.warmup_steps:,} steps, tau from {config.objective.base_target_ema}.\n"
@@ -56,15 +58,11 @@ class _Run:
     def __init__(self, config, workdir, job: build.Job, checkpoints: checkpoint.Checkpoints):
         self._config, self._workdir, self._job = config, workdir, job
         self._checkpoints = checkpoints
-        self._batches = input_pipeline.make_train_iterator(
-            job.train,
-            batch_size=config.batch_size // jax.process_count(),
-            seed=config.seed,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
+        self._batches = build.make_train_batches(config, job.train)
         self._score = build.make_probe(config, job)
         self._is_collapsed = False
+        self._is_streamed = isinstance(job.train, datasets.Stream)
+        self._bad_counts: dict[int, int] = {}  # by step, until it is logged
 
     def run(self) -> None:
         """Trains to the end, or until a signal asks to stop."""
@@ -78,6 +76,7 @@ class _Run:
         try:
             step = self._train(state, first_step)
         finally:
+            self._batches.close()
             self._progress.close()
             self._logger.close()
         if step < self._job.total_steps:
@@ -102,7 +101,7 @@ class _Run:
             state, step = loop.run(
                 parallel.pmap_update(self._job.update),
                 parallel.replicate(state),
-                map(parallel.shard, self._batches),
+                self._feed(first_step),
                 first_step=first_step,
                 total_steps=total_steps,
                 log_every=self._config.log_every_steps,
@@ -125,10 +124,25 @@ class _Run:
             self._probe(step, state)
         return step
 
+    def _feed(self, first_step: int) -> Iterator[Any]:
+        """Batches by device; lists the bad images met on the way as soon as they are met."""
+        listed: set[int] = set()
+        for step in range(first_step + 1, self._job.total_steps + 1):
+            try:
+                batch = next(self._batches)
+            finally:  # also when there are too many
+                bad = self._batches.bad_images
+                if bad.keys() - listed:
+                    names = {self._batches.bad_image_name(i): bad[i] for i in bad.keys() - listed}
+                    workdir_lib.note_bad_images(self._workdir, names)
+                    listed |= bad.keys()
+            self._bad_counts[step] = len(bad)
+            yield parallel.shard(batch)
+
     def _is_probed(self, step: int) -> bool:
         """Whether the last probe is there; it is made after the last checkpoint."""
         rows = workdir_lib.read_metrics(self._workdir)
-        return any(row["step"] == step and "probe/linear_top1" in row for row in rows)
+        return any(row["step"] == step and "probe/feature_std" in row for row in rows)
 
     def _save(self, step: int, state: pretrain.TrainState) -> None:
         parallel.assert_replicated(state)
@@ -148,6 +162,9 @@ class _Run:
         features = np.asarray(projection).reshape(-1, projection.shape[-1])  # [D, b, P] -> [D b, P]
         spread = metrics.feature_std(features)
         speed = self._progress.report(step, float(scalars["loss"]))
+        bad_images = self._bad_counts[step]
+        self._bad_counts = {s: n for s, n in self._bad_counts.items() if s > step}
+        data = {"data/bad_images": bad_images} if self._is_streamed else {}
         self._logger.write(
             step,
             {
@@ -155,6 +172,7 @@ class _Run:
                 "train/feature_std": spread,
                 "train/effective_rank": metrics.effective_rank(features),
                 "train/images_per_second": speed,
+                **data,
             },
         )
         if spread < COLLAPSED_STD and not self._is_collapsed:
@@ -166,7 +184,9 @@ class _Run:
 
 
 def _probe_line(step: int, scalars: dict[str, float]) -> str:
-    parts = [f"kNN {scalars['probe/knn_top1']:.1%}"]
+    parts = []
+    if "probe/knn_top1" in scalars:
+        parts.append(f"kNN {scalars['probe/knn_top1']:.1%}")
     if "probe/linear_top1" in scalars:
         parts.append(f"linear {scalars['probe/linear_top1']:.1%}")
     parts.append(f"feature std {scalars['probe/feature_std']:.2f}")
@@ -179,18 +199,22 @@ def _probe_line(step: int, scalars: dict[str, float]) -> str:
 def summarise(workdir: pathlib.Path) -> str:
     """A table of the first and the last probe of a finished run."""
     table = workdir_lib.read_metrics(workdir)
-    rows = [row for row in table if "probe/linear_top1" in row]
-    columns = ("knn_top1", "linear_top1", "feature_std", "effective_rank")
+    rows = [row for row in table if "probe/feature_std" in row]
     lines = [f"{'':<18}{'kNN':>8}{'linear':>9}{'feature std':>13}{'effective rank':>16}"]
-    for row in rows:
+    if "probe/raw_pixels_knn_top1" in rows[0]:
+        lines.append(f"{'raw pixels':<18}{rows[0]['probe/raw_pixels_knn_top1']:>8.1%}")
+    for row in (rows[0], rows[-1]):
         name = "random network" if row["step"] == 0 else f"after {row['step']:,} steps"
-        knn, linear, std, rank = (row[f"probe/{column}"] for column in columns)
-        lines.append(f"{name:<18}{knn:>8.1%}{linear:>9.1%}{std:>13.2f}{rank:>16.1f}")
-    raw = rows[0].get("probe/raw_pixels_knn_top1")
-    lines.insert(1, f"{'raw pixels':<18}{raw:>8.1%}")
+        shares = (row.get(f"probe/{column}") for column in ("knn_top1", "linear_top1"))
+        knn, linear = ("-" if share is None else f"{share:.1%}" for share in shares)
+        std, rank = row["probe/feature_std"], row["probe/effective_rank"]
+        lines.append(f"{name:<18}{knn:>8}{linear:>9}{std:>13.2f}{rank:>16.1f}")
     last = [row for row in table if "train/feature_std" in row][-1]
     if last["train/feature_std"] < COLLAPSED_STD:
         lines.append(f"COLLAPSED: the projections' std is {last['train/feature_std']:.3f}.")
+    bad = last.get("data/bad_images")
+    if bad:
+        lines.append(f"{bad} bad images were left out: {workdir / 'bad_images.txt'}")
     return "\n" + "\n".join(lines) + f"\nMetrics and checkpoints: {workdir}"
 
 

@@ -4,7 +4,8 @@ import json
 import math
 import os
 import pathlib
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from tensorboardX import SummaryWriter
 
@@ -13,8 +14,48 @@ from byol_jax import config as config_lib
 UsageError = config_lib.UsageError
 
 
-def open_workdir(workdir: pathlib.Path, config: Any) -> None:
-    """Makes the folder and stores the config in it, or checks that it is the same one.
+# What may differ when a run goes on: none of it changes what is learned.
+CHANGEABLE = (
+    "checkpoint_every_steps",
+    "data.dir",
+    "data.max_bad_share",
+    "data.threads",
+    "keep_checkpoints",
+    "log_every_steps",
+)
+
+
+class DataCard(NamedTuple):
+    """What was found out about the training data when a run began.
+
+    Attributes:
+        num_images: of the training split.
+        num_classes: 0 without labels.
+        fingerprint: of the list of images, if it can change.
+        mean: of the channels, in [0, 1]; images are normalised with it.
+        std: standard deviation of the channels.
+    """
+
+    num_images: int
+    num_classes: int
+    fingerprint: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def read_data_card(workdir: pathlib.Path) -> DataCard | None:
+    """The card of the run in this folder; None if there is none yet."""
+    try:
+        card = DataCard(**json.loads((workdir / "data.json").read_text()))
+        return card._replace(mean=tuple(card.mean), std=tuple(card.std))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"Cannot read {workdir / 'data.json'}: {error}.") from None
+
+
+def open_workdir(workdir: pathlib.Path, config: Any, data_card: DataCard) -> None:
+    """Makes the folder and stores config and card in it, or checks that the config is the same.
 
     Raises:
         UsageError: the folder cannot be written to, or belongs to a run of another config.
@@ -26,12 +67,14 @@ def open_workdir(workdir: pathlib.Path, config: Any) -> None:
         if path.exists():
             _require_same_config(workdir, json.loads(path.read_text()), json.loads(text))
         _replace(path, text)
+        _replace(workdir / "data.json", json.dumps(data_card._asdict()) + "\n")
     except OSError as error:
         raise UsageError(f"Cannot write to the workdir {workdir}: {error}.") from None
 
 
 def _require_same_config(workdir: pathlib.Path, old: Any, new: Any) -> None:
-    changed = config_lib.differences(old, new)
+    differences = config_lib.differences(old, new)
+    changed = [line for line in differences if line.split(":")[0] not in CHANGEABLE]
     if changed:
         raise UsageError(
             f"{workdir} holds a run of another config:\n  "
@@ -60,6 +103,32 @@ def _parse(line: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     return row if isinstance(row, dict) and "step" in row else None
+
+
+def write_result(workdir: pathlib.Path, result: Mapping[str, Any]) -> None:
+    """Writes ``result.json``, in one piece.
+
+    Raises:
+        UsageError: the folder cannot be written to.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        _replace(workdir / "result.json", json.dumps(result, indent=2) + "\n")
+    except OSError as error:
+        raise UsageError(f"Cannot write to the workdir {workdir}: {error}.") from None
+
+
+def note_bad_images(workdir: pathlib.Path, reasons: Mapping[str, str]) -> None:
+    """Adds lines ``name, tab, reason`` to ``bad_images.txt`` for what is not in it yet."""
+    path = workdir / "bad_images.txt"
+    encoding = {"encoding": "utf-8", "errors": "backslashreplace"}
+    listed = set(path.read_text(encoding="utf-8").splitlines()) if path.exists() else set()
+    lines = [
+        " ".join(f"{name}\t{reason}".encode(**encoding).decode().splitlines())
+        for name, reason in reasons.items()
+    ]
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines if line not in listed)
 
 
 class Logger:

@@ -37,6 +37,18 @@ def make_config(**overrides):
     return config
 
 
+def final_state(folder, config):
+    """The newest checkpoint of a run, on the host."""
+    import jax
+
+    from byol_jax import build, checkpoint
+
+    checkpoints = checkpoint.Checkpoints(folder, keep=config.keep_checkpoints)
+    state, _ = checkpoints.restore_latest(build.build(config).state)
+    checkpoints.close()
+    return jax.device_get(state)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def small_patterns():
     """Fewer images in the embedded set, for tests that run through the whole program."""

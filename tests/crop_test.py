@@ -71,16 +71,12 @@ def test_windows_agree_with_a_simulation(size, area_range, aspect_range):
         assert same_distribution(statistic(windows), statistic(expected))
 
 
-@pytest.fixture(name="preprocess")
-def fixture_preprocess():
-    if not (golden_data.FOLDER / "preprocess.npz").exists():
-        pytest.skip("preprocess.npz is not in the repository")
-    return golden("preprocess")
+geometry = functools.cache(golden_data.load_geometry)
 
 
-def test_sides_equal_reference(preprocess):
+def test_sides_equal_reference():
     fields = ("image_hw", "area_fraction", "log_aspect", "window")
-    rows = zip(*(preprocess[f"crop_geometry|{field}"] for field in fields), strict=True)
+    rows = zip(*(geometry()[f"crop_geometry|{field}"] for field in fields), strict=True)
     equal = []
     for size, area, log_aspect, window in rows:
         sides = crop.window_sides(area[None], log_aspect[None], tuple(map(int, size)))
@@ -88,13 +84,20 @@ def test_sides_equal_reference(preprocess):
     assert np.mean(equal) >= 0.99
 
 
-def test_windows_agree_with_reference(preprocess):
-    for index, (height, width) in enumerate(preprocess["random_crop|image_hw"].tolist()):
+def test_windows_agree_with_reference():
+    for index, (height, width) in enumerate(geometry()["random_crop|image_hw"].tolist()):
         windows = draw_windows(jax.random.key(index), 8000, (height, width))
         for ours, theirs in zip(
-            np.asarray(windows).T, preprocess[f"random_crop|windows_{index}"].T, strict=True
+            np.asarray(windows).T, geometry()[f"random_crop|windows_{index}"].T, strict=True
         ):
             assert same_distribution(ours, theirs)
+
+
+@pytest.fixture(name="preprocess")
+def fixture_preprocess():
+    if not golden_data.has_photos():
+        pytest.skip("preprocess.npz is not in the repository")
+    return golden("preprocess")
 
 
 def test_resize_equals_reference(preprocess):

@@ -1,36 +1,40 @@
-"""The embedded set, TFDS sets prepared for real in a temporary folder, and what is refused."""
+"""The embedded set, folders, TFDS sets prepared in a temporary folder, and what is refused."""
 
 import io
+import shutil
 
 import numpy as np
-import PIL.Image
 import pytest
 import tensorflow_datasets as tfds
 
-from byol_jax import datasets
-
-
-def _png(pixels):
-    file = io.BytesIO()
-    PIL.Image.fromarray(pixels).save(file, "png")
-    file.seek(0)
-    return file
+from byol_jax import datasets, images, tfds_sets
+from tests.samples import encode
 
 
 class ByolTestShapes(tfds.core.GeneratorBasedBuilder):
-    """Twenty images whose every pixel is the image's number; the "mixed" ones vary in size."""
+    """Twenty images whose every pixel is the image's number.
+
+    The "mixed" ones vary in size and know their file's name, the "unlabelled" ones have no label.
+    """
 
     VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in ("grey", "rgb", "mixed")]
+    BUILDER_CONFIGS = [
+        tfds.core.BuilderConfig(name=name) for name in ("grey", "rgb", "mixed", "unlabelled")
+    ]
     pkg_dir_path = "."
 
     def _info(self):
-        channels = 1 if self.builder_config.name == "grey" else 3
-        size = None if self.builder_config.name == "mixed" else 8
+        name = self.builder_config.name
+        size = None if name == "mixed" else 8
         features = {
-            "image": tfds.features.Image(shape=(size, size, channels)),
+            "image": tfds.features.Image(shape=(size, size, 1 if name == "grey" else 3)),
             "label": tfds.features.ClassLabel(num_classes=3),
+            "file_name": tfds.features.Text(),
         }
+        if name == "unlabelled":
+            features.pop("label")
+        if name != "mixed":
+            features.pop("file_name")
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
     def _split_generators(self, dl_manager):
@@ -40,17 +44,50 @@ class ByolTestShapes(tfds.core.GeneratorBasedBuilder):
         for number in range(n):
             size = 8 + number if self.builder_config.name == "mixed" else 8
             shape = (size, size) if self.builder_config.name == "grey" else (size, size, 3)
-            pixels = np.full(shape, number, np.uint8)
-            yield number, {"image": _png(pixels), "label": number % 3}
+            values = {
+                "image": io.BytesIO(encode(np.full(shape, number, np.uint8))),
+                "label": number % 3,
+                "file_name": f"picture {number}.png",
+            }
+            yield number, {key: values[key] for key in self.info.features}
+
+
+class Imagenet2012(ByolTestShapes):
+    """Called like ImageNet; has three training images more than are held out, labels in order."""
+
+    name = "imagenet2012"
+    BUILDER_CONFIGS = []
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "label": tfds.features.ClassLabel(num_classes=1000),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(10_003), "validation": self._generate_examples(2)}
+
+    def _generate_examples(self, n):
+        data = encode(np.zeros((8, 8, 3), np.uint8))
+        for number in range(n):
+            yield number, {"image": io.BytesIO(data), "label": number % 1000}
 
 
 @pytest.fixture(scope="module")
 def tfds_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tfds")
-    for name in ("grey", "rgb", "mixed"):
+    for name in ("grey", "rgb", "mixed", "unlabelled"):
         ByolTestShapes(
             config=name, data_dir=folder, file_format="array_record"
         ).download_and_prepare()
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def imagenet_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("imagenet")
+    Imagenet2012(data_dir=folder, file_format="array_record").download_and_prepare()
     return str(folder)
 
 
@@ -80,9 +117,13 @@ def test_the_folder_may_come_from_the_environment(tfds_folder, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "split", "message"),
     [
-        ("tfds:byol_test_shapes/mixed", "train", "come in 20 sizes"),
-        ("tfds:byol_test_shapes/rgb", "valid", "no split 'valid'. Valid: train, test"),
+        (
+            "tfds:byol_test_shapes/rgb",
+            "valid",
+            "no split 'valid'. Valid: (train, test|test, train)",
+        ),
         ("tfds:byol_test_shape", "train", "Did you mean"),
+        ("tfds:two words", "train", "two words"),
         ("cifar100", "train", "not prepared.*prepare.*cifar100"),
         ("cifar", "train", "Did you mean 'cifar10'"),
         ("patterns", "trian", "Did you mean 'train'"),
@@ -97,6 +138,106 @@ def test_the_embedded_set_has_its_splits():
     train, test = (datasets.load("patterns", split) for split in ("train", "test"))
     assert train.num_classes == test.num_classes == 10
     assert set(train.labels) == set(range(10))
+    assert train.fingerprint == ""
+
+
+def test_images_of_many_sizes_are_read_one_by_one(tfds_folder):
+    data = datasets.load("tfds:byol_test_shapes/mixed", "train", data_dir=tfds_folder)
+    assert isinstance(data, datasets.Stream)
+    assert data.num_images == len(data.records) == 20 and data.num_classes == 3
+    numbers = []
+    for index in range(20):
+        encoded, label = data.records.read(index)
+        pixels = images.EncodedImage(encoded).decode()
+        number = int(pixels[0, 0, 0])
+        np.testing.assert_array_equal(pixels, np.full((8 + number, 8 + number, 3), number))
+        assert label == number % 3
+        assert data.records.name(index).endswith(f"train[{index}] (picture {number}.png)")
+        numbers.append(number)
+    assert sorted(numbers) == list(range(20))
+
+
+def test_a_set_without_labels_is_read_one_by_one(tfds_folder):
+    data = datasets.load("tfds:byol_test_shapes/unlabelled", "train", data_dir=tfds_folder)
+    assert isinstance(data, datasets.Stream) and data.num_classes == 0
+    assert {data.records.read(index)[1] for index in range(20)} == {-1}
+    assert data.records.name(3) == "byol_test_shapes/unlabelled/train[3]"
+
+
+def test_what_is_too_large_for_memory_is_read_one_by_one(tfds_folder, monkeypatch):
+    monkeypatch.setattr(datasets, "MEMORY_LIMIT", 20 * 8 * 8 * 3 - 1)
+    data = datasets.load("tfds:byol_test_shapes/rgb", "train", data_dir=tfds_folder)
+    assert isinstance(data, datasets.Stream) and data.num_classes == 3
+    whole = datasets.load("tfds:byol_test_shapes/rgb", "test", data_dir=tfds_folder)
+    assert isinstance(whole, datasets.Images)
+
+
+def test_the_first_images_can_be_taken(tfds_folder):
+    stream = datasets.load("tfds:byol_test_shapes/mixed", "train", data_dir=tfds_folder)
+    whole = datasets.load("tfds:byol_test_shapes/rgb", "train", data_dir=tfds_folder)
+    for data in (stream, whole):
+        assert data.take(5).num_images == 5 and data.take(5).num_classes == 3
+        assert data.take(50).num_images == data.num_images == 20
+    np.testing.assert_array_equal(whole.take(5).images, whole.images[:5])
+    np.testing.assert_array_equal(whole.take(5).labels, whole.labels[:5])
+
+
+@pytest.mark.parametrize(
+    ("split", "num_images"),
+    [("train", 3), ("valid", 10_000), ("train_and_valid", 10_003), ("test", 2), ("train[:7]", 7)],
+)
+def test_imagenet_has_the_references_splits(split, num_images, imagenet_folder):
+    data = datasets.load("imagenet2012", split, data_dir=imagenet_folder)
+    assert data.num_images == num_images and data.num_classes == 1000
+
+
+def test_held_out_images_of_imagenet_are_the_first_of_its_training_images(imagenet_folder):
+    """As in the reference: TFDS's train[:10000] and train[10000:]."""
+    train, valid, both = (
+        datasets.load("imagenet2012", split, data_dir=imagenet_folder).records
+        for split in ("train", "valid", "train_and_valid")
+    )
+    labels = [both.read(index)[1] for index in (0, 1, 9_999, 10_000, 10_002)]
+    assert labels[:3] == [valid.read(index)[1] for index in (0, 1, 9_999)]
+    assert labels[3:] == [train.read(index)[1] for index in (0, 2)]
+
+
+def test_a_folder_of_images_is_a_data_set(tmp_path):
+    pixels = np.full((9, 9, 3), 5, np.uint8)
+    for name in ("cat/1.png", "cat/2.png", "dog/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(encode(pixels))
+    data = datasets.load("folder", "all", data_dir=str(tmp_path))
+    assert data.num_images == 3 and data.num_classes == 2 and data.fingerprint
+    assert sorted(data.records.read(index)[1] for index in range(3)) == [0, 0, 1]
+    assert data.records.read(0)[0] == encode(pixels)
+
+
+def test_a_set_prepared_as_tfrecord_says_how_to_convert_it(tfds_folder, tmp_path):
+    shutil.copytree(f"{tfds_folder}/byol_test_shapes/rgb", tmp_path / "byol_test_shapes" / "rgb")
+    info = tmp_path / "byol_test_shapes" / "rgb" / "1.0.0" / "dataset_info.json"
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    with pytest.raises(
+        datasets.UsageError, match="(?s)TFRecord.*configs/convert.py.*byol_test_shapes/rgb"
+    ):
+        datasets.load("tfds:byol_test_shapes/rgb", "train", data_dir=str(tmp_path))
+
+
+def test_a_set_without_images_is_refused(tmp_path):
+    class ByolTestNumbers(ByolTestShapes):
+        BUILDER_CONFIGS = []
+
+        def _info(self):
+            features = tfds.features.FeaturesDict({"number": np.int32})
+            return tfds.core.DatasetInfo(builder=self, features=features)
+
+        def _generate_examples(self, n):
+            for number in range(n):
+                yield number, {"number": number}
+
+    ByolTestNumbers(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    with pytest.raises(datasets.UsageError, match="not an image set.*number"):
+        tfds_sets.open_set("byol_test_numbers", str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -107,7 +248,6 @@ def test_the_embedded_set_has_its_splits():
         (np.zeros((2, 4, 4, 3), np.uint8), [0, 3], "such as 3 at image 1"),
         (np.zeros((2, 4, 4, 3), np.uint8), [-1, 0], "such as -1 at image 0"),
         (np.zeros((2, 4, 4, 3), np.uint8), [0], "there are 1"),
-        (np.zeros((0, 4, 4, 3), np.uint8), [], "no image"),
     ],
 )
 def test_images_and_labels_are_checked(images, labels, message):

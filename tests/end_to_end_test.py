@@ -13,6 +13,7 @@ import time
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import PIL.Image
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -88,6 +89,87 @@ def test_killed_twice_and_resumed_is_bit_identical(uninterrupted, tmp_path):
     assert status == 0 and "Resuming from" in text, text
     jax.tree.map(np.testing.assert_array_equal, final_state(tmp_path), final_state(uninterrupted))
     assert metrics(tmp_path) == metrics(uninterrupted)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """A folder without labels: forty smooth pictures and every kind of bad one."""
+    folder = tmp_path_factory.mktemp("photographs")
+    (folder / "more").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        coarse = PIL.Image.fromarray(rng.integers(0, 256, (4, 5, 3), np.uint8))
+        suffix = "jpg" if number % 2 else "png"
+        coarse.resize((90, 70), 3).save(
+            folder / ("more" if number % 3 else ".") / f"{number}.{suffix}"
+        )
+    whole = (folder / "3.jpg").read_bytes()
+    (folder / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "wrong_extension.jpg").write_bytes((folder / "0.png").read_bytes())
+    (folder / "text.png").write_text("not an image")
+    PIL.Image.new("RGB", (1, 1)).save(folder / "one.png")
+    PIL.Image.new("RGB", (30000, 2)).save(folder / "long.png")
+    return folder
+
+
+def on_photographs(folder):
+    return [
+        "--config=configs/byol.py:folder",
+        f"--config.data.dir={folder}",
+        "--config.data.image_size=32",
+        "--config.data.max_bad_share=0.2",
+        "--config.model.encoder=micro_resnet",
+        "--config.model.stem=patch",
+        "--config.total_steps=30",
+        *(option for option in SMALL[1:] if "total_steps" not in option),
+    ]
+
+
+@pytest.fixture(scope="module")
+def streamed(photographs, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("streamed")
+    status, text = finish(*on_photographs(photographs), f"--workdir={workdir}")
+    assert status == 0 and "6 bad images were left out" in text, text
+    return workdir
+
+
+def test_a_folder_with_bad_images_is_learned_from_without_them(streamed):
+    lines = (streamed / "bad_images.txt").read_text().splitlines()
+    names = {pathlib.Path(line.split("\t")[0]).name for line in lines}
+    expected = {"truncated.jpg", "empty.jpg", "wrong_extension.jpg", "text.png", "one.png"}
+    assert len(lines) == 6 and names == expected | {"long.png"}
+    assert metrics(streamed)[-2]["data/bad_images"] == 6
+
+
+def test_killed_and_resumed_a_streamed_run_sees_the_same_crops(streamed, photographs, tmp_path):
+    process = start(*on_photographs(photographs), f"--workdir={tmp_path}")
+    wait_for_step(tmp_path, 17)
+    process.kill()
+    process.communicate()
+    status, text = finish(*on_photographs(photographs), f"--workdir={tmp_path}")
+    assert status == 0 and "Resuming from" in text, text
+    assert metrics(tmp_path) == metrics(streamed)
+    ours, theirs = final_state(tmp_path, 30), final_state(streamed, 30)
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    bad = [set((run / "bad_images.txt").read_text().splitlines()) for run in (tmp_path, streamed)]
+    assert bad[0] == bad[1]
+
+
+def test_worker_processes_change_nothing(streamed, photographs, tmp_path):
+    options = ["--config.data.workers=2", "--config.data.threads=1"]
+    status, text = finish(*on_photographs(photographs), *options, f"--workdir={tmp_path}")
+    assert status == 0, text
+    assert metrics(tmp_path) == metrics(streamed)
+
+
+def test_too_many_bad_images_stop_the_run_and_more_may_be_allowed(photographs, tmp_path):
+    strict = [option for option in on_photographs(photographs) if "max_bad_share" not in option]
+    status, text = finish(*strict, f"--workdir={tmp_path}")
+    assert status == 1 and "Traceback" not in text, text
+    assert len(re.findall(r"^  /.*photographs", text, re.MULTILINE)) == 3, text
+    status, text = finish(*strict, f"--workdir={tmp_path}", "--config.data.max_bad_share=0.2")
+    assert status == 0, text
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -21,6 +21,16 @@ def load(name: str) -> Mapping[str, np.ndarray]:
         return {key: arrays[key] for key in arrays.files}
 
 
+def has_photos() -> bool:
+    """Whether the reference's JPEG files are there; they are not part of the repository."""
+    return (FOLDER / "preprocess.npz").exists()
+
+
+def load_geometry() -> Mapping[str, np.ndarray]:
+    """Loads the windows of evaluation and of training."""
+    return load("preprocess" if has_photos() else "crop_geometry")
+
+
 def load_json(name: str) -> Any:
     """Loads ``<name>.json``, or its gzipped form."""
     plain = FOLDER / f"{name}.json"

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_jax import networks
+from byol_jax import networks, resnet
 from tests import golden_data
 
 ENCODER_OF_CLASS, HEAD_KEYS = golden_data.ENCODER_OF_CLASS, golden_data.HEAD_KEYS
@@ -60,8 +60,8 @@ def make_mini(monkeypatch):
     """Builds a network of a single block, because compilation is what takes time here."""
 
     def make(*, bottleneck=False, blocks=1, **options):
-        spec = networks.EncoderSpec("mini", (blocks,), (8,), (2,), bottleneck, stem_channels=4)
-        monkeypatch.setitem(networks.ENCODERS, "mini", spec)
+        spec = resnet.EncoderSpec("mini", (blocks,), (8,), (2,), bottleneck, stem_channels=4)
+        monkeypatch.setitem(resnet.ENCODERS, "mini", spec)
         return networks.make_forward("mini", stem="patch", **SMALL, **options)
 
     return make
@@ -93,7 +93,7 @@ def test_names_and_shapes_equal_the_reference(entry):
 def test_table_has_the_blocks_and_channels_of_the_reference(entry):
     expected = SHAPES["encoders"][entry]
     encoder = ENCODER_OF_CLASS[expected["encoder_class"]]
-    spec, width = networks.ENCODERS[encoder], expected["width_multiplier"]
+    spec, width = resnet.ENCODERS[encoder], expected["width_multiplier"]
     last_conv = f"conv_{2 if spec.bottleneck else 1}"
     channels: dict[int, list[int]] = {}
     for module, leaves in expected["params"].items():
@@ -102,15 +102,15 @@ def test_table_has_the_blocks_and_channels_of_the_reference(entry):
             channels.setdefault(group, []).append(leaves["w"][-1])
     groups = [channels[group] for group in range(len(spec.blocks))]
     assert groups == [[c * width] * n for c, n in zip(spec.channels, spec.blocks, strict=True)]
-    size = networks.embedding_size(encoder, width_multiplier=width)
+    size = resnet.embedding_size(encoder, width_multiplier=width)
     assert size == expected["embedding_size"]
 
 
 @pytest.mark.parametrize("entry", sorted(SHAPES["heads"]))
 def test_heads_equal_the_reference(entry, monkeypatch):
     expected = SHAPES["heads"][entry]
-    spec = networks.EncoderSpec("any", (1,), (expected["embedding_size"],), (1,), stem_channels=1)
-    monkeypatch.setitem(networks.ENCODERS, "any", spec)
+    spec = resnet.EncoderSpec("any", (1,), (expected["embedding_size"],), (1,), stem_channels=1)
+    monkeypatch.setitem(resnet.ENCODERS, "any", spec)
     trees = tree_shapes(networks.make_forward("any", **expected["head_config"]))
     heads = [{m: v for m, v in as_lists(tree).items() if "any/" not in m} for tree in trees]
     assert heads == [expected["params"], expected["state"]]
@@ -120,7 +120,7 @@ def test_micro_resnet_has_two_groups():
     params, _ = tree_shapes(networks.make_forward("micro_resnet", stem="patch", **SMALL))
     assert params["micro_res_net/~/initial_conv"]["w"].shape == (5, 5, 3, 32)
     last = params["micro_res_net/~/block_group_1/~/block_0/~/conv_1"]["w"]
-    assert last.shape[-1] == networks.embedding_size("micro_resnet") == 96
+    assert last.shape[-1] == resnet.embedding_size("micro_resnet") == 96
     assert not any("block_group_2" in module for module in params)
 
 
@@ -253,8 +253,8 @@ def test_stems_and_paddings_equal_numpy(stem, layers, padding):
 
 def test_max_pool_ignores_the_padding():
     x = -1 - random_images(1, 6, 6, 2)
-    for padding in networks.PADDINGS.values():
-        layers = networks.Layers(padding, False, False, False, 0.9, 1e-5, None)
+    for padding in resnet.PADDINGS.values():
+        layers = resnet.Layers(padding, False, False, False, 0.9, 1e-5, None)
         assert layers.max_pool(x).max() < 0
 
 
@@ -384,9 +384,9 @@ def test_axis_synchronises_batch_norm(make_mini):
 @pytest.mark.parametrize(
     "options, near, valid",
     [
-        (dict(encoder="resnet5"), "resnet50", networks.ENCODERS),
-        (dict(encoder="tiny_resnet", stem="cifer"), "cifar", networks.STEMS),
-        (dict(encoder="tiny_resnet", padding="torhc"), "torch", networks.PADDINGS),
+        (dict(encoder="resnet5"), "resnet50", resnet.ENCODERS),
+        (dict(encoder="tiny_resnet", stem="cifer"), "cifar", resnet.STEMS),
+        (dict(encoder="tiny_resnet", padding="torhc"), "torch", resnet.PADDINGS),
     ],
 )
 def test_unknown_names_list_the_valid_ones(options, near, valid):
@@ -397,7 +397,7 @@ def test_unknown_names_list_the_valid_ones(options, near, valid):
 
 def test_embedding_size_of_an_unknown_encoder():
     with pytest.raises(ValueError, match="resnet152"):
-        networks.embedding_size("resnet15")
+        resnet.embedding_size("resnet15")
 
 
 def test_unknown_part_lists_the_valid_ones(make_mini):

@@ -295,6 +295,38 @@ def test_views_of_a_step_depend_on_seed_and_step_alone():
     assert np.abs(np.asarray(first[0]) - np.asarray(first[1])).mean() > 0.01
 
 
+def test_views_that_the_host_has_cut_are_not_cut_again():
+    plain = augment.BYOL_VIEW1._replace(
+        **{name: 0.0 for name in augment.View._fields if name.endswith("_probability")}
+    )
+    flipped = plain._replace(flip_probability=1.0)
+    make_views = pretrain.make_views(
+        plain, flipped, image_size=8, area_range=(0.3, 0.5), method="linear"
+    )
+    random = np.random.RandomState(0)
+    cut = [random.randint(0, 256, (3, 8, 8, 3)).astype(np.uint8) for _ in range(2)]
+    views = jax.jit(make_views)(jax.random.key(0), {"view1": cut[0], "view2": cut[1]})
+    for view, expected in zip(views, (cut[0], cut[1][:, :, ::-1]), strict=True):
+        np.testing.assert_allclose(view, golden_data.images(expected), atol=1e-6, rtol=0)
+
+
+def test_without_labels_the_network_has_no_classifier_and_no_logits():
+    config = RUN_CONFIG | {"num_classes": 0}
+    forward = golden_data.make_forward(config)
+    images = jnp.zeros((2, config["image_size"], config["image_size"], 3))
+    init = functools.partial(forward.init, is_training=True)
+    params, state = jax.eval_shape(init, jax.random.key(0), images)
+    whole, _ = jax.eval_shape(
+        functools.partial(golden_data.make_forward(RUN_CONFIG).init, is_training=True),
+        jax.random.key(0),
+        images,
+    )
+    assert params.keys() == whole.keys() - {"classifier"}
+    apply = functools.partial(forward.apply, is_training=True)
+    outputs, _ = jax.eval_shape(apply, params, state, None, images)
+    assert outputs.logits is None and outputs.prediction.shape == outputs.projection.shape
+
+
 def test_target_starts_from_another_key_and_without_predictor_and_classifier():
     forward = golden_data.make_forward(RUN_CONFIG)
     optimizer = optax.sgd(0.1)

@@ -6,7 +6,8 @@ import sklearn.linear_model
 import sklearn.neighbors
 import sklearn.preprocessing
 
-from byol_jax import datasets, probes
+from byol_jax import datasets, eval_pipeline, probes
+from tests.samples import drawn_picture, encode
 
 
 def clusters(n, *, classes=4, size=16, seed=0, spread=1.0):
@@ -60,10 +61,86 @@ def test_linear_probe_agrees_with_scikit_learn():
 @pytest.mark.parametrize("n", [1, 4, 7])
 def test_features_come_in_order_and_without_padding(n):
     images = np.random.RandomState(0).randint(0, 256, (n, 2, 2, 3)).astype(np.uint8)
-    features = probes.extract_features(
-        lambda batch: batch.reshape(len(batch), -1), images, batch_size=4
+    data = datasets.Images(images, np.arange(n, dtype=np.int32), n)
+    features, labels = probes.extract_features(
+        lambda batch: batch.reshape(len(batch), -1),
+        eval_pipeline.eval_batches(data, batch_size=4, image_size=2),
     )
     np.testing.assert_array_equal(features, images.reshape(n, -1))
+    np.testing.assert_array_equal(labels, np.arange(n))
+
+
+def make_probe(train, test, encoder):
+    return probes.Probe(train, test, encoder, batch_size=16, image_size=8, k=3, temperature=0.1)
+
+
+class Encoded:
+    """Files in memory with their labels."""
+
+    def __init__(self, files, labels):
+        self.files, self.labels = files, labels
+
+    def __len__(self):
+        return len(self.files)
+
+    def read(self, index):
+        return self.files[index], self.labels[index]
+
+    def name(self, index):
+        return f"file {index}"
+
+
+def stream(pixels, labels, *, bad=()):
+    files = [b"text" if i in bad else encode(image) for i, image in enumerate(pixels)]
+    is_labelled = labels is not None
+    records = Encoded(files, labels if is_labelled else [-1] * len(files))
+    return datasets.Stream(records, len(files), 4 if is_labelled else 0)
+
+
+def colour(params, state, batch):
+    """An encoder that tells classes by the brightness of the middle."""
+    return np.eye(4)[batch[:, 4, 4, 0]]
+
+
+PIXELS = [np.full((10, 10, 3), number % 4, np.uint8) for number in range(40)]
+LABELS = [number % 4 for number in range(40)]
+
+
+def test_encoded_images_are_scored_as_those_in_memory_and_have_no_pixels_to_compare_with():
+    memory = datasets.Images(np.stack(PIXELS), np.array(LABELS, np.int32), 4)
+    encoded = stream(PIXELS, LABELS)
+    expected = make_probe(memory, memory, colour).score(None, None, linear=True)
+    assert make_probe(encoded, encoded, colour).score(None, None, linear=True) == expected
+    assert expected["probe/knn_top1"] == expected["probe/linear_top1"] == 1
+    assert make_probe(encoded, encoded, colour).score_raw_pixels() == {}
+
+
+def test_without_labels_only_the_spread_is_measured_and_bad_images_are_left_out():
+    pictures = [drawn_picture(12, 12, seed=number) for number in range(40)]
+
+    def flatten(params, state, batch):
+        return batch.reshape(len(batch), -1).astype(float)
+
+    bad = stream(pictures, None, bad=(0, 17))
+    good = stream([p for i, p in enumerate(pictures) if i not in (0, 17)], None)
+    scores = make_probe(bad, bad, flatten).score(None, None, linear=True)
+    assert scores.keys() == {"probe/feature_std", "probe/effective_rank"}
+    assert scores == make_probe(good, good, flatten).score(None, None, linear=True)
+
+
+def test_bad_images_are_left_out_of_what_the_probe_learns_from_but_not_of_what_it_is_judged_by():
+    good, bad = stream(PIXELS, LABELS), stream(PIXELS, LABELS, bad=(1, 2))
+    assert make_probe(bad, good, colour).score(None, None, linear=True)["probe/knn_top1"] == 1
+    with pytest.raises(eval_pipeline.UsageError, match="file 1"):
+        make_probe(good, bad, colour).score(None, None, linear=True)
+
+
+@pytest.mark.parametrize("is_labelled", [False, True])
+def test_a_split_of_bad_images_alone_is_an_error_for_the_user(is_labelled):
+    labels = LABELS if is_labelled else None
+    bad, good = stream(PIXELS, labels, bad=range(40)), stream(PIXELS, labels)
+    with pytest.raises(eval_pipeline.UsageError, match="(?i)no.*image"):
+        make_probe(bad, good if is_labelled else bad, colour).score(None, None, linear=False)
 
 
 def test_probe_scores_a_perfect_and_a_collapsed_encoder():
@@ -75,10 +152,8 @@ def test_probe_scores_a_perfect_and_a_collapsed_encoder():
         "collapsed": lambda params, state, batch: np.ones((len(batch), 4)),
     }
     scores = {
-        name: probes.Probe(data, data, encode, batch_size=16, k=3, temperature=0.1).score(
-            None, None, linear=True
-        )
-        for name, encode in encoders.items()
+        name: make_probe(data, data, encoder).score(None, None, linear=True)
+        for name, encoder in encoders.items()
     }
     assert scores["perfect"]["probe/knn_top1"] == scores["perfect"]["probe/linear_top1"] == 1
     assert scores["perfect"]["probe/effective_rank"] == pytest.approx(4, rel=1e-3)

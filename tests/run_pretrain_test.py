@@ -7,16 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from byol_jax import build, checkpoint, run_pretrain, workdir
+from byol_jax import build, run_pretrain, workdir
 from byol_jax.config import UsageError
-from tests.conftest import make_config
-
-
-def final_state(folder, config):
-    checkpoints = checkpoint.Checkpoints(folder, keep=config.keep_checkpoints)
-    state, _ = checkpoints.restore_latest(build.build(config).state)
-    checkpoints.close()
-    return jax.device_get(state)
+from tests.conftest import final_state, make_config
 
 
 def without_speed(rows):
@@ -25,7 +18,7 @@ def without_speed(rows):
 
 def test_a_run_leaves_config_metrics_checkpoints_and_events(run_folder):
     names = {path.name for path in run_folder.iterdir()}
-    assert names == {"config.json", "metrics.jsonl", "checkpoints", "tensorboard"}
+    assert names == {"config.json", "data.json", "metrics.jsonl", "checkpoints", "tensorboard"}
     assert json.loads((run_folder / "config.json").read_text())["batch_size"] == 8
     assert {path.name for path in (run_folder / "checkpoints").iterdir()} == {"2", "4"}
 
@@ -117,6 +110,12 @@ BAD = {
     "method": ({"augment.crop.method": "cubicc"}, "Did you mean 'cubic'"),
     "probability": ({"augment.view1.blur_probability": 1.5}, "blur_probability must be between"),
     "tau": ({"objective.base_target_ema": 1.5}, "base_target_ema must be between"),
+    "share": ({"data.max_bad_share": 1.5}, "max_bad_share must be between 0 and 1"),
+    "mean alone": ({"data.std": None}, "Set both data.mean and data.std"),
+    "threads": ({"data.threads": -1}, "data.threads must"),
+    "workers": ({"data.workers": -1}, "data.workers must"),
+    "folder": ({"data.name": "folder", "data.dir": "/nowhere"}, "No folder '/nowhere'"),
+    "no folder": ({"data.name": "folder"}, "No folder ''.*--config.data.dir"),
     "checkpoint": ({"checkpoint": "/nowhere"}, "No checkpoint at /nowhere"),
 }
 

@@ -1,6 +1,9 @@
-"""Random images, and a test whether two samples come from one distribution."""
+"""Random images, drawn pictures, and a test whether two samples come from one distribution."""
+
+import io
 
 import numpy as np
+import PIL.Image
 from scipy import stats
 
 
@@ -12,3 +15,24 @@ def same_distribution(ours, theirs):
 def random_images(n, height=32, width=32, seed=0):
     """Uniform noise [n, height, width, 3] in [0, 1]."""
     return np.random.RandomState(seed).rand(n, height, width, 3).astype(np.float32)
+
+
+def drawn_picture(height=48, width=64, seed=0):
+    """A smooth picture without any symmetry, uint8 [height, width, 3], that JPEG hardly changes."""
+    random = np.random.RandomState(seed)
+    rows, columns = np.mgrid[0:height, 0:width] / max(height, width)
+    waves = [
+        np.sin(2 * np.pi * (random.uniform(-1, 1) * rows + random.uniform(-1, 1) * columns) + phase)
+        for phase in random.uniform(0, 2 * np.pi, 6)
+    ]
+    colours = random.uniform(-1, 1, (6, 3))
+    picture = np.tensordot(np.stack(waves, -1), colours / np.abs(colours).sum(0), axes=1)
+    return np.rint(127.5 + 120 * picture).astype(np.uint8)
+
+
+def encode(pixels, name="PNG", **options):
+    """The bytes of an image file: Pillow's, of an array or of an image of Pillow's."""
+    file = io.BytesIO()
+    image = pixels if isinstance(pixels, PIL.Image.Image) else PIL.Image.fromarray(pixels)
+    image.save(file, name, **options)
+    return file.getvalue()

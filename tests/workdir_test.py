@@ -8,28 +8,109 @@ from ml_collections import ConfigDict
 from byol_jax import workdir
 
 CONFIG = ConfigDict({"seed": 0, "data": {"name": "patterns"}})
+CARD = workdir.DataCard(1000, 10, "c0ffee", (0.5, 0.25, 0.125), (0.2, 0.1, 0.05))
 
 
 def test_the_config_is_stored_and_the_same_one_may_come_back(tmp_path):
     folder = tmp_path / "new" / "run"
-    workdir.open_workdir(folder, CONFIG)
-    workdir.open_workdir(folder, CONFIG)
+    workdir.open_workdir(folder, CONFIG, CARD)
+    workdir.open_workdir(folder, CONFIG, CARD)
     assert json.loads((folder / "config.json").read_text()) == CONFIG.to_dict()
 
 
 def test_another_config_is_refused_and_the_differences_are_named(tmp_path):
-    workdir.open_workdir(tmp_path, CONFIG)
+    workdir.open_workdir(tmp_path, CONFIG, CARD)
     before = (tmp_path / "config.json").read_bytes()
     other = ConfigDict({"seed": 1, "data": {"name": "patterns"}})
     with pytest.raises(workdir.UsageError, match="seed: 0 -> 1"):
-        workdir.open_workdir(tmp_path, other)
+        workdir.open_workdir(tmp_path, other, CARD)
     assert (tmp_path / "config.json").read_bytes() == before
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(workdir.UsageError, match="Cannot write to the workdir .*file/run"):
-        workdir.open_workdir(tmp_path / "file" / "run", CONFIG)
+        workdir.open_workdir(tmp_path / "file" / "run", CONFIG, CARD)
+
+
+def test_what_was_found_out_about_the_data_comes_back_as_it_was(tmp_path):
+    assert workdir.read_data_card(tmp_path) is None
+    workdir.open_workdir(tmp_path, CONFIG, CARD)
+    assert workdir.read_data_card(tmp_path) == CARD
+    unlabelled = CARD._replace(num_classes=0, fingerprint="")
+    workdir.open_workdir(tmp_path, CONFIG, unlabelled)
+    assert workdir.read_data_card(tmp_path) == unlabelled
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"num_images": 3}', '{"images": 3}'])
+def test_a_data_card_that_cannot_be_read_is_named(tmp_path, text):
+    (tmp_path / "data.json").write_text(text)
+    with pytest.raises(workdir.UsageError, match="Cannot read .*data.json"):
+        workdir.read_data_card(tmp_path)
+
+
+def changeable(**values):
+    return ConfigDict(
+        {
+            "checkpoint_every_steps": 5,
+            "keep_checkpoints": 3,
+            "log_every_steps": 1,
+            "seed": 0,
+            "data": {"dir": "here", "max_bad_share": 0.01, "threads": 0, "workers": 0},
+        }
+        | values
+    )
+
+
+def test_what_does_not_change_the_learning_may_differ_when_a_run_goes_on(tmp_path):
+    workdir.open_workdir(tmp_path, changeable(), CARD)
+    other = changeable(
+        checkpoint_every_steps=7,
+        keep_checkpoints=1,
+        log_every_steps=10,
+        data={"dir": "there", "max_bad_share": 0.5, "threads": 3, "workers": 0},
+    )
+    workdir.open_workdir(tmp_path, other, CARD)
+    assert json.loads((tmp_path / "config.json").read_text()) == other.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"seed": 1}, "seed: 0 -> 1"),
+        ({"data": {"dir": "there", "max_bad_share": 0.5, "threads": 1, "workers": 2}}, "workers"),
+        ({"extra": 3}, "extra: .absent. -> 3"),
+    ],
+)
+def test_all_else_may_not_differ_and_is_listed_alone(tmp_path, values, message):
+    workdir.open_workdir(tmp_path, changeable(), CARD)
+    other = changeable()
+    with other.unlocked():
+        other.update(values)
+    with pytest.raises(workdir.UsageError, match=message) as error:
+        workdir.open_workdir(tmp_path, other, CARD)
+    assert str(error.value).count("->") == 1
+    assert json.loads((tmp_path / "config.json").read_text()) == changeable().to_dict()
+
+
+def bad_images(folder):
+    return (folder / "bad_images.txt").read_text(encoding="utf-8").splitlines()
+
+
+def test_bad_images_are_listed_once(tmp_path):
+    workdir.note_bad_images(tmp_path, {"a.png": "empty file", "b.png": "truncated"})
+    workdir.note_bad_images(tmp_path, {"a.png": "empty file", "c.png": "too small"})
+    workdir.note_bad_images(tmp_path, {})
+    expected = ["a.png\tempty file", "b.png\ttruncated", "c.png\ttoo small"]
+    assert bad_images(tmp_path) == expected
+
+
+@pytest.mark.parametrize("name", ["caf\udce9.png", "caf\u00e9.png", "line\nbreak.png"])
+def test_bad_images_with_unusual_names_are_listed_once_and_in_one_line(tmp_path, name):
+    for _ in range(2):
+        workdir.note_bad_images(tmp_path, {name: "empty\nfile"})
+    (line,) = bad_images(tmp_path)
+    assert line.endswith(".png\tempty file")
 
 
 def test_a_resumed_log_drops_what_will_be_done_again_and_half_lines(tmp_path):

@@ -7,13 +7,13 @@ import matplotlib.pyplot as plt
 
 FOLDER = pathlib.Path(__file__).parent
 SEEDS = ("seed0", "seed1", "seed2")
-OTHERS = ("lars", "no_predictor", "tau1", "tau0")
+OTHERS = ("adamw", "no_predictor", "tau1", "tau0")
 # Distinguishable without colour vision, and by line style.
 STYLES = {
     "seed0": ("#0072b2", "-"),
     "seed1": ("#0072b2", "--"),
     "seed2": ("#0072b2", ":"),
-    "lars": ("#009e73", "-"),
+    "adamw": ("#009e73", "-"),
     "no_predictor": ("#d55e00", "-"),
     "tau1": ("#cc79a7", "-"),
     "tau0": ("#e69f00", "-"),

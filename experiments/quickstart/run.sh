@@ -16,9 +16,9 @@ declare -A overrides=(
   [no_predictor]="--config.objective.name=byol_no_predictor --config.total_steps=400"
   [tau1]="--config.objective.base_target_ema=1.0"
   [tau0]="--config.objective.base_target_ema=0.0 --config.objective.target_ema_schedule=constant"
-  [lars]="--config.optimizer.name=lars"
+  [adamw]="--config.optimizer.name=adamw --config.objective.base_target_ema=0.95"
 )
-order=(seed0 seed1 seed2 no_predictor tau1 tau0 lars)
+order=(seed0 seed1 seed2 no_predictor tau1 tau0 adamw)
 
 mkdir -p experiments/quickstart/results
 for name in "${@:-${order[@]}}"; do

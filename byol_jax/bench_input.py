@@ -1,0 +1,137 @@
+"""The task that measures the input: each stage, the whole pipeline, and the step it has to feed."""
+
+import pathlib
+import sys
+import time
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from byol_jax import build, datasets, host_views, images, input_pipeline, parallel
+from byol_jax import config as config_lib
+from byol_jax import workdir as workdir_lib
+
+STAGES = ("read", "decode", "crop")
+SAMPLE = 300  # images that the stages are measured on
+
+
+def run(config: Any, workdir: pathlib.Path) -> None:
+    """Prints images a second of every stage, says what is the limit, writes ``result.json``.
+
+    Raises:
+      UsageError: a mistake in the config, or no image that can be read.
+    """
+    config_lib.require_positive(config, "bench.seconds", "bench.step_batch_size")
+    data = datasets.load(config.data.name, config.data.train_split, data_dir=config.data.dir)
+    rates = stage_rates(data, config) if isinstance(data, datasets.Stream) else {}
+    for name, rate in rates.items():
+        _say(f"{name:<16}{rate:>12,.0f} images/s on one thread")
+    rates["pipeline"] = pipeline_rate(data, config)
+    workers = f", {config.data.workers} workers" if config.data.workers else ""
+    threads = config.data.threads or input_pipeline.default_threads()
+    _say(
+        f"{'whole pipeline':<16}{rates['pipeline']:>12,.0f} images/s on {threads} threads{workers}"
+    )
+    if config.bench.step:
+        rates["step"] = step_rate(config)
+        _say(f"{'training step':<16}{rates['step']:>12,.0f} images/s of {config.model.encoder}")
+        _say(_verdict(rates, is_streamed=isinstance(data, datasets.Stream)))
+    result = {
+        "images_per_second": rates,
+        "devices": parallel.describe_devices(),
+        "config": config.to_dict(),
+    }
+    workdir_lib.write_result(workdir, result)
+    _say(f"Written: {workdir / 'result.json'}")
+
+
+def stage_rates(data: datasets.Stream, config: Any) -> dict[str, float]:
+    """Images a second of one thread in each stage and in making batches; bad ones are left out."""
+    rng = np.random.default_rng(config.seed)
+    seconds, views = np.zeros(len(STAGES)), []
+    for index in rng.permutation(data.num_images)[:SAMPLE]:
+        try:
+            ticks = _one_image(data, int(index), config, rng.random((2, 4)), views)
+        except images.BadImageError:
+            continue
+        seconds += np.diff(ticks)
+    if not views:
+        raise config_lib.UsageError(f"No image of {config.data.name} can be read.")
+    rates = dict(zip(STAGES, (len(views) / seconds).tolist(), strict=True))
+    start = time.perf_counter()
+    np.stack(views)
+    return rates | {"batch": len(views) / (time.perf_counter() - start)}
+
+
+def _one_image(
+    data: datasets.Stream, index: int, config: Any, uniforms: np.ndarray, views: list[Any]
+) -> list[float]:
+    """Takes an image through all stages; gives the time before, between and after them."""
+    size, area = config.data.image_size, config.augment.crop
+    ticks = [time.perf_counter()]
+    encoded, _ = data.records.read(index)
+    ticks.append(time.perf_counter())
+    image = images.EncodedImage(encoded)
+    windows = tuple(
+        host_views.draw_window(
+            u, image.height, image.width, area_range=(area.min_area, area.max_area)
+        )
+        for u in uniforms
+    )
+    pixels = host_views.decode(image, windows, size)
+    ticks.append(time.perf_counter())
+    views.append(np.empty((2, size, size, 3), np.uint8))
+    host_views.cut(pixels, image, windows, views[-1])
+    ticks.append(time.perf_counter())
+    return ticks
+
+
+def pipeline_rate(data: datasets.Dataset, config: Any) -> float:
+    """Images a second of the training batches, after those that start-up prefetches."""
+    batches = build.make_train_batches(config, data)
+    for _ in range(3):
+        next(batches)
+    start, count = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - start) < config.bench.seconds or count < 3:
+        next(batches)
+        count += 1
+    batches.close()
+    return count * config.batch_size / jax.process_count() / elapsed
+
+
+def step_rate(config: Any) -> float:
+    """Images a second of the training step, its input being there already."""
+    config = ml_collections.ConfigDict(config)
+    if config.bench.step_batch_size is not None:
+        config.batch_size = config.bench.step_batch_size
+    elif jax.default_backend() == "cpu":  # the presets' batches are for accelerators
+        config.batch_size = min(config.batch_size, 16 * jax.device_count())
+    job = build.build(config)
+    batches = build.make_train_batches(config, job.train)
+    batch = parallel.shard(next(batches))
+    batches.close()
+    _say(f"Compiling the step of {config.model.encoder} for {config.batch_size} images...")
+    update = parallel.pmap_update(job.update)
+    state, *_ = jax.block_until_ready(update(parallel.replicate(job.state), batch))
+    start, count = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - start) < config.bench.seconds:
+        state, *_ = jax.block_until_ready(update(state, batch))
+        count += 1
+    return count * config.batch_size / elapsed
+
+
+def _verdict(rates: dict[str, float], *, is_streamed: bool) -> str:
+    share = rates["step"] / rates["pipeline"]
+    if share <= 1:
+        return (
+            f"The device is the limit: feeding it takes {share:.1%} of what the input can do here."
+        )
+    more = "more data.threads or data.workers, or images packed by configs/pack.py"
+    hint = f"; try {more}" if is_streamed else ""
+    return f"The host is the limit: the step could use {share:.1f} times as many images{hint}."
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,119 @@
+"""From a data set to batches that are to be measured: every image once, none augmented.
+
+Shapes: b images of a batch, S image size.
+"""
+
+import functools
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import grain
+import numpy as np
+
+from byol_jax import config as config_lib
+from byol_jax import datasets, host_views, images
+
+UsageError = config_lib.UsageError
+
+
+class EvalBatch(NamedTuple):
+    """Some images of a split; what is missing in the last batch is padding.
+
+    Attributes:
+      images: uint8 [b, H, W, 3].
+      labels: int32 [b]; -1 without labels.
+      mask: bool [b], False for padding.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    mask: np.ndarray
+
+
+def eval_batches(
+    data: datasets.Dataset,
+    *,
+    batch_size: int,
+    image_size: int,
+    skip_bad: bool = False,
+) -> Iterator[EvalBatch]:
+    """Every image once, in order, in batches of one size: the last is padded with zeros.
+
+    Args:
+      data: the split.
+      batch_size: b.
+      image_size: of the centre crops of encoded images; images in memory keep their size.
+      skip_bad: leave out images that cannot be used.
+
+    Raises:
+      UsageError: an image cannot be used, unless they are to be skipped.
+    """
+    if isinstance(data, datasets.Images):
+        for start in range(0, data.num_images, batch_size):
+            part = slice(start, start + batch_size)
+            yield _pad(data.images[part], data.labels[part], batch_size)
+        return
+    pending: list[tuple[np.ndarray, int]] = []
+    for example in _center_crops(data, image_size):
+        if isinstance(example, str):
+            if not skip_bad:
+                raise UsageError(f"An image that is to be evaluated is bad: {example}.")
+            continue
+        pending.append(example)
+        if len(pending) == batch_size:
+            yield _pad(*_columns(pending), batch_size)
+            pending = []
+    if pending:
+        yield _pad(*_columns(pending), batch_size)
+
+
+def _center_crops(data: datasets.Stream, image_size: int) -> Iterator[tuple[np.ndarray, int] | str]:
+    """Crop and label of every image, or why there is none."""
+    threads = os.cpu_count() or 1
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(4 * threads, 16))
+    load = functools.partial(_load_center, data=data, size=image_size)
+    return iter(grain.MapDataset.range(data.num_images).map(load).to_iter_dataset(options))
+
+
+def _load_center(index: int, *, data: datasets.Stream, size: int) -> tuple[np.ndarray, int] | str:
+    try:
+        encoded, label = data.records.read(index)
+        return host_views.center_crop(images.EncodedImage(encoded), size), label
+    except images.BadImageError as error:
+        return f"{data.records.name(index)}: {error}"
+
+
+def _columns(pairs: list[tuple[np.ndarray, int]]) -> tuple[np.ndarray, np.ndarray]:
+    return np.stack([image for image, _ in pairs]), np.array([n for _, n in pairs], np.int32)
+
+
+def _pad(pixels: np.ndarray, labels: np.ndarray, size: int) -> EvalBatch:
+    padding = size - len(pixels)
+    mask = np.arange(size) < len(pixels)
+    return EvalBatch(
+        np.pad(pixels, [(0, padding), (0, 0), (0, 0), (0, 0)]), np.pad(labels, (0, padding)), mask
+    )
+
+
+def channel_stats(
+    data: datasets.Dataset, *, image_size: int, num_images: int = 1000
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of red, green and blue in [0, 1], over the first images.
+
+    Encoded images are measured in their centre crops; bad ones are left out.
+    """
+    moments = np.zeros((2, 3))
+    count = 0
+    batches = eval_batches(
+        data.take(num_images), batch_size=50, image_size=image_size, skip_bad=True
+    )
+    for batch in batches:
+        pixels = batch.images[batch.mask].reshape(-1, 3) / 255
+        moments += pixels.sum(axis=0), (pixels**2).sum(axis=0)
+        count += len(pixels)
+    if not count:
+        raise UsageError(f"None of the first {num_images} images can be used.")
+    mean, square = moments / count
+    std = np.sqrt(np.maximum(square - mean**2, 0))
+    return tuple(mean.round(4).tolist()), tuple(np.maximum(std, 1e-3).round(4).tolist())

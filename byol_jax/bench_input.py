@@ -1,5 +1,6 @@
 """The task that measures the input: each stage, the whole pipeline, and the step it has to feed."""
 
+import os
 import pathlib
 import sys
 import time
@@ -9,7 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from byol_jax import build, datasets, host_views, images, input_pipeline, parallel
+from byol_jax import build, datasets, host_views, images, parallel
 from byol_jax import config as config_lib
 from byol_jax import workdir as workdir_lib
 
@@ -30,7 +31,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         _say(f"{name:<16}{rate:>12,.0f} images/s on one thread")
     rates["pipeline"] = pipeline_rate(data, config)
     workers = f", {config.data.workers} workers" if config.data.workers else ""
-    threads = config.data.threads or input_pipeline.default_threads()
+    threads = config.data.threads or os.cpu_count()
     _say(
         f"{'whole pipeline':<16}{rates['pipeline']:>12,.0f} images/s on {threads} threads{workers}"
     )

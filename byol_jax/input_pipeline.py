@@ -39,7 +39,7 @@ class Reading(NamedTuple):
     """How many work at once; decides the speed and never the batches.
 
     Attributes:
-      threads: threads that read and decode, in each worker; 0: `default_threads`.
+      threads: threads that read and decode, in each worker; 0: as many as there are processors.
       workers: processes of their own to read and decode in; 0: none, only threads.
     """
 
@@ -48,11 +48,6 @@ class Reading(NamedTuple):
 
 
 THREADS_ONLY = Reading()
-
-
-def default_threads() -> int:
-    """One more than there are processors, because one of them will be waiting."""
-    return (os.cpu_count() or 1) + 1
 
 
 class TrainBatches:
@@ -146,7 +141,7 @@ def _gather(data: datasets.Images, indices: np.ndarray) -> dict[str, np.ndarray]
 def _streamed(
     groups: "grain.MapDataset", groups_in_batch: int, reading: Reading
 ) -> "grain.IterDataset":
-    threads = reading.threads or default_threads()
+    threads = reading.threads or os.cpu_count() or 1
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
     stream = groups.to_iter_dataset(options)
     if reading.workers:

@@ -78,7 +78,7 @@ def _data() -> ml_collections.ConfigDict:
     data.mean = config_dict.placeholder(tuple)  # of the channels; unset: measured
     data.std = config_dict.placeholder(tuple)
     data.max_bad_share = 0.01  # of the training images; with more the run stops
-    data.threads = 0  # that read and decode; 0: one more than processors
+    data.threads = 0  # that read and decode; 0: as many as processors
     data.workers = 0  # processes to do so in; 0: none, threads only
     return data
 

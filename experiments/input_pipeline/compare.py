@@ -1,41 +1,37 @@
 """Ours against tf.data, in turns on the same machine: images a second, two 224 px views each.
 
-    TFDS_DATA_DIR=... python experiments/input_pipeline/compare.py [--packed=FOLDER] [--rounds=5]
+    TFDS_DATA_DIR=... python experiments/input_pipeline/compare.py --packed=FOLDER [--rounds=5]
 
-Needs TensorFlow, which byol_jax itself does not: pip install tensorflow-cpu.
+Needs TensorFlow, which byol_jax itself does not: pip install tensorflow-cpu. Every measurement
+has a process of its own, so that no library's idle threads disturb another one's.
 """
 
 import argparse
-import gc
 import json
-import os
 import pathlib
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-
-import tensorflow as tf
-
 from byol_jax import datasets, input_pipeline
 
-SIZE, BATCH, SECONDS = 224, 64, 4.0
+SIZE, BATCH, SECONDS = 224, 64, 5.0
 COPIES = 300  # of 200 images: as many as a small data set has
+SOURCES = ("tf.data", "JPEG", "packed")
 
 
-def write_tfrecord(encoded, path):
-    """The images as TFDS stores them by default."""
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for data in encoded:
-            value = tf.train.Feature(bytes_list=tf.train.BytesList(value=[data]))
-            features = tf.train.Features(feature={"image": value})
-            writer.write(tf.train.Example(features=features).SerializeToString())
-
-
-def tf_batches(path):
+def tf_batches(data):
     """The reference's way: for each view decode the window alone and resize it bicubically."""
+    import tensorflow as tf
+
+    path = pathlib.Path(tempfile.mkdtemp()) / "images.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:  # as TFDS stores images by default
+        for index in range(data.num_images // COPIES):
+            value = tf.train.BytesList(value=[data.records.read(index)[0]])
+            features = tf.train.Features(feature={"image": tf.train.Feature(bytes_list=value)})
+            writer.write(tf.train.Example(features=features).SerializeToString())
 
     def view(data):
         height, width, _ = tf.unstack(tf.image.extract_jpeg_shape(data))
@@ -64,8 +60,12 @@ def our_batches(data):
     return input_pipeline.TrainBatches(data, batch_size=BATCH, seed=0, crop=crop)
 
 
-def rate(batches):
-    for _ in range(4):  # what start-up has prefetched
+def measure(name, packed):
+    """Images a second of one source, after start-up."""
+    folder = packed if name == "packed" else None
+    data = datasets.load("imagenet2012", "+".join(["train"] * COPIES), data_dir=folder)
+    batches = tf_batches(data) if name == "tf.data" else our_batches(data)
+    for _ in range(8):  # what start-up has prefetched
         next(batches)
     start, count = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - start) < SECONDS:
@@ -76,29 +76,22 @@ def rate(batches):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--packed", help="output_dir of configs/pack.py for the same set")
+    parser.add_argument("--packed", required=True, help="configs/pack.py's output_dir")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--measure", choices=SOURCES, help="only this one, in this process")
     arguments = parser.parse_args()
-    split = "+".join(["train"] * COPIES)
-    data = datasets.load("imagenet2012", split)
-    encoded = [data.records.read(i)[0] for i in range(data.num_images // COPIES)]
-    path = pathlib.Path(tempfile.mkdtemp()) / "images.tfrecord"
-    write_tfrecord(encoded, path)
-    sources = {"tf.data": lambda: tf_batches(path), "JPEG": lambda: our_batches(data)}
-    if arguments.packed:
-        packed = datasets.load("imagenet2012", split, data_dir=arguments.packed)
-        sources["packed"] = lambda: our_batches(packed)
-    rates = {name: [] for name in sources}
+    if arguments.measure:
+        print(measure(arguments.measure, arguments.packed), flush=True)
+        return
+    rates = {name: [] for name in SOURCES}
     for _ in range(arguments.rounds):
-        for name, make in sources.items():  # in turns, so that all see the same machine
-            batches = make()
-            rates[name].append(rate(batches))
-            if name != "tf.data":
-                batches.close()
-            del batches
-            gc.collect()
-            time.sleep(1)  # until the threads of this one have ended
-        print({name: round(values[-1]) for name, values in rates.items()}, file=sys.stderr)
+        for name in SOURCES:  # in turns, so that all see the same machine
+            command = [sys.executable, __file__, f"--packed={arguments.packed}"]
+            done = subprocess.run(
+                [*command, f"--measure={name}"], check=True, stdout=subprocess.PIPE, text=True
+            )
+            rates[name].append(round(float(done.stdout.split()[-1])))
+        print({name: values[-1] for name, values in rates.items()}, file=sys.stderr)
     medians = {name: statistics.median(values) for name, values in rates.items()}
     for name, median in medians.items():
         print(f"{name:<8} {median:8.0f} images/s  {median / medians['tf.data']:.2f} x tf.data")

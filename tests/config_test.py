@@ -124,10 +124,7 @@ def test_every_key_of_every_preset_is_used(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     "preset",
-    [
-        pytest.param(p, marks=[] if p in ("imagenette", "imagenet-300") else pytest.mark.slow)
-        for p in byol.PRESETS
-    ],
+    [pytest.param(p, marks=[] if p == "imagenet-300" else pytest.mark.slow) for p in byol.PRESETS],
 )
 def test_presets_build_and_take_a_step(preset, monkeypatch):
     """With their own objective, optimizer and augmentations, on small networks and images."""

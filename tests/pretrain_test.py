@@ -17,7 +17,7 @@ RUN = golden_data.load("trajectory")
 RUN_CONFIG = golden_data.config(RUN)
 # Deeper networks take a minute to compile with their gradients.
 FAST_AND_SLOW = [
-    pytest.param(case, marks=[] if case.startswith("tiny") else pytest.mark.slow)
+    pytest.param(case, marks=[] if case == "tiny_v1" else pytest.mark.slow)
     for case in LOSS_CASES
 ]
 BEFORE_NORM = ("projector/linear", "predictor/linear")  # their biases have no effect
@@ -93,6 +93,7 @@ def test_gradients_equal_the_reference(case):
                 assert golden_data.relerr(grads[module][name], expected) < 2e-4, (module, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", FAST_AND_SLOW)
 def test_gradient_norms_equal_the_reference(case):
     _, grads = loss_and_grads(case)
@@ -247,6 +248,7 @@ def test_twenty_steps_on_one_device_equal_the_reference():
     assert_state_close(state, f"step{RUN_CONFIG['num_steps']}", params_atol=5e-5, state_atol=1e-3)
 
 
+@pytest.mark.slow
 def test_twenty_steps_on_four_devices_equal_the_reference():
     state, logs = train(4)
     assert_logs_close(logs, "dev4|log", atol=1e-3)
@@ -327,6 +329,7 @@ def test_without_labels_the_network_has_no_classifier_and_no_logits():
     assert outputs.logits is None and outputs.prediction.shape == outputs.projection.shape
 
 
+@pytest.mark.slow
 def test_target_starts_from_another_key_and_without_predictor_and_classifier():
     forward = golden_data.make_forward(RUN_CONFIG)
     optimizer = optax.sgd(0.1)

@@ -37,6 +37,7 @@ def test_metrics_have_the_names_that_scripts_rely_on(run_folder):
     )
 
 
+@pytest.mark.slow
 def test_stopped_at_any_step_and_resumed_is_bit_identical(run_folder, tmp_path):
     """As if the run had been killed after its first checkpoint."""
     shutil.copytree(run_folder, tmp_path / "run")
@@ -135,6 +136,7 @@ def test_a_checkpoint_of_another_encoder_is_refused(run_folder):
         build.build(config)
 
 
+@pytest.mark.slow
 def test_a_workdir_with_checkpoints_of_another_encoder_is_refused(run_folder, tmp_path):
     """Also when its config was lost."""
     shutil.copytree(run_folder, tmp_path / "run")

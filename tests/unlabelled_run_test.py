@@ -10,6 +10,8 @@ from byol_jax.config import UsageError
 from tests.conftest import final_state, make_config
 from tests.samples import drawn_picture, encode
 
+pytestmark = pytest.mark.slow
+
 
 def unlabelled_config(folder, **overrides):
     data = {"name": "folder", "dir": str(folder), "eval_split": "all", "mean": None, "std": None}

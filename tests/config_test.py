@@ -122,10 +122,8 @@ def test_every_key_of_every_preset_is_used(monkeypatch, tmp_path):
         assert set(keys) - read == {"preset", "task"}, preset
 
 
-@pytest.mark.parametrize(
-    "preset",
-    [pytest.param(p, marks=[] if p == "imagenet-300" else pytest.mark.slow) for p in byol.PRESETS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", byol.PRESETS)
 def test_presets_build_and_take_a_step(preset, monkeypatch):
     """With their own objective, optimizer and augmentations, on small networks and images."""
     config = byol.get_config(preset)

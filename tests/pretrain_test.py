@@ -17,8 +17,7 @@ RUN = golden_data.load("trajectory")
 RUN_CONFIG = golden_data.config(RUN)
 # Deeper networks take a minute to compile with their gradients.
 FAST_AND_SLOW = [
-    pytest.param(case, marks=[] if case == "tiny_v1" else pytest.mark.slow)
-    for case in LOSS_CASES
+    pytest.param(case, marks=[] if case == "tiny_v1" else pytest.mark.slow) for case in LOSS_CASES
 ]
 BEFORE_NORM = ("projector/linear", "predictor/linear")  # their biases have no effect
 

@@ -72,7 +72,12 @@ def scan(root: str, split: str) -> Listing:
 
 def _split_folders(top: pathlib.Path) -> dict[str, str]:
     names = [name for name in SPLIT_FOLDERS if (top / name).is_dir()]
-    return {SPLIT_FOLDERS[name]: name for name in names} if "train" in names else {}
+    splits = {SPLIT_FOLDERS[name]: name for name in names}
+    if "train" not in splits:
+        return {}
+    if len(splits) < len(names):
+        raise UsageError(f"{top} has two folders for one split: {', '.join(names)}. Keep one.")
+    return splits
 
 
 def _held_out(top: pathlib.Path, split: str) -> Listing:

@@ -5,6 +5,7 @@ CMYK, goes through Pillow, which is allowed the formats of `FORMATS` and no othe
 """
 
 import io
+import warnings
 
 import numpy as np
 import PIL.Image
@@ -36,6 +37,7 @@ _UPRIGHT = {
 }
 
 PIL.Image.MAX_IMAGE_PIXELS = None  # sizes are checked here
+warnings.filterwarnings("ignore", module="PIL")  # about damage that can be ignored
 
 
 class BadImageError(ValueError):

@@ -97,6 +97,7 @@ class _Run:
         total_steps = self._job.total_steps
         if first_step == 0:
             self._probe(0, state)
+        self._progress.say("Compiling the training step...")
         try:
             state, step = loop.run(
                 parallel.pmap_update(self._job.update),
@@ -132,10 +133,11 @@ class _Run:
                 batch = next(self._batches)
             finally:  # also when there are too many
                 bad = self._batches.bad_images
-                if bad.keys() - listed:
-                    names = {self._batches.bad_image_name(i): bad[i] for i in bad.keys() - listed}
+                new = [index for index in bad if index not in listed]
+                if new:
+                    names = {self._batches.bad_image_name(index): bad[index] for index in new}
                     workdir_lib.note_bad_images(self._workdir, names)
-                    listed |= bad.keys()
+                    listed.update(new)
             self._bad_counts[step] = len(bad)
             yield parallel.shard(batch)
 

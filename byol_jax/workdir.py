@@ -48,7 +48,7 @@ def read_data_card(workdir: pathlib.Path) -> DataCard | None:
     try:
         card = DataCard(**json.loads((workdir / "data.json").read_text()))
         return card._replace(mean=tuple(card.mean), std=tuple(card.std))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(f"Cannot read {workdir / 'data.json'}: {error}.") from None

@@ -202,7 +202,7 @@ BAD = {
     "preset": (["--config=configs/byol.py:cifar"], "Did you mean 'cifar10'"),
     "key": (["--config=configs/byol.py", "--config.batchsize=3"], 'Did you mean "batch_size"'),
     "type": (["--config=configs/byol.py", "--config.batch_size=many"], "batch_size=many"),
-    "file": (["--config=configs/boyl.py"], "Here are: configs/byol.py"),
+    "file": (["--config=configs/boyl.py"], "configs/byol.py, configs/convert.py"),
     "flag": (["--confg=configs/byol.py"], "Did you mean: config"),
     "argument": (["--config=configs/byol.py", "seed=1"], "Unexpected arguments: seed=1"),
     "encoder": (["--config=configs/byol.py", "--config.model.encoder=resnet51"], "resnet50"),

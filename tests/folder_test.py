@@ -254,6 +254,11 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     refused(tmp_path, "train", f"Cannot read {tmp_path / 'dog'}: Permission denied")
 
 
+def test_two_folders_for_one_split_are_refused(tmp_path):
+    fill(tmp_path, "train/1.png", "val/2.png", "valid/3.png")
+    refused(tmp_path, "train", "two folders for one split: train, valid, val")
+
+
 def test_unknown_splits_name_the_valid_ones(tmp_path):
     fill(tmp_path / "flat", *numbered("{}.png", 3))
     refused(tmp_path / "flat", "tets", "Did you mean 'test'", "Valid: all, test, train")

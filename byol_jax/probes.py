@@ -13,7 +13,7 @@ import sklearn.linear_model
 import sklearn.preprocessing
 
 from byol_jax import config as config_lib
-from byol_jax import datasets, eval_pipeline, metrics
+from byol_jax import datasets, eval_pipeline, metrics, neighbours
 
 UsageError = config_lib.UsageError
 
@@ -58,17 +58,8 @@ def knn_predict(
       k: number of neighbours.
       temperature: the smaller, the more the nearest ones count.
     """
-    train = _unit(train_features)
-    k = min(k, len(train))
-    predictions = []
-    for start in range(0, len(features), 1024):  # bounds the [1024, N] table of similarities
-        similarity = _unit(features[start : start + 1024]) @ train.T
-        nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
-        weights = np.exp((np.take_along_axis(similarity, nearest, axis=1) - 1) / temperature)
-        votes = np.zeros((len(similarity), num_classes))
-        np.add.at(votes, (np.arange(len(votes))[:, None], train_labels[nearest]), weights)
-        predictions.append(votes.argmax(axis=1))
-    return np.concatenate(predictions)
+    bank = neighbours.Bank(train_features, train_labels, num_classes)
+    return neighbours.predict(bank, features, neighbours.Setting(k, temperature))
 
 
 def linear_predict(
@@ -82,10 +73,6 @@ def linear_predict(
         warnings.filterwarnings("ignore", "The number of unique classes")  # few images a class
         classifier.fit(scaler.transform(train_features), train_labels)
     return classifier.predict(scaler.transform(features))
-
-
-def _unit(features: np.ndarray) -> np.ndarray:
-    return features / np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
 
 
 class Probe:

@@ -24,7 +24,7 @@ ROWS = [
         "loop",
         "workdir",
     },
-    {"input_pipeline", "eval_pipeline", "probes", "pack_sources", "packed_set"},
+    {"input_pipeline", "eval_pipeline", "neighbours", "probes", "pack_sources", "packed_set"},
     {"pretrain", "build"},
     {"run_pretrain", "convert", "pack", "bench_input", "main_loop"},
 ]

@@ -1,0 +1,90 @@
+"""Votes of neighbours against scikit-learn and against a loop."""
+
+import numpy as np
+import pytest
+import sklearn.neighbors
+
+from byol_jax import neighbours
+from tests.probes_test import clusters
+
+UNWEIGHTED = 1e6  # a temperature at which all neighbours weigh the same
+Setting = neighbours.Setting
+
+
+def bank(n=300, spread=2.0):
+    features, labels = clusters(n, spread=spread)
+    return neighbours.Bank(features, labels, 4)
+
+
+def peer_votes(k, found, queries):
+    peer = sklearn.neighbors.KNeighborsClassifier(k, metric="cosine")
+    return peer.fit(found.features, found.labels).predict_proba(queries)
+
+
+def is_decided(votes):
+    """Where no two classes lead with equal votes; who wins there depends on rounding."""
+    return np.sort(votes)[:, -1] > np.sort(votes)[:, -2] + 1e-6
+
+
+@pytest.mark.parametrize("k", [1, 7, 20])
+def test_ranks_agree_with_scikit_learn_on_unweighted_votes(k):
+    found = bank()
+    queries, labels = clusters(200, seed=1, spread=2.0)
+    votes = peer_votes(k, found, queries)
+    rank = neighbours.label_ranks(found, queries, labels, [Setting(k, UNWEIGHTED)])[0]
+    decided = is_decided(votes)
+    np.testing.assert_array_equal((rank == 0)[decided], (votes.argmax(1) == labels)[decided])
+    assert 0.5 < decided.mean() and 0 < (rank == 0).mean() < 1
+
+
+@pytest.mark.parametrize("k", [1, 7])
+def test_leave_one_out_agrees_with_scikit_learn_fitted_without_each_image(k):
+    found = bank(60)
+    own = np.arange(60)
+    setting = [Setting(k, UNWEIGHTED)]
+    rank = neighbours.label_ranks(found, found.features, found.labels, setting, own=own)[0]
+    for i in own:
+        kept = np.delete(own, i)
+        rest = neighbours.Bank(found.features[kept], found.labels[kept], 4)
+        votes = peer_votes(k, rest, found.features[i : i + 1])
+        if is_decided(votes)[0]:
+            assert (rank[i] == 0) == (votes.argmax() == found.labels[i])
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.1, 1.0])
+def test_many_settings_at_once_agree_with_a_loop(temperature):
+    found = bank(50)
+    queries, labels = clusters(20, seed=1)
+    settings = [Setting(k, temperature) for k in (1, 5, 200)]
+    ranks = neighbours.label_ranks(found, queries, labels, settings)
+    for setting, row in zip(settings, ranks, strict=True):
+        for query, label, rank in zip(queries, labels, row, strict=True):
+            lengths = np.linalg.norm(found.features, axis=1) * np.linalg.norm(query)
+            cosine = found.features @ query / lengths
+            votes = np.zeros(4)
+            for i in np.argsort(-cosine)[: setting.k]:
+                votes[found.labels[i]] += np.exp((cosine[i] - cosine.max()) / temperature)
+            assert rank == ((votes > votes[label]).sum() if votes[label] else 4)
+
+
+def test_chunks_change_nothing(monkeypatch):
+    found = bank(50)
+    queries, labels = clusters(40, seed=1)
+    own = np.arange(40)
+    settings = [Setting(3, 0.1)]
+    whole = neighbours.label_ranks(found, queries, labels, settings, own=own)
+    monkeypatch.setattr(neighbours, "TABLE_SIZE", 350)  # seven queries at a time
+    parts = neighbours.label_ranks(found, queries, labels, settings, own=own)
+    np.testing.assert_array_equal(whole, parts)
+
+
+def test_a_class_without_a_vote_is_not_found_even_if_there_are_few_classes():
+    found = neighbours.Bank(np.eye(3, dtype=np.float32), np.array([0, 1, 1]), 3)
+    ranks = neighbours.label_ranks(found, np.eye(3)[:1], np.array([2]), [Setting(3, 0.1)])
+    assert ranks.tolist() == [[3]]
+
+
+def test_a_tiny_temperature_still_counts_the_nearest():
+    found = neighbours.Bank(-np.eye(2, dtype=np.float32), np.array([0, 1]), 2)
+    query = np.array([[0.1, 0.9]])  # similarity to the nearest is negative
+    assert neighbours.predict(found, query, Setting(2, 1e-4)) == [0]

@@ -1,7 +1,8 @@
 """Checkpoints in and out, through Orbax: atomic, asynchronous, the last few kept."""
 
+import logging
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -93,6 +94,97 @@ def load_networks(path: str, template: Any) -> Any:
     return template._replace(**{name: loaded[name] for name in names})
 
 
+class Online(NamedTuple):
+    """An online network as it was saved, on the host.
+
+    Attributes:
+      params: of encoder and heads.
+      state: running batch-norm statistics.
+    """
+
+    params: Any
+    state: Any
+
+
+def find(path: str) -> pathlib.Path:
+    """The folder ``checkpoints/<step>`` that a path stands for.
+
+    Args:
+      path: a workdir (its newest checkpoint) or one step's folder in its ``checkpoints``.
+
+    Raises:
+      UsageError: there is no such path, or no finished checkpoint at it.
+    """
+    folder = pathlib.Path(path).expanduser()
+    if not path or not folder.exists():
+        raise UsageError(
+            f"No checkpoint at '{path}', there is no such path: give a workdir of a run, or one of "
+            "its checkpoints/<step>, as --config.checkpoint=RUN."
+        )
+    if folder.parent.name == "checkpoints" and not folder.name.isdigit():
+        raise UsageError(
+            f"{folder} was never finished: a run was stopped while it wrote it. Give another "
+            f"folder of {folder.parent}, or the workdir for its newest finished one."
+        )
+    return _state_folder(folder).parent
+
+
+def load_online(step_folder: pathlib.Path, built: Any) -> Online:
+    """Reads parameters and state of the online network, but no optimizer and no target.
+
+    Args:
+      step_folder: what `find` gives.
+      built: parameters (or their shapes) as the run's config builds them.
+
+    Raises:
+      UsageError: the checkpoint is half-written or damaged, or of another network than ``built``.
+    """
+    folder = (step_folder / "state").absolute()
+    names = ("online_params", "online_state")
+    if not folder.is_dir():
+        raise _damaged(step_folder, "its folder 'state' is missing")
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        metadata = _quietly(checkpointer.metadata, folder).item_metadata
+        if metadata is None or not set(names) <= set(metadata.tree):
+            raise _damaged(step_folder, "it does not say what it holds")
+        item = {name: metadata.tree[name] for name in names}
+        _compare(step_folder, item["online_params"], built)
+        module = min(item["online_params"])
+        name, leaf = min(item["online_params"][module].items())
+        first = {"online_params": {module: {name: leaf}}}
+        try:
+            # Arrays that fail side by side fill the screen with traces, the first one alone not.
+            _restore_some(checkpointer, folder, first)
+            return Online(*map(_restore_some(checkpointer, folder, item).get, names))
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise _damaged(step_folder, reason[0][:200]) from None
+
+
+def _restore_some(checkpointer: ocp.PyTreeCheckpointer, folder: pathlib.Path, item: Any) -> Any:
+    """Reads a part of a tree as arrays of the host: the devices it came from may not be here."""
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
+    arguments = ocp.args.PyTreeRestore(item, restore_args=as_numpy, partial_restore=True)
+    return checkpointer.restore(folder, arguments)
+
+
+def _quietly(call: Any, folder: pathlib.Path) -> Any:
+    """Calls without Orbax's warnings, which say of every sound folder that a file is missing."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        return call(folder)
+    finally:
+        logger.setLevel(level)
+
+
+def _damaged(folder: pathlib.Path, reason: str) -> UsageError:
+    others = [p.name for p in folder.parent.glob("*") if p.name.isdigit() and p != folder]
+    hint = f"Others here: {', '.join(sorted(others, key=int))}." if others else "There is no other."
+    return UsageError(f"The checkpoint {folder} is half-written or damaged: {reason}. {hint}")
+
+
 def _state_folder(path: pathlib.Path) -> pathlib.Path:
     if (path / "state").is_dir():
         return path / "state"
@@ -108,14 +200,17 @@ def _require_same_network(folder: pathlib.Path, template: Any) -> None:
     """Compares what a checkpoint's ``state`` folder holds with what the config builds."""
     with ocp.StandardCheckpointer() as checkpointer:
         saved = checkpointer.metadata(folder.absolute()).item_metadata.tree["online_params"]
-    built = template.online_params
+    _compare(folder.parent, saved, template.online_params)
+
+
+def _compare(step_folder: pathlib.Path, saved: Any, built: Any) -> None:
     shapes = [_shapes(saved), _shapes(built)]
     if shapes[0] == shapes[1]:
         return
     key = min(dict(shapes[0].items() ^ shapes[1].items()))
     held, wanted = (tree.get(key, "nothing") for tree in shapes)
     raise UsageError(
-        f"The checkpoint {folder.parent} is of another network ({_encoder(saved)}) than the "
+        f"The checkpoint {step_folder} is of another network ({_encoder(saved)}) than the "
         f"config builds ({_encoder(built)}): it holds {held} at {key}, the config wants {wanted}. "
         "Give the config it was trained with, or another --workdir."
     )

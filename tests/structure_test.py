@@ -25,7 +25,7 @@ ROWS = [
         "workdir",
     },
     {"input_pipeline", "eval_pipeline", "neighbours", "probes", "pack_sources", "packed_set"},
-    {"pretrain", "build"},
+    {"pretrain", "build", "encoders"},
     {"run_pretrain", "convert", "pack", "bench_input", "main_loop"},
 ]
 DOORS = {

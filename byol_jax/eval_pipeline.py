@@ -24,11 +24,13 @@ class EvalBatch(NamedTuple):
       images: uint8 [b, H, W, 3].
       labels: int32 [b]; -1 without labels.
       mask: bool [b], False for padding.
+      indices: int64 [b], where in the split each image is; 0 for padding.
     """
 
     images: np.ndarray
     labels: np.ndarray
     mask: np.ndarray
+    indices: np.ndarray
 
 
 def eval_batches(
@@ -52,15 +54,17 @@ def eval_batches(
     if isinstance(data, datasets.Images):
         for start in range(0, data.num_images, batch_size):
             part = slice(start, start + batch_size)
-            yield _pad(data.images[part], data.labels[part], batch_size)
+            pixels = data.images[part]
+            indices = np.arange(start, start + len(pixels))
+            yield _pad(pixels, data.labels[part], indices, batch_size)
         return
-    pending: list[tuple[np.ndarray, int]] = []
-    for example in _center_crops(data, image_size):
+    pending: list[tuple[np.ndarray, int, int]] = []
+    for index, example in enumerate(_center_crops(data, image_size)):
         if isinstance(example, str):
             if not skip_bad:
                 raise UsageError(f"An image that is to be evaluated is bad: {example}.")
             continue
-        pending.append(example)
+        pending.append((*example, index))
         if len(pending) == batch_size:
             yield _pad(*_columns(pending), batch_size)
             pending = []
@@ -84,16 +88,16 @@ def _load_center(index: int, *, data: datasets.Stream, size: int) -> tuple[np.nd
         return f"{data.records.name(index)}: {error}"
 
 
-def _columns(pairs: list[tuple[np.ndarray, int]]) -> tuple[np.ndarray, np.ndarray]:
-    return np.stack([image for image, _ in pairs]), np.array([n for _, n in pairs], np.int32)
+def _columns(examples: list[tuple[np.ndarray, int, int]]) -> tuple[np.ndarray, ...]:
+    pixels, labels, indices = zip(*examples, strict=True)
+    return np.stack(pixels), np.array(labels, np.int32), np.array(indices)
 
 
-def _pad(pixels: np.ndarray, labels: np.ndarray, size: int) -> EvalBatch:
+def _pad(pixels: np.ndarray, labels: np.ndarray, indices: np.ndarray, size: int) -> EvalBatch:
     padding = size - len(pixels)
     mask = np.arange(size) < len(pixels)
-    return EvalBatch(
-        np.pad(pixels, [(0, padding), (0, 0), (0, 0), (0, 0)]), np.pad(labels, (0, padding)), mask
-    )
+    pixels = np.pad(pixels, [(0, padding), (0, 0), (0, 0), (0, 0)])
+    return EvalBatch(pixels, np.pad(labels, (0, padding)), mask, np.pad(indices, (0, padding)))
 
 
 def channel_stats(

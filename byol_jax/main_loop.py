@@ -12,11 +12,20 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from byol_jax import bench_input, convert, input_pipeline, loop, pack, run_pretrain
+from byol_jax import (
+    bench_input,
+    convert,
+    input_pipeline,
+    loop,
+    pack,
+    run_knn,
+    run_pretrain,
+)
 from byol_jax import config as config_lib
 
 TASKS: dict[str, Callable[[Any, pathlib.Path], None]] = {
     "pretrain": run_pretrain.run,
+    "knn": run_knn.run,
     "bench_input": bench_input.run,
     "convert": convert.run,
     "pack": pack.run,
@@ -26,14 +35,15 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", "configs/byol.py", "Config file, and after a colon its preset."
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder for checkpoints and metrics; default: runs/<task>-<preset>."
+    "workdir", None, "Folder for what a task writes; default: runs/<task>-<preset>."
 )
 
 
 def main(_: Sequence[str]) -> None:
     """Runs the task that the config names; a mistake or a failed run ends in a message."""
     config = _CONFIG.value
-    workdir = pathlib.Path(_WORKDIR.value or f"runs/{config.task}-{config.preset}").expanduser()
+    name = "-".join(filter(None, (config.task, config.preset)))
+    workdir = pathlib.Path(_WORKDIR.value or f"runs/{name}").expanduser()
     try:
         config_lib.lookup(TASKS, config.task, key="task")(config, workdir)
     except config_lib.UsageError as error:

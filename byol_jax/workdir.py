@@ -1,9 +1,11 @@
 """The folder of a run: its config, its metrics, and what must not be mixed up in it."""
 
+import importlib.metadata
 import json
 import math
 import os
 import pathlib
+import platform
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -22,6 +24,19 @@ CHANGEABLE = (
     "data.threads",
     "keep_checkpoints",
     "log_every_steps",
+)
+
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "dm-haiku",
+    "numpy",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "opencv-python-headless",
+    "pillow",
+    "scikit-learn",
 )
 
 
@@ -116,6 +131,13 @@ def write_result(workdir: pathlib.Path, result: Mapping[str, Any]) -> None:
         _replace(workdir / "result.json", json.dumps(result, indent=2) + "\n")
     except OSError as error:
         raise UsageError(f"Cannot write to the workdir {workdir}: {error}.") from None
+
+
+def versions() -> dict[str, str]:
+    """What computed a result: Python and the packages that numbers depend on."""
+    return {"python": platform.python_version()} | {
+        package: importlib.metadata.version(package) for package in PACKAGES
+    }
 
 
 def note_bad_images(workdir: pathlib.Path, reasons: Mapping[str, str]) -> None:

@@ -25,8 +25,8 @@ ROWS = [
         "workdir",
     },
     {"input_pipeline", "eval_pipeline", "neighbours", "probes", "pack_sources", "packed_set"},
-    {"pretrain", "build", "encoders"},
-    {"run_pretrain", "convert", "pack", "bench_input", "main_loop"},
+    {"pretrain", "build", "encoders", "features"},
+    {"run_pretrain", "run_knn", "convert", "pack", "bench_input", "main_loop"},
 ]
 DOORS = {
     "orbax": {"checkpoint"},

@@ -1,0 +1,234 @@
+"""Features of a data set by a frozen encoder: which set, and every image of it once.
+
+Shapes: b images of a batch, N of a split, F embedding size.
+"""
+
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from byol_jax import build, datasets, encoders, eval_pipeline, input_pipeline, metrics, records
+from byol_jax import config as config_lib
+
+UsageError = config_lib.UsageError
+
+VIEW_IMAGES = 1000  # of which two views are compared
+RANK_IMAGES = 25_600  # that the effective rank is measured on, as many as its authors take
+
+
+class Source(NamedTuple):
+    """Where images come from.
+
+    Attributes:
+      name: of the set, as in `datasets.load`.
+      dir: folder of images or of prepared sets; may be empty.
+    """
+
+    name: str
+    dir: str
+
+
+class Features(NamedTuple):
+    """Some or all images of a split, as the encoder sees them.
+
+    Attributes:
+      features: float32 [N, F].
+      labels: int32 [N]; -1 without labels.
+      indices: int64 [N], where in the split each image is.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+
+
+def find_source(config: Any, encoder: encoders.Encoder) -> Source:
+    """The set that a task is about: that of the config, or else the one the encoder was trained on.
+
+    Args:
+      config: of the task, with ``data.name`` and ``data.dir``, which may be empty.
+      encoder: whose run's set is taken then.
+
+    Raises:
+      UsageError: a folder is given for a set that has none.
+    """
+    trained = encoder.config.data
+    name = config.data.name or trained.name
+    directory = config.data.dir or (trained.dir if name == trained.name else "")
+    if config.data.dir and name == "patterns":
+        raise UsageError(
+            f"--config.data.dir={config.data.dir} is given, but the set '{name}' has no folder: "
+            "add --config.data.name=folder, or the name of a TFDS set."
+        )
+    return Source(name, directory)
+
+
+def load_split(source: Source, split: str) -> datasets.Dataset:
+    """Opens one split; `datasets.load` says what can be wrong."""
+    return datasets.load(source.name, split, data_dir=source.dir)
+
+
+def chunks(
+    encoder: encoders.Encoder,
+    data: datasets.Dataset,
+    *,
+    batch_size: int,
+    skip_bad: bool,
+    title: str,
+) -> Iterator[Features]:
+    """Encodes every image once, in order, b at a time, with a progress line on standard error.
+
+    Args:
+      encoder: in inference mode.
+      data: the split.
+      batch_size: b.
+      skip_bad: leave out images that cannot be used.
+      title: of the progress line.
+
+    Raises:
+      UsageError: an image cannot be used, unless they are to be skipped; names its file.
+    """
+    batches = eval_pipeline.eval_batches(
+        data,
+        batch_size=min(batch_size, data.num_images),
+        image_size=encoder.image_size,
+        skip_bad=skip_bad,
+    )
+    with records.progress_bar(total=data.num_images, done=0, unit="img", title=title) as bar:
+        for batch in batches:
+            features = encoder.encode(batch.images)[batch.mask]
+            yield Features(features, batch.labels[batch.mask], batch.indices[batch.mask])
+            bar.update(len(features))
+
+
+def extract(
+    encoder: encoders.Encoder,
+    data: datasets.Dataset,
+    *,
+    batch_size: int,
+    skip_bad: bool,
+    title: str,
+) -> Features:
+    """All of `chunks` together.
+
+    Raises:
+      UsageError: an image cannot be used and is not to be skipped, or none of them can be.
+    """
+    whole = Features(
+        np.empty((data.num_images, encoder.embedding_size), np.float32),
+        np.empty(data.num_images, np.int32),
+        np.empty(data.num_images, np.int64),
+    )
+    count = 0
+    options = {"batch_size": batch_size, "skip_bad": skip_bad, "title": title}
+    for chunk in chunks(encoder, data, **options):
+        for all_rows, rows in zip(whole, chunk, strict=True):
+            all_rows[count : count + len(rows)] = rows
+        count += len(chunk.labels)
+    if not count:
+        raise UsageError(f"None of the {data.num_images:,} images can be used ({title}).")
+    return Features(*(rows[:count] for rows in whole))
+
+
+def quality(
+    encoder: encoders.Encoder,
+    found: Features,
+    data: datasets.Dataset,
+    *,
+    batch_size: int,
+    seed: int,
+) -> dict[str, float]:
+    """What can be said without labels: spread and rank of features, and how two views agree.
+
+    Args:
+      encoder: brings its run's augmentations along.
+      found: the features of ``data``.
+      data: the split.
+      batch_size: b.
+      seed: of the views.
+
+    Raises:
+      UsageError: less than two images.
+    """
+    if len(found.labels) < 2:
+        raise UsageError("The split has one usable image; to measure features takes two.")
+    views = two_views(encoder, data, num_images=VIEW_IMAGES, batch_size=batch_size, seed=seed)
+    return {
+        "effective_rank": metrics.effective_rank(found.features[:RANK_IMAGES]),
+        "effective_rank_images": min(RANK_IMAGES, len(found.labels)),
+        "feature_std": metrics.feature_std(found.features),
+        "alignment": metrics.alignment(*views),
+        "uniformity": float(np.mean([metrics.uniformity(view) for view in views])),
+        "view_images": len(views[0]),
+    }
+
+
+def two_views(
+    encoder: encoders.Encoder,
+    data: datasets.Dataset,
+    *,
+    num_images: int,
+    batch_size: int,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features [n, F] of two augmented views, as the run drew them, of the split's first images.
+
+    Views are rounded to 8 bits, as images are. A bad image is replaced by another one.
+
+    Args:
+      encoder: brings its run's augmentations along.
+      data: the split.
+      num_images: n, at most; fewer if the split has fewer.
+      batch_size: b.
+      seed: of the views.
+    """
+    data = data.take(num_images)
+    drawn = _view_batches(encoder, data, batch_size=min(batch_size, data.num_images), seed=seed)
+    pairs = []
+    for batch in drawn:
+        pairs.append([encoder.encode(view) for view in batch])
+    first, second = (np.concatenate(views)[: data.num_images] for views in zip(*pairs, strict=True))
+    return first, second
+
+
+def _view_batches(
+    encoder: encoders.Encoder, data: datasets.Dataset, *, batch_size: int, seed: int
+) -> Iterator[list[np.ndarray]]:
+    """One epoch of pairs of uint8 views [b, S, S, 3], the last batch filled up from the next."""
+    make_views = jax.jit(build.make_views(encoder.config))
+    section = encoder.config.augment.crop
+    batches = input_pipeline.TrainBatches(
+        data,
+        batch_size=batch_size,
+        seed=seed,
+        crop=input_pipeline.Crop(encoder.image_size, (section.min_area, section.max_area)),
+        max_bad_share=1.0,
+    )
+    try:
+        for number in range(-(-data.num_images // batch_size)):
+            key = jax.random.fold_in(jax.random.key(seed), number)
+            views = make_views(key, next(batches))
+            yield [np.rint(np.asarray(view) * 255).astype(np.uint8) for view in views]
+    finally:
+        batches.close()
+
+
+def names(source: Source, data: datasets.Dataset, indices: np.ndarray) -> list[str]:
+    """What images are called: files of a folder by their path below it, others by number.
+
+    Bytes of a file name that are not UTF-8 are written as ``\\xNN``.
+    """
+    if isinstance(data, datasets.Images):
+        return [str(index) for index in indices]
+    top = str(pathlib.Path(source.dir).expanduser()) + os.sep
+    found = (data.records.name(int(index)) for index in indices)
+    if source.name == "folder":
+        found = (name.removeprefix(top) for name in found)
+    return [
+        name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        for name in found
+    ]

@@ -18,6 +18,7 @@ from byol_jax import (
     input_pipeline,
     loop,
     pack,
+    run_embed,
     run_knn,
     run_pretrain,
 )
@@ -26,6 +27,7 @@ from byol_jax import config as config_lib
 TASKS: dict[str, Callable[[Any, pathlib.Path], None]] = {
     "pretrain": run_pretrain.run,
     "knn": run_knn.run,
+    "embed": run_embed.run,
     "bench_input": bench_input.run,
     "convert": convert.run,
     "pack": pack.run,

@@ -26,7 +26,7 @@ ROWS = [
     },
     {"input_pipeline", "eval_pipeline", "neighbours", "probes", "pack_sources", "packed_set"},
     {"pretrain", "build", "encoders", "features"},
-    {"run_pretrain", "run_knn", "convert", "pack", "bench_input", "main_loop"},
+    {"run_pretrain", "run_knn", "run_embed", "convert", "pack", "bench_input", "main_loop"},
 ]
 DOORS = {
     "orbax": {"checkpoint"},
@@ -38,6 +38,7 @@ DOORS = {
     "google_crc32c": {"convert"},
     "simplejpeg": {"images", "packed_set"},
     "PIL": {"images"},
+    "pyarrow": {"run_embed"},
     "cv2": {"host_views", "packed_set"},
     "sklearn": {"probes"},
     "tensorboardX": {"workdir"},

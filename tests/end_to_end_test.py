@@ -211,6 +211,11 @@ BAD = {
         "pip install '.[prepare]'",
     ),
     "zero steps": (["--config=configs/byol.py", "--config.total_steps=0"], "above 0"),
+    "no checkpoint": (["--config=configs/knn.py"], "--config.checkpoint=RUN"),
+    "other checkpoint": (
+        ["--config=configs/embed.py", "--config.checkpoint=/nowhere"],
+        "No checkpoint at '/nowhere'",
+    ),
 }
 
 
@@ -251,11 +256,16 @@ TINY = [
 ]
 
 
-def smaller(arguments, photographs, output):
+def smaller(arguments, photographs, checkpoint, output):
     """What to add to a command of the README, so that it takes seconds and needs no data set."""
     task = next(a for a in arguments if a.startswith("--config=")).split("/")[1].split(".")[0]
     if task in ("byol", "bench_input"):
         return TINY + (["--config.bench.seconds=0.1"] if task == "bench_input" else [])
+    if task == "knn":
+        return [f"--config.checkpoint={checkpoint}"]
+    if task == "embed":
+        where = [f"--config.checkpoint={checkpoint}", f"--config.data.dir={photographs}"]
+        return [*where, "--config.skip_bad=true"]
     where = [f"--config.output_dir={output}"]
     if task == "pack" and not any("data.name" in a for a in arguments):
         return [*where, f"--config.data.dir={photographs}", "--config.data.max_bad_share=0.2"]
@@ -270,9 +280,9 @@ def smaller(arguments, photographs, output):
 
 
 @pytest.mark.parametrize("arguments", list(readme_commands()), ids=" ".join)
-def test_commands_of_the_readme_run(arguments, photographs, tmp_path):
-    """As they stand, but for fewer steps on smaller images."""
+def test_commands_of_the_readme_run(arguments, photographs, uninterrupted, tmp_path):
+    """As they stand, but for fewer steps on smaller images, and another checkpoint."""
     arguments = [a for a in arguments if not a.startswith("--workdir")]
-    added = smaller(arguments, photographs, tmp_path)
+    added = smaller(arguments, photographs, uninterrupted, tmp_path)
     status, text = finish(*arguments, *added, f"--workdir={tmp_path / 'run'}")
     assert status == 0, text

@@ -122,6 +122,18 @@ def test_every_key_of_every_preset_is_used(monkeypatch, tmp_path):
         assert set(keys) - read == {"preset", "task"}, preset
 
 
+@pytest.mark.parametrize("task", ["knn", "embed"])
+def test_every_key_of_tasks_with_a_frozen_encoder_is_used(task, run_folder, tmp_path):
+    from byol_jax import main_loop
+    from configs import embed, knn
+
+    config = {"knn": knn, "embed": embed}[task].get_config()
+    config.checkpoint = str(run_folder)
+    read = set()
+    main_loop.TASKS[task](Recording(config, read), tmp_path)
+    assert set(config_lib.flatten(config.to_dict())) - read == {"preset", "task"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", byol.PRESETS)
 def test_presets_build_and_take_a_step(preset, monkeypatch):

@@ -28,6 +28,7 @@ setuptools.setup(
         "opencv-python-headless>=4.10",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.33",
+        "pyarrow>=16",  # Parquet
         "pillow>=11.0",
         "scikit-learn>=1.5",
         "simplejpeg>=1.8",

@@ -11,6 +11,8 @@ from byol_jax import build, encoders, pretrain
 from byol_jax.config import UsageError
 from tests.conftest import final_state, make_config
 
+pytestmark = pytest.mark.slow  # each worker would train a run for them
+
 IMAGES = np.random.RandomState(0).randint(0, 256, (5, 32, 32, 3)).astype(np.uint8)
 
 

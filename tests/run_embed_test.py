@@ -12,6 +12,8 @@ from byol_jax.config import UsageError
 from configs import embed as config_file
 from tests.samples import drawn_picture, encode
 
+pytestmark = pytest.mark.slow  # each worker would train a run for them
+
 NAMES = ["dog/1.png", 'cat/a "b", c.png', "cat/deep/é.png", "dog/2.png", "cat/3.png"]
 
 

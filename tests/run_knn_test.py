@@ -12,6 +12,8 @@ from configs import knn as config_file
 from tests.probes_test import clusters
 from tests.samples import drawn_picture, encode
 
+pytestmark = pytest.mark.slow  # each worker would train a run for them
+
 
 def make_config(run="", **overrides):
     config = config_file.get_config()

@@ -81,6 +81,7 @@ def test_a_collapsed_run_says_so(run_folder, tmp_path):
     assert "COLLAPSED: the projections' std is 0.020" in run_pretrain.summarise(tmp_path)
 
 
+@pytest.mark.slow
 def test_another_run_can_be_started_from_its_networks(run_folder):
     job = build.build(make_config(seed=1, checkpoint=str(run_folder)))
     expected = final_state(run_folder, make_config())

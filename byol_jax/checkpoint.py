@@ -117,9 +117,10 @@ def find(path: str) -> pathlib.Path:
     """
     folder = pathlib.Path(path).expanduser()
     if not path or not folder.exists():
+        wrong = f"No checkpoint at {path}: no such path." if path else "No checkpoint was given."
         raise UsageError(
-            f"No checkpoint at '{path}', there is no such path: give a workdir of a run, or one of "
-            "its checkpoints/<step>, as --config.checkpoint=RUN."
+            f"{wrong} Give a workdir of a run, or one of its checkpoints/<step>, as "
+            "--config.checkpoint=RUN."
         )
     if folder.parent.name == "checkpoints" and not folder.name.isdigit():
         raise UsageError(

@@ -61,7 +61,7 @@ def test_the_hash_ignores_the_order_and_sees_every_number():
 
 def test_no_such_path_and_no_checkpoint(tmp_path):
     for path in ("", str(tmp_path / "nothing")):
-        with pytest.raises(UsageError, match="no such path: give a workdir"):
+        with pytest.raises(UsageError, match="Give a workdir"):
             encoders.load_encoder(path)
     with pytest.raises(UsageError, match="No checkpoint at"):
         encoders.load_encoder(str(tmp_path))

@@ -214,7 +214,7 @@ BAD = {
     "no checkpoint": (["--config=configs/knn.py"], "--config.checkpoint=RUN"),
     "other checkpoint": (
         ["--config=configs/embed.py", "--config.checkpoint=/nowhere"],
-        "No checkpoint at '/nowhere'",
+        "No checkpoint at /nowhere",
     ),
 }
 

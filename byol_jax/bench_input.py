@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import sys
 import time
 from typing import Any
 
@@ -10,7 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from byol_jax import build, datasets, host_views, images, parallel
+from byol_jax import build, datasets, host_views, images, input_pipeline, parallel, records
 from byol_jax import config as config_lib
 from byol_jax import workdir as workdir_lib
 
@@ -28,33 +27,35 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     data = datasets.load(config.data.name, config.data.train_split, data_dir=config.data.dir)
     rates = stage_rates(data, config) if isinstance(data, datasets.Stream) else {}
     for name, rate in rates.items():
-        _say(f"{name:<16}{rate:>12,.0f} images/s on one thread")
+        records.say(f"{name:<16}{rate:>12,.0f} images/s on one thread")
     rates["pipeline"] = pipeline_rate(data, config)
     workers = f", {config.data.workers} workers" if config.data.workers else ""
     threads = config.data.threads or os.cpu_count()
-    _say(
+    records.say(
         f"{'whole pipeline':<16}{rates['pipeline']:>12,.0f} images/s on {threads} threads{workers}"
     )
     if config.bench.step:
         rates["step"] = step_rate(config)
-        _say(f"{'training step':<16}{rates['step']:>12,.0f} images/s of {config.model.encoder}")
-        _say(_verdict(rates, is_streamed=isinstance(data, datasets.Stream)))
+        records.say(
+            f"{'training step':<16}{rates['step']:>12,.0f} images/s of {config.model.encoder}"
+        )
+        records.say(_verdict(rates, is_streamed=isinstance(data, datasets.Stream)))
     result = {
         "images_per_second": rates,
         "devices": parallel.describe_devices(),
         "config": config.to_dict(),
     }
     workdir_lib.write_result(workdir, result)
-    _say(f"Written: {workdir / 'result.json'}")
+    records.say(f"Written: {workdir / 'result.json'}")
 
 
 def stage_rates(data: datasets.Stream, config: Any) -> dict[str, float]:
     """Images a second of one thread in each stage and in making batches; bad ones are left out."""
-    rng = np.random.default_rng(config.seed)
+    rng, crop = np.random.default_rng(config.seed), build.make_crop(config)
     seconds, views = np.zeros(len(STAGES)), []
     for index in rng.permutation(data.num_images)[:SAMPLE]:
         try:
-            ticks = _one_image(data, int(index), config, rng.random((2, 4)), views)
+            ticks = _one_image(data, int(index), crop, rng.random((2, 4)), views)
         except images.BadImageError:
             continue
         seconds += np.diff(ticks)
@@ -68,23 +69,21 @@ def stage_rates(data: datasets.Stream, config: Any) -> dict[str, float]:
 
 
 def _one_image(
-    data: datasets.Stream, index: int, config: Any, uniforms: np.ndarray, views: list[Any]
+    data: datasets.Stream,
+    index: int,
+    crop: input_pipeline.Crop,
+    uniforms: np.ndarray,
+    views: list[Any],
 ) -> list[float]:
     """Takes an image through all stages; gives the time before, between and after them."""
-    size, area = config.data.image_size, config.augment.crop
     ticks = [time.perf_counter()]
     encoded, _ = data.records.read(index)
     ticks.append(time.perf_counter())
     image = images.EncodedImage(encoded)
-    windows = tuple(
-        host_views.draw_window(
-            u, image.height, image.width, area_range=(area.min_area, area.max_area)
-        )
-        for u in uniforms
-    )
-    pixels = host_views.decode(image, windows, size)
+    windows = host_views.draw_windows(uniforms, image, area_range=crop.area_range)
+    pixels = host_views.decode(image, windows, crop.size)
     ticks.append(time.perf_counter())
-    views.append(np.empty((2, size, size, 3), np.uint8))
+    views.append(np.empty((2, crop.size, crop.size, 3), np.uint8))
     host_views.cut(pixels, image, windows, views[-1])
     ticks.append(time.perf_counter())
     return ticks
@@ -114,7 +113,7 @@ def step_rate(config: Any) -> float:
     batches = build.make_train_batches(config, job.train)
     batch = parallel.shard(next(batches))
     batches.close()
-    _say(f"Compiling the step of {config.model.encoder} for {config.batch_size} images...")
+    records.say(f"Compiling the step of {config.model.encoder} for {config.batch_size} images...")
     update = parallel.pmap_update(job.update)
     state, *_ = jax.block_until_ready(update(parallel.replicate(job.state), batch))
     start, count = time.perf_counter(), 0
@@ -133,7 +132,3 @@ def _verdict(rates: dict[str, float], *, is_streamed: bool) -> str:
     more = "more data.threads or data.workers, or images packed by configs/pack.py"
     hint = f"; try {more}" if is_streamed else ""
     return f"The host is the limit: the step could use {share:.1f} times as many images{hint}."
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -246,14 +246,19 @@ def make_probe(config: Any, job: Job) -> Callable[[int, pretrain.TrainState], di
     return probe
 
 
+def make_crop(config: Any) -> input_pipeline.Crop:
+    """How the host cuts views of encoded images."""
+    section = config.augment.crop
+    return input_pipeline.Crop(config.data.image_size, (section.min_area, section.max_area))
+
+
 def make_train_batches(config: Any, data: datasets.Dataset) -> input_pipeline.TrainBatches:
     """The training batches of this process."""
-    section = config.augment.crop
     return input_pipeline.TrainBatches(
         data,
         batch_size=config.batch_size // jax.process_count(),
         seed=config.seed,
-        crop=input_pipeline.Crop(config.data.image_size, (section.min_area, section.max_area)),
+        crop=make_crop(config),
         reading=input_pipeline.Reading(config.data.threads, config.data.workers),
         max_bad_share=config.data.max_bad_share,
         process_index=jax.process_index(),

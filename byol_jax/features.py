@@ -200,12 +200,11 @@ def _view_batches(
 ) -> Iterator[list[np.ndarray]]:
     """One epoch of pairs of uint8 views [b, S, S, 3], the last batch filled up from the next."""
     make_views = jax.jit(build.make_views(encoder.config))
-    section = encoder.config.augment.crop
     batches = input_pipeline.TrainBatches(
         data,
         batch_size=batch_size,
         seed=seed,
-        crop=input_pipeline.Crop(encoder.image_size, (section.min_area, section.max_area)),
+        crop=build.make_crop(encoder.config),
         max_bad_share=1.0,
     )
     try:

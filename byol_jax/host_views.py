@@ -47,6 +47,18 @@ def draw_window(
     return Window(top, left, *sides)
 
 
+def draw_windows(
+    uniforms: np.ndarray,
+    image: images.EncodedImage,
+    *,
+    area_range: tuple[float, float] = (0.08, 1.0),
+) -> tuple[Window, ...]:
+    """A training window of the image for each row of four numbers, as `draw_window` draws it."""
+    return tuple(
+        draw_window(row, image.height, image.width, area_range=area_range) for row in uniforms
+    )
+
+
 def window_sides(pixels: float, log_aspect: float, height: int, width: int) -> tuple[int, int]:
     """Height and width of a window of so many pixels and this log(width / height)."""
     aspect = math.exp(log_aspect)

@@ -190,10 +190,7 @@ def _load_views(
     """Writes the views of an image to [2, S, S, 3]; gives its label."""
     encoded, label = data.records.read(index)
     image = images.EncodedImage(encoded)
-    windows = tuple(
-        host_views.draw_window(row, image.height, image.width, area_range=crop.area_range)
-        for row in uniforms
-    )
+    windows = host_views.draw_windows(uniforms, image, area_range=crop.area_range)
     host_views.train_views(image, windows, out)
     return label
 

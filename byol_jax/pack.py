@@ -118,9 +118,7 @@ def views_per_second(read: Callable[[int], bytes], num_images: int, size: int) -
         start = time.perf_counter()
         try:
             image = images.EncodedImage(read(int(index)))
-            windows = tuple(
-                host_views.draw_window(row, image.height, image.width) for row in uniforms
-            )
+            windows = host_views.draw_windows(uniforms, image)
             host_views.train_views(image, windows, views)
         except images.BadImageError:
             continue

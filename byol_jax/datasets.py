@@ -44,6 +44,10 @@ class Images(NamedTuple):
         """The first n images."""
         return Images(self.images[:n], self.labels[:n], self.num_classes)
 
+    def select(self, indices: np.ndarray) -> "Images":
+        """Some of the images, in the order given."""
+        return Images(self.images[indices], self.labels[indices], self.num_classes)
+
 
 class Records(Protocol):
     """Encoded images that can be read in any order."""
@@ -57,6 +61,24 @@ class Records(Protocol):
     def name(self, index: int) -> str:
         """What to call the image in a message."""
         ...
+
+
+class Selected:
+    """Some of other records, in an order of their own."""
+
+    def __init__(self, records: Records, indices: np.ndarray):
+        self._records, self._indices = records, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        """The file's bytes, and the label or -1."""
+        return self._records.read(int(self._indices[index]))
+
+    def name(self, index: int) -> str:
+        """What to call the image in a message."""
+        return self._records.name(int(self._indices[index]))
 
 
 class Stream(NamedTuple):
@@ -77,6 +99,10 @@ class Stream(NamedTuple):
     def take(self, n: int) -> "Stream":
         """The first n images."""
         return self._replace(num_images=min(n, self.num_images))
+
+    def select(self, indices: np.ndarray) -> "Stream":
+        """Some of the images, in the order given."""
+        return self._replace(records=Selected(self.records, indices), num_images=len(indices))
 
 
 Dataset = Images | Stream

@@ -29,10 +29,12 @@ class Crop(NamedTuple):
     Attributes:
       size: S.
       area_range: share of the image's area, least and most.
+      views: of each image, each with a window of its own.
     """
 
     size: int
     area_range: tuple[float, float] = (0.08, 1.0)
+    views: int = 2
 
 
 class Reading(NamedTuple):
@@ -70,7 +72,7 @@ class TrainBatches:
 
     Yields:
       In memory: ``{'images': uint8 [b, H, W, 3], 'labels': int32 [b]}``; encoded:
-      ``{'view1': uint8 [b, S, S, 3], 'view2': ..., 'labels': ...}``.
+      ``{'view1': uint8 [b, S, S, 3], 'view2': ..., 'labels': ...}``, as many views as the crop has.
 
     Raises:
       TooManyBadImagesError: naming three of them.
@@ -157,7 +159,7 @@ def _with_position(position: int, index: int) -> np.ndarray:
 def _load_group(
     numbers: np.ndarray, *, data: datasets.Stream, crop: Crop, seed: int, max_bad: int
 ) -> dict[str, Any]:
-    """Two views of each of g images, or of others drawn in place of bad ones.
+    """The views of each of g images, or of others drawn in place of bad ones.
 
     Args:
       numbers: [g, 2]: positions in the global order of all epochs, and images there.
@@ -166,12 +168,12 @@ def _load_group(
       seed: decides, with the position alone, what is drawn for an image.
       max_bad: so many bad images are replaced.
     """
-    views = np.empty((2, len(numbers), crop.size, crop.size, 3), np.uint8)
+    views = np.empty((crop.views, len(numbers), crop.size, crop.size, 3), np.uint8)
     labels = np.empty(len(numbers), np.int32)
     bad: dict[int, str] = {}
     for i, (position, index) in enumerate(numbers.tolist()):
         rng = np.random.Generator(np.random.Philox(key=[seed, position]))
-        uniforms = rng.random((2, 4))
+        uniforms = rng.random((crop.views, 4))
         while True:
             try:
                 labels[i] = _load_views(data, index, uniforms, crop, views[:, i])
@@ -181,13 +183,14 @@ def _load_group(
                 if len(bad) > max_bad or len(bad) == data.num_images:
                     raise _too_many(data, bad) from None
                 index = int(rng.integers(data.num_images))
-    return {"view1": views[0], "view2": views[1], "labels": labels, "bad": list(bad.items())}
+    named = {f"view{number}": view for number, view in enumerate(views, 1)}
+    return named | {"labels": labels, "bad": list(bad.items())}
 
 
 def _load_views(
     data: datasets.Stream, index: int, uniforms: np.ndarray, crop: Crop, out: np.ndarray
 ) -> int:
-    """Writes the views of an image to [2, S, S, 3]; gives its label."""
+    """Writes the views of an image to [views, S, S, 3]; gives its label."""
     encoded, label = data.records.read(index)
     image = images.EncodedImage(encoded)
     windows = host_views.draw_windows(uniforms, image, area_range=crop.area_range)
@@ -199,8 +202,7 @@ def _join(groups: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if len(groups) == 1:
         return groups[0]
     batch = {
-        key: np.concatenate([group[key] for group in groups])
-        for key in ("view1", "view2", "labels")
+        key: np.concatenate([group[key] for group in groups]) for key in groups[0].keys() - {"bad"}
     }
     return batch | {"bad": [item for group in groups for item in group["bad"]]}
 

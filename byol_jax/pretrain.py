@@ -165,29 +165,43 @@ def make_views(
     area_range: tuple[float, float],
     method: str,
 ) -> Callable[[jax.Array, Batch], Views]:
-    """Flips and recolours two views of uint8 images.
-
-    They are cut out of ``batch['images']`` [b, H, W, 3], unless the batch has ``view1`` and
-    ``view2`` [b, image_size, image_size, 3], which the host has cut.
-    """
-
-    def cut(key: jax.Array, batch: Batch, name: str) -> jax.Array:
-        if name in batch:
-            return batch[name].astype(jnp.float32) / 255
-        return crop.random_resized_crop(
-            key, batch["images"], image_size, area_range=area_range, method=method
-        )
+    """Cuts, flips and recolours two views of uint8 images; `make_view` makes each of them."""
+    options = {"image_size": image_size, "area_range": area_range, "method": method}
+    make_first = make_view(view1, name="view1", **options)
+    make_second = make_view(view2, name="view2", **options)
 
     def views(key: jax.Array, batch: Batch) -> Views:
-        made = []
-        for view_key, name, view in zip(
-            jax.random.split(key), ("view1", "view2"), (view1, view2), strict=True
-        ):
-            crop_key, augment_key = jax.random.split(view_key)
-            made.append(augment.augment(augment_key, cut(crop_key, batch, name), view))
-        return tuple(made)
+        keys = jax.random.split(key)
+        return make_first(keys[0], batch), make_second(keys[1], batch)
 
     return views
+
+
+def make_view(
+    view: augment.View,
+    *,
+    name: str,
+    image_size: int,
+    area_range: tuple[float, float],
+    method: str,
+) -> Callable[[jax.Array, Batch], jax.Array]:
+    """Builds view(key, batch) -> float [b, S, S, 3] in [0, 1], cut, flipped and recoloured.
+
+    It is cut out of ``batch['images']`` [b, H, W, 3], unless the batch has it [b, S, S, 3] under
+    its name, since the host has cut it.
+    """
+
+    def make(key: jax.Array, batch: Batch) -> jax.Array:
+        crop_key, augment_key = jax.random.split(key)
+        if name in batch:
+            images = batch[name].astype(jnp.float32) / 255
+        else:
+            images = crop.random_resized_crop(
+                crop_key, batch["images"], image_size, area_range=area_range, method=method
+            )
+        return augment.augment(augment_key, images, view)
+
+    return make
 
 
 def make_encode(

@@ -1,0 +1,227 @@
+"""What all evaluations of an encoder have in common: their images, their seeds, their results.
+
+Shapes: N images of a split, M of the evaluated one.
+"""
+
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from byol_jax import config as config_lib
+from byol_jax import datasets, encoders, metrics, parallel, records
+from byol_jax import features as features_lib
+from byol_jax import workdir as workdir_lib
+
+UsageError = config_lib.UsageError
+
+VALIDATION_IMAGES = 10_000  # held out at most, about as many as the paper holds out of ImageNet
+
+
+class Subject(NamedTuple):
+    """What is measured, and on what.
+
+    Attributes:
+      encoder: frozen.
+      source: of the images.
+      train: labelled images to learn from.
+      validation: labelled images to choose on; None: some of ``train`` are held out.
+      test: labelled images that are evaluated, once.
+      splits: the names of these three.
+    """
+
+    encoder: encoders.Encoder
+    source: features_lib.Source
+    train: datasets.Dataset
+    validation: datasets.Dataset | None
+    test: datasets.Dataset
+    splits: dict[str, str]
+
+
+def open_subject(config: Any) -> Subject:
+    """Loads the encoder of ``config.checkpoint`` and opens the splits of ``config.data``.
+
+    Raises:
+      UsageError: a checkpoint that cannot be used, a split without labels, splits of other classes.
+    """
+    encoder = encoders.load_encoder(config.checkpoint)
+    source = features_lib.find_source(config, encoder)
+    of_run = encoder.config.data
+    names = {
+        "train_split": config.data.train_split or of_run.train_split,
+        "validation_split": config.data.validation_split,
+        "eval_split": config.data.eval_split or of_run.eval_split,
+    }
+    train, validation, test = (
+        features_lib.load_split(source, name) if name else None for name in names.values()
+    )
+    _require_labels(train, names["train_split"])
+    for name, split in ((names["validation_split"], validation), (names["eval_split"], test)):
+        if split is not None:
+            _require_same_classes(train, split, name)
+    return Subject(encoder, source, train, validation, test, names)
+
+
+def _require_labels(data: datasets.Dataset, split: str) -> None:
+    if not data.num_classes:
+        raise UsageError(
+            f"The split '{split}' has no labels to learn from: give another set by "
+            "--config.data.name and .dir. What can be said without labels, configs/knn.py says."
+        )
+
+
+def _require_same_classes(train: datasets.Dataset, other: datasets.Dataset, split: str) -> None:
+    if other.num_classes != train.num_classes:
+        raise UsageError(
+            f"The split '{split}' has {other.num_classes} classes, the training split "
+            f"{train.num_classes}: give splits of one set."
+        )
+
+
+def hold_out(count: int, share: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which of N images are for validation, and which are not, both in order.
+
+    Args:
+      count: N, 3 at least.
+      share: to hold out, at most `VALIDATION_IMAGES`; at least one image unless it is 0.
+      seed: decides which.
+
+    Raises:
+      UsageError: less than 3 images.
+    """
+    if count < 3:
+        raise UsageError(f"The training split has {count} usable images; 3 are the least.")
+    number = min(max(1, round(share * count)), count - 2, VALIDATION_IMAGES) if share else 0
+    order = np.random.default_rng(seed).permutation(count)
+    return np.sort(order[:number]), np.sort(order[number:])
+
+
+def require_share(config: Any, key: str) -> None:
+    """Raises unless the value of a dotted key is between 0 and 1, exclusive."""
+    value = config_lib.get(config, key)
+    if not 0 < value < 1:
+        raise UsageError(f"--config.{key} must be between 0 and 1, not {value}.")
+
+
+def numbers(config: Any, key: str, example: str, *, zero: bool = False) -> list[float]:
+    """The values of a dotted key that holds one number or several, none of them negative.
+
+    Args:
+      config: where to look.
+      key: such as ``knn.k``.
+      example: of a good value, for the error.
+      zero: whether 0 is allowed.
+
+    Raises:
+      UsageError: no number, or one out of range.
+    """
+    values = list(np.atleast_1d(config_lib.get(config, key)))
+    if not values or any(isinstance(v, str) or v < 0 or (v == 0 and not zero) for v in values):
+        least = "of 0 or more" if zero else "above 0"
+        raise UsageError(f'Give one or more numbers {least}, such as --config.{key}="{example}".')
+    return [v.item() for v in values]
+
+
+def summary(
+    hits: Mapping[str, np.ndarray], *, seed: int, resamples: int
+) -> dict[str, dict[str, Any]]:
+    """Accuracies and their 95 % bootstrap intervals.
+
+    Args:
+      hits: by name, [M] of whether each image is right.
+      seed: of the bootstrap.
+      resamples: of the bootstrap.
+    """
+    options = {"seed": seed, "resamples": resamples}
+    return {
+        "accuracy": {name: float(np.mean(hit)) for name, hit in hits.items()},
+        "interval_95": {
+            name: list(metrics.bootstrap_interval(hit, **options)) for name, hit in hits.items()
+        },
+    }
+
+
+def over_seeds(config: Any, score: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
+    """What ``score(seed)`` gives; for several seeds the mean accuracy and its deviation.
+
+    Seeds are ``config.seed`` and those after it, ``config.seeds`` in all. The deviation is that
+    of a sample (n - 1); ``per_seed`` holds what each seed gave.
+    """
+    seeds = range(config.seed, config.seed + config.seeds)
+    found = [{"seed": seed} | score(seed) for seed in seeds]
+    if len(found) == 1:
+        return found[0]
+    columns = {name: [run["accuracy"][name] for run in found] for name in found[0]["accuracy"]}
+    return {
+        "accuracy": {name: float(np.mean(values)) for name, values in columns.items()},
+        "deviation": {name: float(np.std(values, ddof=1)) for name, values in columns.items()},
+        "per_seed": found,
+    }
+
+
+def write_result(
+    workdir: pathlib.Path, config: Any, subject: Subject, found: dict[str, Any], *, start: float
+) -> dict[str, Any]:
+    """Writes ``result.json`` and returns what is in it.
+
+    Args:
+      workdir: where.
+      config: of the task.
+      subject: what was measured.
+      found: what `over_seeds` gives.
+      start: when the task began, of `time.monotonic`.
+    """
+    result = {
+        "task": config.task,
+        "data": subject.source._asdict() | subject.splits,
+        **found,
+        "checkpoint": subject.encoder.identity,
+        "config": config.to_dict(),
+        "versions": workdir_lib.versions(),
+        "devices": parallel.describe_devices(),
+        "seconds": round(time.monotonic() - start, 2),
+    }
+    if parallel.is_writer():
+        workdir_lib.write_result(workdir, result)
+        records.say(f"Written: {workdir / 'result.json'}")
+    return result
+
+
+def describe(result: Mapping[str, Any], table: Callable[[Mapping[str, Any]], Sequence[str]]) -> str:
+    """A result as lines for people.
+
+    Args:
+      result: what `write_result` gives.
+      table: lines for the sweep of one seed.
+    """
+    identity, data = result["checkpoint"], result["data"]
+    lines = [
+        "",
+        f"{identity['encoder']} ({identity['parameters'] / 1e6:.2f} M parameters) of "
+        f"{identity['path']}, sha256 {identity['sha256'][:12]}",
+        f"trained on {data['train_split']} of {data['name']}, evaluated on {data['eval_split']}",
+    ]
+    for run in result.get("per_seed", [result]):
+        counts = run["num_images"]
+        lines += ["", f"seed {run['seed']}: " + ", ".join(f"{n:,} {k}" for k, n in counts.items())]
+        lines += [*table(run), *_accuracies(run)]
+    if "deviation" in result:
+        lines += ["", f"over {len(result['per_seed'])} seeds, mean and standard deviation:"]
+        for name, mean in result["accuracy"].items():
+            lines.append(f"  {_title(name)} {mean:.2%} +- {result['deviation'][name]:.2%}")
+    return "\n".join(lines)
+
+
+def _accuracies(run: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for name, value in run["accuracy"].items():
+        low, high = run["interval_95"][name]
+        interval = f"(95 % bootstrap interval {low:.2%} to {high:.2%})"
+        lines.append(f"{_title(name)} {value:.2%} {interval}")
+    return lines
+
+
+def _title(name: str) -> str:
+    return name.replace("top", "top-").replace("_", " ")

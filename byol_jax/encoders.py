@@ -14,7 +14,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from byol_jax import build, checkpoint, pretrain, workdir
+from byol_jax import build, checkpoint, parallel, pretrain, workdir
 from byol_jax import config as config_lib
 
 UsageError = config_lib.UsageError
@@ -29,6 +29,7 @@ class Encoder(NamedTuple):
       embedding_size: F.
       identity: path, step, encoder, number of parameters, and the sha256 of `fingerprint`.
       config: of the run that trained it.
+      data_card: of the same run.
       params: of the encoder alone, without heads.
       state: its running batch-norm statistics.
     """
@@ -38,6 +39,7 @@ class Encoder(NamedTuple):
     embedding_size: int
     identity: dict[str, Any]
     config: Any
+    data_card: workdir.DataCard
     params: Any
     state: Any
 
@@ -55,12 +57,9 @@ def load_encoder(path: str) -> Encoder:
     """
     folder = checkpoint.find(path)
     run = folder.absolute().parent.parent
-    config, forward = _read_network(run)
-    size = config.data.image_size
-    params, state = _load(folder, forward, size)
-    encode = pretrain.make_encode(forward, image_size=size)
-    on_device = jax.device_put((params, state))
-    shape = jax.eval_shape(encode, params, state, np.zeros((1, size, size, 3), np.uint8))
+    config, card = _read_config(run / "config.json"), _read_card(run)
+    forward = _make_forward(run, config, card)
+    params, state = _load(folder, forward, config.data.image_size)
     identity = {
         "path": str(folder),
         "step": int(folder.name),
@@ -68,15 +67,37 @@ def load_encoder(path: str) -> Encoder:
         "parameters": int(hk.data_structures.tree_size(params)),
         "sha256": fingerprint(params, state),
     }
-    return Encoder(
-        lambda images: np.asarray(encode(*on_device, images), np.float32),
-        size,
-        shape.shape[-1],
-        identity,
-        config,
-        params,
-        state,
-    )
+    return make_encoder(config, card, params, state, identity)
+
+
+def make_encoder(
+    config: Any, card: workdir.DataCard, params: Any, state: Any, identity: dict[str, Any]
+) -> Encoder:
+    """An encoder of parameters and batch-norm statistics; works on all devices of the process."""
+    size = config.data.image_size
+    encode = pretrain.make_encode(build.make_forward(config, card, axis=None), image_size=size)
+    shape = jax.eval_shape(encode, params, state, np.zeros((1, size, size, 3), np.uint8))
+    on_devices = parallel.replicate((params, state))
+
+    def run(images: np.ndarray) -> np.ndarray:
+        return np.asarray(encode(*on_devices, parallel.spread(images)), np.float32)
+
+    return Encoder(run, size, shape.shape[-1], identity, config, card, params, state)
+
+
+def make_forward(
+    encoder: Encoder, *, axis: str | None, bn_decay_rate: float
+) -> hk.TransformedWithState:
+    """The network of an encoder, to be trained further.
+
+    Args:
+      encoder: whose network it is.
+      axis: that batch statistics are averaged over; None: local ones.
+      bn_decay_rate: of the running statistics.
+    """
+    config = ml_collections.ConfigDict(encoder.config)
+    config.model.bn_decay_rate = bn_decay_rate
+    return build.make_forward(config, encoder.data_card, axis=axis)
 
 
 def fingerprint(params: Any, state: Any) -> str:
@@ -94,17 +115,21 @@ def _named_leaves(tree: Any) -> list[tuple[str, np.ndarray]]:
     return [(jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in leaves]
 
 
-def _read_network(run: pathlib.Path) -> tuple[Any, hk.TransformedWithState]:
-    """Config and network of a run."""
-    config = _read_config(run / "config.json")
+def _read_card(run: pathlib.Path) -> workdir.DataCard:
     card = workdir.read_data_card(run)
     if card is None:
         raise UsageError(
             f"{run / 'data.json'} is missing, which says how the images of the checkpoint were "
             "normalised: copy it from the run's workdir, next to config.json."
         )
+    return card
+
+
+def _make_forward(
+    run: pathlib.Path, config: Any, card: workdir.DataCard
+) -> hk.TransformedWithState:
     try:
-        return config, build.make_forward(config, card, axis=None)
+        return build.make_forward(config, card, axis=None)
     except (AttributeError, KeyError) as error:
         text = " ".join(str(error.args[0]).split())
         raise UsageError(f"{run / 'config.json'} lacks a key of this version: {text}") from None

@@ -11,7 +11,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from byol_jax import build, datasets, encoders, eval_pipeline, input_pipeline, metrics, records
+from byol_jax import (
+    build,
+    datasets,
+    encoders,
+    eval_pipeline,
+    input_pipeline,
+    metrics,
+    parallel,
+    records,
+)
 from byol_jax import config as config_lib
 
 UsageError = config_lib.UsageError
@@ -94,7 +103,7 @@ def chunks(
     """
     batches = eval_pipeline.eval_batches(
         data,
-        batch_size=min(batch_size, data.num_images),
+        batch_size=parallel.round_up(min(batch_size, data.num_images)),
         image_size=encoder.image_size,
         skip_bad=skip_bad,
     )
@@ -113,25 +122,31 @@ def extract(
     skip_bad: bool,
     title: str,
 ) -> Features:
-    """All of `chunks` together.
+    """All of `chunks` together, in order; processes share the images and all get all features.
 
     Raises:
       UsageError: an image cannot be used and is not to be skipped, or none of them can be.
     """
-    whole = Features(
-        np.empty((data.num_images, encoder.embedding_size), np.float32),
-        np.empty(data.num_images, np.int32),
-        np.empty(data.num_images, np.int64),
+    mine = np.arange(jax.process_index(), data.num_images, jax.process_count())
+    part = data if jax.process_count() == 1 else data.select(mine)
+    found = Features(
+        np.empty((len(mine), encoder.embedding_size), np.float32),
+        np.empty(len(mine), np.int32),
+        np.empty(len(mine), np.int64),
     )
     count = 0
     options = {"batch_size": batch_size, "skip_bad": skip_bad, "title": title}
-    for chunk in chunks(encoder, data, **options):
-        for all_rows, rows in zip(whole, chunk, strict=True):
-            all_rows[count : count + len(rows)] = rows
+    for chunk in chunks(encoder, part, **options):
+        rows = (chunk.features, chunk.labels, mine[chunk.indices])
+        for all_rows, new in zip(found, rows, strict=True):
+            all_rows[count : count + len(new)] = new
         count += len(chunk.labels)
-    if not count:
+    found = Features(*(parallel.all_rows(rows[:count]) for rows in found))
+    if not len(found.labels):
         raise UsageError(f"None of the {data.num_images:,} images can be used ({title}).")
-    return Features(*(rows[:count] for rows in whole))
+    if jax.process_count() == 1:
+        return found
+    return Features(*(rows[np.argsort(found.indices)] for rows in found))
 
 
 def quality(

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 AXIS = "devices"  # name of the axis that `jax.lax.pmean` and batch norm reduce over
 
@@ -63,6 +64,35 @@ def shard(batch: Any, *, num_devices: int | None = None) -> Any:
     """Splits the first axis of every array over local devices: [B, ...] to [D, b, ...]."""
     devices = num_devices or jax.local_device_count()
     return jax.tree.map(lambda x: np.reshape(x, (devices, -1, *x.shape[1:])), batch)
+
+
+def spread(batch: np.ndarray) -> Any:
+    """Places a batch on all local devices, an equal part of its first axis on each.
+
+    A function of `replicate`'s parameters and of this runs on all of them. A batch that does not
+    divide by their number is copied to each instead.
+    """
+    mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
+    divides = len(batch) % jax.local_device_count() == 0
+    spec = jax.sharding.PartitionSpec(AXIS if divides else None)
+    return jax.device_put(batch, jax.sharding.NamedSharding(mesh, spec))
+
+
+def round_up(batch_size: int) -> int:
+    """The next batch size that divides by the number of local devices."""
+    devices = jax.local_device_count()
+    return -(-batch_size // devices) * devices
+
+
+def all_rows(rows: np.ndarray) -> np.ndarray:
+    """The rows [n, ...] of all processes, one process after the other; n may differ."""
+    if jax.process_count() == 1:
+        return rows
+    counts = multihost_utils.process_allgather(np.array(len(rows)))
+    padded = np.zeros((counts.max(), *rows.shape[1:]), rows.dtype)
+    padded[: len(rows)] = rows
+    gathered = multihost_utils.process_allgather(padded)
+    return np.concatenate([part[:n] for part, n in zip(gathered, counts, strict=True)])
 
 
 def assert_replicated(state: Any) -> None:

@@ -81,6 +81,30 @@ class Selected:
         return self._records.name(int(self._indices[index]))
 
 
+class Joined:
+    """Some records, and others after them."""
+
+    def __init__(self, first: Records, second: Records):
+        self._first, self._second = first, second
+
+    def __len__(self) -> int:
+        return len(self._first) + len(self._second)
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        """The file's bytes, and the label or -1."""
+        records, index = self._find(index)
+        return records.read(index)
+
+    def name(self, index: int) -> str:
+        """What to call the image in a message."""
+        records, index = self._find(index)
+        return records.name(index)
+
+    def _find(self, index: int) -> tuple[Records, int]:
+        count = len(self._first)
+        return (self._first, index) if index < count else (self._second, index - count)
+
+
 class Stream(NamedTuple):
     """One split on disk.
 
@@ -106,6 +130,15 @@ class Stream(NamedTuple):
 
 
 Dataset = Images | Stream
+
+
+def join(first: Dataset, second: Dataset) -> Dataset:
+    """All images of one split, then all of another of the same set."""
+    if isinstance(first, Images):
+        pixels, labels = (np.concatenate(pair) for pair in zip(first[:2], second[:2], strict=True))
+        return Images(pixels, labels, first.num_classes)
+    parts = [split.select(np.arange(split.num_images)).records for split in (first, second)]
+    return first._replace(records=Joined(*parts), num_images=len(parts[0]) + len(parts[1]))
 
 
 def load(name: str, split: str, *, data_dir: str | None = None) -> Dataset:

@@ -26,16 +26,16 @@ class Subject(NamedTuple):
     Attributes:
       encoder: frozen.
       source: of the images.
-      train: labelled images to learn from.
-      validation: labelled images to choose on; None: some of ``train`` are held out.
+      train: labelled images to learn from and to choose on.
+      num_validation: so many of them, the last, are a validation split; 0: some are held out.
       test: labelled images that are evaluated, once.
-      splits: the names of these three.
+      splits: their names.
     """
 
     encoder: encoders.Encoder
     source: features_lib.Source
     train: datasets.Dataset
-    validation: datasets.Dataset | None
+    num_validation: int
     test: datasets.Dataset
     splits: dict[str, str]
 
@@ -58,10 +58,32 @@ def open_subject(config: Any) -> Subject:
         features_lib.load_split(source, name) if name else None for name in names.values()
     )
     _require_labels(train, names["train_split"])
-    for name, split in ((names["validation_split"], validation), (names["eval_split"], test)):
-        if split is not None:
-            _require_same_classes(train, split, name)
-    return Subject(encoder, source, train, validation, test, names)
+    _require_same_classes(train, test, names["eval_split"])
+    if validation is None:
+        return Subject(encoder, source, train, 0, test, names)
+    _require_same_classes(train, validation, names["validation_split"])
+    both = datasets.join(train, validation)
+    return Subject(encoder, source, both, validation.num_images, test, names)
+
+
+def split_train(
+    subject: Subject, indices: np.ndarray, share: float, *, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the usable training images to choose on, and which to learn from while choosing.
+
+    Args:
+      subject: knows of a validation split, if there is one.
+      indices: [N] of the usable images in ``subject.train``.
+      share: to hold out if there is none.
+      seed: decides which.
+
+    Returns:
+      Two arrays of positions in ``indices``.
+    """
+    if not subject.num_validation:
+        return hold_out(len(indices), share, seed=seed)
+    is_validation = indices >= subject.train.num_images - subject.num_validation
+    return np.flatnonzero(is_validation), np.flatnonzero(~is_validation)
 
 
 def _require_labels(data: datasets.Dataset, split: str) -> None:
@@ -77,6 +99,15 @@ def _require_same_classes(train: datasets.Dataset, other: datasets.Dataset, spli
         raise UsageError(
             f"The split '{split}' has {other.num_classes} classes, the training split "
             f"{train.num_classes}: give splits of one set."
+        )
+
+
+def require_all_labels(labels: np.ndarray, split: str) -> None:
+    """Raises unless every image has a label (those without are -1)."""
+    missing = int((labels < 0).sum())
+    if missing:
+        raise UsageError(
+            f"{missing:,} of the {len(labels):,} images of the {split} split have no label."
         )
 
 
@@ -122,6 +153,37 @@ def numbers(config: Any, key: str, example: str, *, zero: bool = False) -> list[
         least = "of 0 or more" if zero else "above 0"
         raise UsageError(f'Give one or more numbers {least}, such as --config.{key}="{example}".')
     return [v.item() for v in values]
+
+
+def hits(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Whether the right one of labels [M] is among the 1 and the 5 largest of logits [M, C].
+
+    A logit that is not a number comes first, so that a network that diverged is never right. Among
+    equal ones the highest class comes first, as in `metrics.topk_correct`.
+    """
+    right = logits[np.arange(len(labels)), labels][:, None]
+    is_after = np.arange(logits.shape[1]) > labels[:, None]
+    rank = (~(logits < right) & ((logits != right) | is_after)).sum(axis=1)
+    return {"top1": rank < 1, "top5": rank < 5}
+
+
+def selection(
+    table: Sequence[Mapping[str, Any]], best: int, num_validation: int, subject: Subject
+) -> dict[str, Any]:
+    """The row that was chosen, and on what.
+
+    Args:
+      table: of the sweep.
+      best: which row.
+      num_validation: images that it was chosen on.
+      subject: knows whether they are a split of their own.
+    """
+    on = "nothing: one setting was given"
+    if len(table) > 1:
+        split = subject.splits["validation_split"]
+        where = f"of {split}" if subject.num_validation else "held out of the train split"
+        on = f"validation: {num_validation:,} images {where}"
+    return dict(table[best]) | {"among": len(table), "on": on}
 
 
 def summary(

@@ -15,7 +15,8 @@ import optax
 from byol_jax import metrics, objectives, optimizers, parallel
 
 HEAD = "classifier"
-MOMENTUM = 0.9
+
+_TRACE = optax.trace(0.9, nesterov=True)
 
 
 class Network(NamedTuple):
@@ -39,11 +40,13 @@ class Trial(NamedTuple):
       learning_rate: at the first step; it decays to 0 by a cosine.
       weight_decay: times a weight is added to its gradient; none for biases and norm parameters.
       total_steps: number of updates.
+      seed: of the views; the key of a step depends on seed, step and device alone.
     """
 
     learning_rate: jax.Array
     weight_decay: jax.Array
     total_steps: jax.Array
+    seed: jax.Array
 
 
 class TrainState(NamedTuple):
@@ -68,19 +71,14 @@ def init_head(embedding_size: int, num_classes: int, *, seed: int) -> dict[str, 
 def init_state(network: Network, trial: Trial) -> TrainState:
     """The state before the first step."""
     trained = (network.encoder, network.head)
-    momentum = _trace().init(trained)
+    momentum = _TRACE.init(trained)
     return TrainState(jnp.zeros((), jnp.int32), network, momentum, Trial(*map(jnp.asarray, trial)))
-
-
-def _trace() -> optax.GradientTransformation:
-    return optax.trace(MOMENTUM, nesterov=True)
 
 
 def make_update(
     forward: hk.TransformedWithState,
     make_view: Callable[[jax.Array, Any], jax.Array],
     *,
-    seed: int,
     axis: str | None,
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array], jax.Array]]:
     """Builds one step of SGD with Nesterov momentum on the cross-entropy.
@@ -88,7 +86,6 @@ def make_update(
     Args:
       forward: the network, its batch norm averaged over ``axis``.
       make_view: (key, batch) -> float images [b, S, S, 3] in [0, 1].
-      seed: of the views; the key of a step depends on seed, step and device alone.
       axis: name of the mapped axis to average over; None outside of a map.
 
     Returns:
@@ -105,7 +102,7 @@ def make_update(
 
     def update(state: TrainState, batch: Any):
         network, trial = state.network, state.trial
-        images = make_view(parallel.step_key(seed, state.step, axis=axis), batch)
+        images = make_view(parallel.step_key(trial.seed, state.step, axis=axis), batch)
         trained = (network.encoder, network.head)
         (loss, (new_state, logits)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             trained, network.state, images, batch["labels"]
@@ -113,9 +110,8 @@ def make_update(
         top1 = jnp.mean(metrics.topk_correct(logits, batch["labels"], k=1))
         if axis:
             grads, loss, top1 = jax.lax.pmean((grads, loss, top1), axis)
-        updates, momentum = _trace().update(_decayed(grads, trained, trial), state.momentum)
-        progress = jnp.minimum(state.step / trial.total_steps, 1.0)
-        rate = trial.learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+        updates, momentum = _TRACE.update(_decayed(grads, trained, trial), state.momentum)
+        rate = trial.learning_rate * optimizers.cosine(state.step, trial.total_steps)
         encoder, head = jax.tree.map(lambda p, u: p - rate * u, trained, updates)
         state = TrainState(state.step + 1, Network(encoder, head, new_state), momentum, trial)
         return state, {"loss": loss, "top1": top1}, logits

@@ -20,12 +20,14 @@ from byol_jax import (
     pack,
     run_embed,
     run_knn,
+    run_linear_eval,
     run_pretrain,
 )
 from byol_jax import config as config_lib
 
 TASKS: dict[str, Callable[[Any, pathlib.Path], None]] = {
     "pretrain": run_pretrain.run,
+    "linear_eval": run_linear_eval.run,
     "knn": run_knn.run,
     "embed": run_embed.run,
     "bench_input": bench_input.run,

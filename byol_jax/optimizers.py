@@ -6,6 +6,7 @@ Learning rates follow the linear scaling rule (paper, section 3.2): base rate x 
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 Params = dict[str, dict[str, Any]]
@@ -22,6 +23,11 @@ def learning_rate_schedule(
     return optax.join_schedules(
         [optax.linear_schedule(0.0, peak, warmup_steps), decay], [warmup_steps]
     )
+
+
+def cosine(step: jax.Array, total_steps: jax.Array) -> jax.Array:
+    """From 1 at step 0 to 0 at ``total_steps``, which may be an array."""
+    return 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(step / total_steps, 1.0)))
 
 
 def cosine_target_ema_schedule(base: float, *, total_steps: int) -> optax.Schedule:

@@ -211,7 +211,7 @@ def make_encode(
 
     @jax.jit
     def encode(params: Any, state: Any, images: jax.Array) -> jax.Array:
-        images = _resize(images, image_size)
+        images = resize(images, image_size)
         outputs, _ = forward.apply(params, state, None, images, is_training=False, part="encoder")
         return outputs.embedding
 
@@ -228,14 +228,14 @@ def make_calibrate(
 
     @jax.jit
     def calibrate(params: Any, state: Any, images: jax.Array) -> Any:
-        images = _resize(images, image_size)
+        images = resize(images, image_size)
         _, new = forward.apply(params, state, None, images, is_training=True, part="encoder")
         return new
 
     return calibrate
 
 
-def _resize(images: jax.Array, size: int) -> jax.Array:
+def resize(images: jax.Array, size: int) -> jax.Array:
     """uint8 [b, H, W, 3] to float [b, size, size, 3] in [0, 1], bicubic if sizes differ."""
     images = images.astype(jnp.float32) / 255
     if images.shape[1:3] == (size, size):

@@ -1,0 +1,90 @@
+"""What an encoder has to beat: the same network untrained, and no network at all.
+
+Shapes: b images of a batch, S image size.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from byol_jax import build, datasets, encoders, eval_pipeline, pretrain
+from byol_jax import config as config_lib
+
+BATCHES = 10  # of training images, which give an untrained network running statistics
+
+
+def choose(
+    encoder: encoders.Encoder, weights: str, train: datasets.Dataset, *, seed: int
+) -> encoders.Encoder:
+    """The encoder itself, or one of `WEIGHTS` in its place.
+
+    Args:
+      encoder: as loaded.
+      weights: a key of `WEIGHTS`.
+      train: images that a baseline may look at, without labels.
+      seed: of fresh weights.
+
+    Raises:
+      UsageError: no such key.
+    """
+    return config_lib.lookup(WEIGHTS, weights, key="weights")(encoder, train, seed)
+
+
+def _itself(encoder: encoders.Encoder, train: datasets.Dataset, seed: int) -> encoders.Encoder:
+    del train, seed
+    return encoder
+
+
+def _random(encoder: encoders.Encoder, train: datasets.Dataset, seed: int) -> encoders.Encoder:
+    """The same network with fresh weights; running batch-norm statistics are those of images."""
+    size = encoder.image_size
+    forward = build.make_forward(encoder.config, encoder.data_card, axis=None)
+    blank = np.zeros((2, size, size, 3), np.float32)
+    params, state = jax.jit(lambda key: forward.init(key, blank, is_training=True, part="encoder"))(
+        jax.random.key(seed)
+    )
+    calibrate = pretrain.make_calibrate(forward, image_size=size)
+    batch_size = min(256, train.num_images)
+    batches = eval_pipeline.eval_batches(
+        train.take(BATCHES * batch_size), batch_size=batch_size, image_size=size, skip_bad=True
+    )
+    for batch in batches:
+        state = calibrate(params, state, batch.images[batch.mask])
+    params, state = jax.device_get((params, state))
+    identity = encoder.identity | {
+        "path": f"random weights of seed {seed}, the network of {encoder.identity['path']}",
+        "step": 0,
+        "sha256": encoders.fingerprint(params, state),
+    }
+    return encoders.make_encoder(encoder.config, encoder.data_card, params, state, identity)
+
+
+def _pixels(encoder: encoders.Encoder, train: datasets.Dataset, seed: int) -> encoders.Encoder:
+    """Images as they are, at the encoder's size and normalised as for it."""
+    del train, seed
+    card, size = encoder.data_card, encoder.image_size
+
+    def encode(images: np.ndarray) -> np.ndarray:
+        pixels = np.asarray(resize(images))
+        return ((pixels - card.mean) / card.std).reshape(len(images), -1).astype(np.float32)
+
+    resize = jax.jit(lambda images: pretrain.resize(images, size))
+    identity = {
+        "path": f"raw pixels, as for {encoder.identity['path']}",
+        "step": 0,
+        "encoder": "pixels",
+        "parameters": 0,
+        "sha256": encoders.fingerprint({}, {}),
+    }
+    return encoder._replace(
+        encode=encode, embedding_size=size * size * 3, identity=identity, params={}, state={}
+    )
+
+
+WEIGHTS: dict[str, Callable[[Any, Any, int], encoders.Encoder]] = {
+    "checkpoint": _itself,
+    "random": _random,
+    "pixels": _pixels,
+}

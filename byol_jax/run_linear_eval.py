@@ -1,0 +1,231 @@
+"""The task of linear evaluation: a linear classifier on a frozen encoder (paper, appendix D.1).
+
+Shapes: D local devices, b images of a device, N images of a split.
+"""
+
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from byol_jax import baselines, encoders, evaluation, linear, parallel, records, supervised
+from byol_jax import config as config_lib
+from byol_jax import features as features_lib
+
+UsageError = config_lib.UsageError
+Features = features_lib.Features
+
+
+class Measured(NamedTuple):
+    """A subject and what its encoder makes of centre crops.
+
+    Attributes:
+      subject: the encoder and its images.
+      train: the usable training images.
+      test: the evaluated images.
+      num_bad: images left out, of both.
+    """
+
+    subject: evaluation.Subject
+    train: Features
+    test: Features
+    num_bad: int
+
+
+# Trains heads on some of the training images, given by their positions in `Measured.train`.
+Train = Callable[[linear.State, np.ndarray, int, str], linear.Heads]
+
+
+def run(config: Any, workdir: pathlib.Path) -> None:
+    """Evaluates the encoder of ``config.checkpoint``; writes ``result.json``, prints a table.
+
+    Raises:
+      UsageError: a mistake in the config, a checkpoint that cannot be used, a bad image among those
+        that are evaluated.
+    """
+    start = time.monotonic()
+    _check(config)
+    subject = evaluation.open_subject(config)
+    encoder = baselines.choose(subject.encoder, config.weights, subject.train, seed=config.seed)
+    measured = _measure(config, subject._replace(encoder=encoder))
+    train = FEATURES[config.features](config, measured)
+    found = evaluation.over_seeds(config, lambda seed: _score(config, measured, train, seed))
+    found = {"protocol": f"linear evaluation, {config.features} features"} | found
+    result = evaluation.write_result(workdir, config, measured.subject, found, start=start)
+    records.say(evaluation.describe(result, _table))
+
+
+def _check(config: Any) -> None:
+    config_lib.require_positive(
+        config, "batch_size", "extract_batch_size", "total_epochs", "seeds", "bootstrap_resamples"
+    )
+    evaluation.numbers(config, "base_learning_rates", "(0.2, 0.1)")
+    evaluation.require_share(config, "data.validation_share")
+    config_lib.lookup(FEATURES, config.features, key="features")
+    config_lib.lookup(baselines.WEIGHTS, config.weights, key="weights")
+    if config.features == "augmented" and config.weights == "pixels":
+        raise UsageError("Raw pixels are evaluated as they are: add --config.features=cached.")
+
+
+def _measure(config: Any, subject: evaluation.Subject) -> Measured:
+    options = {"batch_size": config.extract_batch_size}
+    encoder, skip_bad = subject.encoder, config.data.skip_bad
+    test = features_lib.extract(encoder, subject.test, skip_bad=skip_bad, title="test", **options)
+    train = features_lib.extract(encoder, subject.train, skip_bad=True, title="train", **options)
+    evaluation.require_all_labels(train.labels, "training")
+    evaluation.require_all_labels(test.labels, "evaluation")
+    num_images = subject.train.num_images + subject.test.num_images
+    return Measured(subject, train, test, num_images - len(train.labels) - len(test.labels))
+
+
+def _score(config: Any, measured: Measured, train: Train, seed: int) -> dict[str, Any]:
+    """The sweep on validation images; then, with the best rate, all images and one test."""
+    rates = evaluation.numbers(config, "base_learning_rates", "(0.2, 0.1)")
+    found, labels = measured.train, measured.train.labels
+    table, best, validation = [{"base_learning_rate": rate} for rate in rates], 0, ()
+    if len(rates) > 1:
+        share = config.data.validation_share
+        validation, rest = evaluation.split_train(measured.subject, found.indices, share, seed=seed)
+        heads = train(_init(config, measured, len(rest), rates, seed), rest, seed, "sweep")
+        for which, row in enumerate(table):
+            hits = evaluation.hits(
+                linear.logits(heads, found.features[validation], which=which), labels[validation]
+            )
+            row |= {f"validation_{name}": float(hit.mean()) for name, hit in hits.items()}
+        best = int(np.argmax([row["validation_top1"] for row in table]))  # the first of the best
+    everything = np.arange(len(labels))
+    state = _init(config, measured, len(labels), [rates[best]], seed)
+    steps = int(state.total_steps)  # before the state's buffers are given away
+    heads = train(state, everything, seed, "final")
+    hits = evaluation.hits(
+        linear.logits(heads, measured.test.features, which=0), measured.test.labels
+    )
+    train_hits = evaluation.hits(linear.logits(heads, found.features, which=0), labels)
+    return {
+        **evaluation.summary(hits, seed=seed, resamples=config.bootstrap_resamples),
+        "train_accuracy": {name: float(hit.mean()) for name, hit in train_hits.items()},
+        "selected": evaluation.selection(table, best, len(validation), measured.subject),
+        "table": table,
+        "num_images": {
+            "train": len(labels),
+            "validation": len(validation),
+            "evaluated": len(measured.test.labels),
+            "bad": measured.num_bad,
+        },
+        "batch_size": _batch_size(config, len(labels)),
+        "steps": steps,
+    }
+
+
+def _batch_size(config: Any, count: int) -> int:
+    """That of the config, if there are as many images; divides by the number of devices."""
+    devices = jax.device_count()
+    return max(min(config.batch_size, count) // devices, 1) * devices
+
+
+def _init(
+    config: Any, measured: Measured, count: int, base_rates: list[float], seed: int
+) -> linear.State:
+    """Untrained heads for so many images; rates follow the linear scaling rule."""
+    batch_size = _batch_size(config, count)
+    return linear.init(
+        [rate * batch_size / 256 for rate in base_rates],
+        total_steps=max(1, int(config.total_epochs * count / batch_size)),
+        embedding_size=measured.train.features.shape[1],
+        num_classes=measured.subject.train.num_classes,
+        seed=seed,
+    )
+
+
+def _cached(config: Any, measured: Measured) -> Train:
+    """Trains on features of centre crops, which stay what they are."""
+
+    def train(state: linear.State, positions: np.ndarray, seed: int, title: str) -> linear.Heads:
+        features, labels = measured.train.features[positions], measured.train.labels[positions]
+        batch_size = _batch_size(config, len(labels))
+        with _steps_bar(state, title) as bar:
+            return linear.train(
+                state, features, labels, batch_size=batch_size, seed=seed, on_steps=bar.update
+            )
+
+    return train
+
+
+class Frozen(NamedTuple):
+    """Heads in training, with a network that only looks on; without a device axis."""
+
+    training: linear.State
+    params: Any
+    bn_state: Any
+    seed: jax.Array
+
+
+def _augmented(config: Any, measured: Measured) -> Train:
+    """Trains on features of crops and flips that are drawn anew for every step."""
+    subject = measured.subject
+    encoder = subject.encoder
+    axis = parallel.reduction_axis()
+    forward = encoders.make_forward(encoder, axis=None, bn_decay_rate=0.9)
+    min_area = supervised.min_area(config, encoder)
+    make_view = supervised.make_view(encoder, min_area)
+
+    def update(state: Frozen, batch: dict[str, jax.Array]) -> tuple[Frozen, dict, None]:
+        key = parallel.step_key(state.seed, state.training.step, axis=axis)
+        outputs, _ = forward.apply(
+            state.params,
+            state.bn_state,
+            None,
+            make_view(key, batch),
+            is_training=False,
+            part="encoder",
+        )
+        training = linear.update(state.training, outputs.embedding, batch["labels"], axis=axis)
+        return state._replace(training=training), {}, None
+
+    update = parallel.pmap_update(update)
+
+    def train(state: linear.State, positions: np.ndarray, seed: int, title: str) -> linear.Heads:
+        data = subject.train.select(measured.train.indices[positions])
+        batches = supervised.make_batches(
+            data,
+            encoder,
+            batch_size=_batch_size(config, len(positions)),
+            seed=seed,
+            min_area=min_area,
+        )
+        frozen = Frozen(state, encoder.params, encoder.state, np.asarray(seed))
+        frozen = parallel.replicate(frozen)
+        with _steps_bar(state, title) as bar:
+            for _ in range(int(state.total_steps)):
+                frozen, _, _ = update(frozen, parallel.shard(next(batches)))
+                bar.update()
+        batches.close()
+        return jax.device_get(frozen.training.heads)
+
+    return train
+
+
+FEATURES: Mapping[str, Callable[[Any, Measured], Train]] = {
+    "augmented": _augmented,
+    "cached": _cached,
+}
+
+
+def _steps_bar(state: linear.State, title: str) -> Any:
+    return records.progress_bar(total=int(state.total_steps), done=0, unit="step", title=title)
+
+
+def _table(found: Mapping[str, Any]) -> list[str]:
+    chosen = found["selected"]
+    if chosen["among"] == 1:
+        return []
+    lines = [f"{'base rate':>10}{'validation top-1':>19}{'top-5':>9}"]
+    for row in found["table"]:
+        shares = f"{row['validation_top1']:>19.2%}{row['validation_top5']:>9.2%}"
+        is_chosen = row["base_learning_rate"] == chosen["base_learning_rate"]
+        mark = "  <- chosen" if is_chosen else ""
+        lines.append(f"{row['base_learning_rate']:>10g}{shares}{mark}")
+    return [*lines, f"chosen on {chosen['on']}"]

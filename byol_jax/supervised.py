@@ -1,0 +1,74 @@
+"""Batches and views of labelled images for evaluations that train: random crop and flip.
+
+Shapes: b images of a batch, S image size.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from byol_jax import augment, datasets, encoders, input_pipeline, pretrain
+from byol_jax import config as config_lib
+
+_FLIP = augment.View(
+    flip_probability=0.5,
+    jitter_probability=0.0,
+    grayscale_probability=0.0,
+    blur_probability=0.0,
+    solarize_probability=0.0,
+)
+
+
+def min_area(config: Any, encoder: encoders.Encoder) -> float:
+    """Share of an image that a crop has at least: ``config.crop.min_area``, or as in the run."""
+    area = config.crop.min_area
+    area = encoder.config.augment.crop.min_area if area is None else area
+    if not 0 < area <= 1:
+        raise config_lib.UsageError(
+            f"--config.crop.min_area must be above 0, at most 1, not {area}."
+        )
+    return area
+
+
+def make_view(encoder: encoders.Encoder, min_area: float) -> Callable[[jax.Array, Any], jax.Array]:
+    """Builds view(key, batch) -> float [b, S, S, 3] in [0, 1], cut and flipped at random.
+
+    Args:
+      encoder: whose image size is S.
+      min_area: share of the image's area that a crop has at least.
+    """
+    return pretrain.make_view(
+        _FLIP,
+        name="view1",
+        image_size=encoder.image_size,
+        area_range=(min_area, 1.0),
+        method="cubic",
+    )
+
+
+def make_batches(
+    data: datasets.Dataset,
+    encoder: encoders.Encoder,
+    *,
+    batch_size: int,
+    seed: int,
+    min_area: float,
+) -> input_pipeline.TrainBatches:
+    """Endless shuffled batches of this process for `make_view`.
+
+    Args:
+      data: usable labelled images.
+      encoder: whose image size is that of crops of encoded images.
+      batch_size: of all processes together.
+      seed: of the order and of crops on the host.
+      min_area: as in `make_view`.
+    """
+    return input_pipeline.TrainBatches(
+        data,
+        batch_size=batch_size // jax.process_count(),
+        seed=seed,
+        crop=input_pipeline.Crop(encoder.image_size, (min_area, 1.0), views=1),
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )

@@ -83,8 +83,8 @@ def _pixels(encoder: encoders.Encoder, train: datasets.Dataset, seed: int) -> en
     )
 
 
-WEIGHTS: dict[str, Callable[[Any, Any, int], encoders.Encoder]] = {
+NETWORKS: dict[str, Callable[[Any, Any, int], encoders.Encoder]] = {
     "checkpoint": _itself,
     "random": _random,
-    "pixels": _pixels,
 }
+WEIGHTS = NETWORKS | {"pixels": _pixels}

@@ -58,6 +58,14 @@ class Records(Protocol):
         """The file's bytes, and the label or -1."""
         ...
 
+    def label(self, index: int) -> int:
+        """The label or -1, without the image where that is quicker."""
+        ...
+
+    def file_name(self, index: int) -> str:
+        """The file's path below its folder, or empty if it is not known."""
+        ...
+
     def name(self, index: int) -> str:
         """What to call the image in a message."""
         ...
@@ -75,6 +83,14 @@ class Selected:
     def read(self, index: int) -> tuple[bytes, int]:
         """The file's bytes, and the label or -1."""
         return self._records.read(int(self._indices[index]))
+
+    def label(self, index: int) -> int:
+        """The label or -1."""
+        return self._records.label(int(self._indices[index]))
+
+    def file_name(self, index: int) -> str:
+        """The file's path below its folder, or empty if it is not known."""
+        return self._records.file_name(int(self._indices[index]))
 
     def name(self, index: int) -> str:
         """What to call the image in a message."""
@@ -94,6 +110,16 @@ class Joined:
         """The file's bytes, and the label or -1."""
         records, index = self._find(index)
         return records.read(index)
+
+    def label(self, index: int) -> int:
+        """The label or -1."""
+        records, index = self._find(index)
+        return records.label(index)
+
+    def file_name(self, index: int) -> str:
+        """The file's path below its folder, or empty if it is not known."""
+        records, index = self._find(index)
+        return records.file_name(index)
 
     def name(self, index: int) -> str:
         """What to call the image in a message."""

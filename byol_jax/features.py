@@ -3,8 +3,6 @@
 Shapes: b images of a batch, N of a split, F embedding size.
 """
 
-import os
-import pathlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -238,11 +236,8 @@ def names(source: Source, data: datasets.Dataset, indices: np.ndarray) -> list[s
     """
     if isinstance(data, datasets.Images):
         return [str(index) for index in indices]
-    top = str(pathlib.Path(source.dir).expanduser()) + os.sep
-    found = (data.records.name(int(index)) for index in indices)
-    if source.name == "folder":
-        found = (name.removeprefix(top) for name in found)
+    name = data.records.file_name if source.name == "folder" else data.records.name
     return [
-        name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        for name in found
+        name(int(index)).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        for index in indices
     ]

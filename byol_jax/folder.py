@@ -187,6 +187,14 @@ class Files:
             raise images.BadImageError(f"wrong extension: a {found} file (rename it to use it)")
         return data, int(self._listing.labels[index])
 
+    def label(self, index: int) -> int:
+        """The label of an image, -1 if it has none."""
+        return int(self._listing.labels[index])
+
+    def file_name(self, index: int) -> str:
+        """The path of an image below the folder."""
+        return self._listing.files[index]
+
     def name(self, index: int) -> str:
         """The path of an image."""
         return str(self._listing.root / self._listing.files[index])

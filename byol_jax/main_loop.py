@@ -19,6 +19,7 @@ from byol_jax import (
     loop,
     pack,
     run_embed,
+    run_finetune,
     run_knn,
     run_linear_eval,
     run_pretrain,
@@ -28,6 +29,7 @@ from byol_jax import config as config_lib
 TASKS: dict[str, Callable[[Any, pathlib.Path], None]] = {
     "pretrain": run_pretrain.run,
     "linear_eval": run_linear_eval.run,
+    "semi_supervised": run_finetune.run,
     "knn": run_knn.run,
     "embed": run_embed.run,
     "bench_input": bench_input.run,

@@ -84,6 +84,12 @@ def round_up(batch_size: int) -> int:
     return -(-batch_size // devices) * devices
 
 
+def batch_size(wanted: int, num_images: int) -> int:
+    """The global batch size, at most the number of images, that divides by all devices."""
+    devices = jax.device_count()
+    return max(min(wanted, num_images) // devices, 1) * devices
+
+
 def all_rows(rows: np.ndarray) -> np.ndarray:
     """The rows [n, ...] of all processes, one process after the other; n may differ."""
     if jax.process_count() == 1:

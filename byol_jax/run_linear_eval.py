@@ -115,22 +115,16 @@ def _score(config: Any, measured: Measured, train: Train, seed: int) -> dict[str
             "evaluated": len(measured.test.labels),
             "bad": measured.num_bad,
         },
-        "batch_size": _batch_size(config, len(labels)),
+        "batch_size": parallel.batch_size(config.batch_size, len(labels)),
         "steps": steps,
     }
-
-
-def _batch_size(config: Any, count: int) -> int:
-    """That of the config, if there are as many images; divides by the number of devices."""
-    devices = jax.device_count()
-    return max(min(config.batch_size, count) // devices, 1) * devices
 
 
 def _init(
     config: Any, measured: Measured, count: int, base_rates: list[float], seed: int
 ) -> linear.State:
     """Untrained heads for so many images; rates follow the linear scaling rule."""
-    batch_size = _batch_size(config, count)
+    batch_size = parallel.batch_size(config.batch_size, count)
     return linear.init(
         [rate * batch_size / 256 for rate in base_rates],
         total_steps=max(1, int(config.total_epochs * count / batch_size)),
@@ -145,7 +139,7 @@ def _cached(config: Any, measured: Measured) -> Train:
 
     def train(state: linear.State, positions: np.ndarray, seed: int, title: str) -> linear.Heads:
         features, labels = measured.train.features[positions], measured.train.labels[positions]
-        batch_size = _batch_size(config, len(labels))
+        batch_size = parallel.batch_size(config.batch_size, len(labels))
         with _steps_bar(state, title) as bar:
             return linear.train(
                 state, features, labels, batch_size=batch_size, seed=seed, on_steps=bar.update
@@ -192,7 +186,7 @@ def _augmented(config: Any, measured: Measured) -> Train:
         batches = supervised.make_batches(
             data,
             encoder,
-            batch_size=_batch_size(config, len(positions)),
+            batch_size=parallel.batch_size(config.batch_size, len(positions)),
             seed=seed,
             min_area=min_area,
         )

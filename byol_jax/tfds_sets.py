@@ -77,15 +77,27 @@ class Records:
     def read(self, index: int) -> tuple[bytes, int]:
         """The image's file, and its label (-1 if there is none)."""
         features = self._features(index)
-        label = features["label"].int64_list.value if "label" in features else ()
-        return features["image"].bytes_list.value[0], label[0] if label else -1
+        return features["image"].bytes_list.value[0], _label(features)
+
+    def label(self, index: int) -> int:
+        """The label of an image, -1 if it has none."""
+        return _label(self._features(index))
+
+    def file_name(self, index: int) -> str:
+        """The name of an image's file, or empty if the set does not know it."""
+        features = self._features(index)
+        names = features["file_name"].bytes_list.value if "file_name" in features else ()
+        return names[0].decode(errors="replace") if names else ""
 
     def name(self, index: int) -> str:
         """What to call an image in a message: its file name if the set knows it."""
-        features = self._features(index)
-        names = features["file_name"].bytes_list.value if "file_name" in features else ()
-        suffix = f" ({names[0].decode(errors='replace')})" if names else ""
-        return f"{self._name}[{index}]{suffix}"
+        name = self.file_name(index)
+        return f"{self._name}[{index}]" + (f" ({name})" if name else "")
+
+
+def _label(features: Any) -> int:
+    label = features["label"].int64_list.value if "label" in features else ()
+    return label[0] if label else -1
 
 
 def _open_split(tfds_set: Set, split: str) -> Any:

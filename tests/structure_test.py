@@ -29,6 +29,7 @@ ROWS = [
         "eval_pipeline",
         "neighbours",
         "linear",
+        "labelled",
         "probes",
         "pack_sources",
         "packed_set",
@@ -46,6 +47,7 @@ ROWS = [
     {
         "run_pretrain",
         "run_linear_eval",
+        "run_finetune",
         "run_knn",
         "run_embed",
         "convert",

@@ -1,0 +1,266 @@
+"""The task of training a whole encoder with labels: few of them, or all (paper, appendix D.2, E).
+
+Shapes: N images of a split, C classes.
+"""
+
+import itertools
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from byol_jax import (
+    baselines,
+    encoders,
+    evaluation,
+    finetune,
+    labelled,
+    parallel,
+    pretrain,
+    records,
+    supervised,
+)
+from byol_jax import config as config_lib
+from byol_jax import features as features_lib
+
+UsageError = config_lib.UsageError
+
+
+class Setting(NamedTuple):
+    """A row of the sweep.
+
+    Attributes:
+      base_learning_rate: times batch size / 256 is the rate of the first step.
+      weight_decay: divided by the rate of the first step it is the factor of the L2 penalty.
+      epochs: over the images that are learned from; None: as many steps as the config says.
+    """
+
+    base_learning_rate: float
+    weight_decay: float
+    epochs: float | None
+
+
+class Bench(NamedTuple):
+    """What all trials of a task share.
+
+    Attributes:
+      subject: the encoder and its images.
+      labels: [N] of ``subject.train``.
+      test_labels: of ``subject.test``.
+      update: one step, on all devices.
+      classify: (network, uint8 images) -> logits, on all local devices.
+      min_area: of the crops.
+    """
+
+    subject: evaluation.Subject
+    labels: np.ndarray
+    update: Callable[..., Any]
+    classify: Callable[..., jax.Array]
+    min_area: float
+
+
+def run(config: Any, workdir: pathlib.Path) -> None:
+    """Trains and tests as the config says; writes ``result.json``, prints a table.
+
+    Raises:
+      UsageError: a mistake in the config, a checkpoint that cannot be used, a class without an
+        image to learn from, a bad image among those that are evaluated.
+    """
+    start = time.monotonic()
+    settings = make_settings(config)
+    subject = evaluation.open_subject(config)
+    encoder = baselines.choose(subject.encoder, config.weights, subject.train, seed=config.seed)
+    subject = subject._replace(encoder=encoder)
+    labels = labelled.read_labels(subject.train)
+    evaluation.require_all_labels(labels, "training")
+    seeds = range(config.seed, config.seed + config.seeds)
+    subsets = {seed: _choose(config, subject, labels, seed) for seed in seeds}
+    bench = _make_bench(config, subject, labels, count=len(subsets[config.seed][1]))
+    found = evaluation.over_seeds(
+        config, lambda seed: _score(config, bench, settings, *subsets[seed], seed)
+    )
+    share = config.labels.list or f"{config.labels.share:.3g} of the labels"
+    found = {"protocol": f"the whole network trained on {share}"} | found
+    result = evaluation.write_result(workdir, config, subject, found, start=start)
+    records.say(evaluation.describe(result, _table))
+
+
+def make_settings(config: Any) -> list[Setting]:
+    """All combinations of learning rate, weight decay and length.
+
+    Raises:
+      UsageError: an empty list, a number out of range.
+    """
+    config_lib.require_positive(
+        config, "batch_size", "total_steps", "extract_batch_size", "seeds", "bootstrap_resamples"
+    )
+    if not 0 < config.labels.share <= 1:
+        share = config.labels.share
+        raise UsageError(f"--config.labels.share must be above 0, at most 1, not {share}.")
+    evaluation.require_share(config, "data.validation_share")
+    config_lib.lookup(baselines.NETWORKS, config.weights, key="weights")
+    rates = evaluation.numbers(config, "base_learning_rates", "(0.1, 0.01)")
+    decays = evaluation.numbers(config, "weight_decays", "(0.0, 1e-4)", zero=True)
+    lengths = [None] if config.total_steps else evaluation.numbers(config, "epochs", "(30, 50)")
+    return [Setting(*values) for values in itertools.product(rates, decays, lengths)]
+
+
+def _choose(
+    config: Any, subject: evaluation.Subject, labels: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the images to choose on, and of those to learn from."""
+    everything = np.arange(len(labels))
+    share = config.data.validation_share
+    validation, rest = evaluation.split_train(subject, everything, share, seed=seed)
+    num_classes = subject.train.num_classes
+    if config.labels.list:
+        chosen = labelled.listed(config.labels.list, subject.train)
+        validation = np.setdiff1d(validation, chosen)
+    elif config.labels.share < 1:
+        share = config.labels.share
+        chosen = labelled.balanced(labels, rest, share, num_classes=num_classes, seed=seed)
+    else:
+        chosen = rest
+    labelled.require_all_classes(labels[chosen], num_classes)
+    return validation, chosen
+
+
+def _make_bench(
+    config: Any, subject: evaluation.Subject, labels: np.ndarray, *, count: int
+) -> Bench:
+    """Compiles nothing yet; ``count`` images will be learned from."""
+    encoder = subject.encoder
+    decay = config.bn_decay_rate
+    if decay is None:  # paper, appendix E
+        decay = max(1 - 10 / (count / parallel.batch_size(config.batch_size, count)), 0.9)
+    axis = parallel.reduction_axis()
+    min_area = supervised.min_area(config, encoder)
+    update = finetune.make_update(
+        encoders.make_forward(encoder, axis=axis, bn_decay_rate=decay),
+        supervised.make_view(encoder, min_area),
+        axis=axis,
+    )
+    classify = finetune.make_classify(
+        encoders.make_forward(encoder, axis=None, bn_decay_rate=decay)
+    )
+    size = encoder.image_size
+    return Bench(
+        subject,
+        labels,
+        parallel.pmap_update(update),
+        jax.jit(lambda network, images: classify(network, pretrain.resize(images, size))),
+        min_area,
+    )
+
+
+def _score(
+    config: Any,
+    bench: Bench,
+    settings: list[Setting],
+    validation: np.ndarray,
+    chosen: np.ndarray,
+    seed: int,
+) -> dict[str, Any]:
+    """The sweep on validation images; then one test of the best, trained again if asked for."""
+    subject, labels = bench.subject, bench.labels
+    table, best, network = [setting._asdict() for setting in settings], 0, None
+    if len(settings) > 1:
+        held = subject.train.select(validation)
+        for number, (setting, row) in enumerate(zip(settings, table, strict=True)):
+            title = f"trial {number + 1}/{len(settings)}"
+            trained = _train(config, bench, setting, chosen, seed, title)
+            hits = _evaluate(config, bench, trained, held, "validation", skip_bad=True)
+            row |= {f"validation_{name}": float(hit.mean()) for name, hit in hits.items()}
+            if network is None or row["validation_top1"] > table[best]["validation_top1"]:
+                best, network = number, trained
+    if config.refit:
+        chosen = np.union1d(chosen, validation)
+    if config.refit or network is None:
+        network = _train(config, bench, settings[best], chosen, seed, "final")
+    skip_bad = config.data.skip_bad
+    hits = _evaluate(config, bench, network, subject.test, "test", skip_bad=skip_bad)
+    evaluated = len(hits["top1"])
+    num_validation = len(validation) if len(settings) > 1 else 0
+    batch_size = parallel.batch_size(config.batch_size, len(chosen))
+    return {
+        **evaluation.summary(hits, seed=seed, resamples=config.bootstrap_resamples),
+        "selected": evaluation.selection(table, best, num_validation, subject),
+        "table": table,
+        "num_images": {
+            "learned from": len(chosen),
+            "validation": num_validation,
+            "evaluated": evaluated,
+            "bad": subject.test.num_images - evaluated,
+        },
+        "images_per_class": np.bincount(labels[chosen]).tolist(),
+        "batch_size": batch_size,
+        "steps": _steps(config, settings[best], len(chosen)),
+    }
+
+
+def _steps(config: Any, setting: Setting, count: int) -> int:
+    if setting.epochs is None:
+        return config.total_steps
+    batch_size = parallel.batch_size(config.batch_size, count)
+    return max(1, round(setting.epochs * count / batch_size))
+
+
+def _train(
+    config: Any, bench: Bench, setting: Setting, chosen: np.ndarray, seed: int, title: str
+) -> finetune.Network:
+    subject, encoder = bench.subject, bench.subject.encoder
+    batch_size = parallel.batch_size(config.batch_size, len(chosen))
+    head = finetune.init_head(encoder.embedding_size, subject.train.num_classes, seed=seed)
+    rate = setting.base_learning_rate * batch_size / 256
+    steps = _steps(config, setting, len(chosen))
+    trial = finetune.Trial(rate, setting.weight_decay / rate, steps, seed)
+    state = finetune.init_state(finetune.Network(encoder.params, head, encoder.state), trial)
+    state = parallel.replicate(jax.device_get(state))
+    batches = supervised.make_batches(
+        subject.train.select(chosen),
+        encoder,
+        batch_size=batch_size,
+        seed=seed,
+        min_area=bench.min_area,
+    )
+    with records.progress_bar(total=steps, done=0, unit="step", title=title) as bar:
+        for _ in range(steps):
+            state, _, _ = bench.update(state, parallel.shard(next(batches)))
+            bar.update()
+    batches.close()
+    return jax.device_get(state.network)
+
+
+def _evaluate(
+    config: Any, bench: Bench, network: finetune.Network, data: Any, title: str, *, skip_bad: bool
+) -> dict[str, np.ndarray]:
+    """Whether each image is right; the network's logits are extracted as features are."""
+    on_devices = parallel.replicate(network)
+    classifier = bench.subject.encoder._replace(
+        encode=lambda images: np.asarray(bench.classify(on_devices, parallel.spread(images))),
+        embedding_size=bench.subject.train.num_classes,
+    )
+    found = features_lib.extract(
+        classifier, data, batch_size=config.extract_batch_size, skip_bad=skip_bad, title=title
+    )
+    evaluation.require_all_labels(found.labels, title)
+    return evaluation.hits(found.features, found.labels)
+
+
+def _table(found: Mapping[str, Any]) -> list[str]:
+    chosen = found["selected"]
+    if chosen["among"] == 1:
+        return []
+    lines = [f"{'base rate':>10}{'decay':>9}{'epochs':>8}{'validation top-1':>19}{'top-5':>9}"]
+    for row in found["table"]:
+        values = [row[field] for field in Setting._fields]
+        rate, decay, epochs = values
+        length = "-" if epochs is None else f"{epochs:g}"
+        shares = f"{row['validation_top1']:>19.2%}{row['validation_top5']:>9.2%}"
+        is_chosen = values == [chosen[field] for field in Setting._fields]
+        mark = "  <- chosen" if is_chosen else ""
+        lines.append(f"{rate:>10g}{decay:>9g}{length:>8}{shares}{mark}")
+    return [*lines, f"chosen on {chosen['on']}"]

@@ -1,0 +1,100 @@
+"""What evaluations share: which images choose, what is counted, how seeds are put together."""
+
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+
+from byol_jax import datasets, evaluation, metrics
+from byol_jax.config import UsageError
+
+
+@pytest.mark.parametrize(
+    ("count", "share", "expected"), [(100, 0.1, 10), (5, 0.01, 1), (3, 0.9, 1)]
+)
+def test_held_out_images_and_the_rest_are_all_images(count, share, expected):
+    held, rest = evaluation.hold_out(count, share, seed=3)
+    assert len(held) == expected
+    np.testing.assert_array_equal(np.sort(np.concatenate([held, rest])), np.arange(count))
+    again, _ = evaluation.hold_out(count, share, seed=3)
+    np.testing.assert_array_equal(held, again)
+
+
+def test_no_more_images_are_held_out_than_the_paper_holds_out():
+    held, _ = evaluation.hold_out(200_000, 0.1, seed=0)
+    assert len(held) == evaluation.VALIDATION_IMAGES
+
+
+def make_subject(num_validation):
+    train = datasets.Images(np.zeros((10, 2, 2, 3), np.uint8), np.zeros(10, np.int32), 2)
+    splits = {"validation_split": "valid" if num_validation else ""}
+    return evaluation.Subject(None, None, train, num_validation, None, splits)
+
+
+def test_a_validation_split_is_used_as_it_is_without_its_bad_images():
+    usable = np.array([0, 1, 3, 6, 7, 9])  # of ten, the last four are the validation split
+    held, rest = evaluation.split_train(make_subject(4), usable, 0.5, seed=0)
+    np.testing.assert_array_equal(usable[held], [6, 7, 9])
+    np.testing.assert_array_equal(usable[rest], [0, 1, 3])
+
+
+def test_a_selection_says_what_it_was_made_on():
+    table = [{"rate": 0.1}, {"rate": 0.2}]
+    chosen = evaluation.selection(table, 1, 4, make_subject(4))
+    assert chosen == {"rate": 0.2, "among": 2, "on": "validation: 4 images of valid"}
+    held_out = evaluation.selection(table, 0, 3, make_subject(0))["on"]
+    assert held_out == "validation: 3 images held out of the train split"
+    assert evaluation.selection(table[:1], 0, 0, make_subject(0))["on"].startswith("nothing")
+
+
+def test_hits_agree_with_the_scores_of_training():
+    rng = np.random.default_rng(0)
+    logits = rng.integers(0, 4, (200, 8)).astype(np.float32)  # many are equal
+    labels = rng.integers(0, 8, 200)
+    hits = evaluation.hits(logits, labels)
+    for name, k in (("top1", 1), ("top5", 5)):
+        expected = metrics.topk_correct(jnp.asarray(logits), jnp.asarray(labels), k=k)
+        np.testing.assert_array_equal(hits[name], np.asarray(expected, bool))
+
+
+def test_a_network_that_diverged_is_never_right():
+    logits = np.full((3, 8), np.nan, np.float32)
+    hits = evaluation.hits(logits, np.array([0, 3, 7]))
+    assert not hits["top1"].any() and not hits["top5"].any()
+
+
+def seeds_config(seeds):
+    return ml_collections.ConfigDict({"seed": 5, "seeds": seeds})
+
+
+def test_several_seeds_give_mean_and_deviation_of_a_sample():
+    values = {5: 0.5, 6: 0.6, 7: 0.9}
+    found = evaluation.over_seeds(
+        seeds_config(3), lambda seed: {"accuracy": {"top1": values[seed]}}
+    )
+    assert found["accuracy"]["top1"] == pytest.approx(2 / 3)
+    expected = np.sqrt(sum((v - 2 / 3) ** 2 for v in values.values()) / 2)
+    assert found["deviation"]["top1"] == pytest.approx(expected)
+    assert [run["seed"] for run in found["per_seed"]] == [5, 6, 7]
+
+
+def test_one_seed_has_no_deviation():
+    found = evaluation.over_seeds(seeds_config(1), lambda seed: {"accuracy": {"top1": 0.5}})
+    assert found == {"seed": 5, "accuracy": {"top1": 0.5}}
+
+
+@pytest.mark.parametrize("value", [(), (0.0,), (-1.0, 2.0), ("a",)])
+def test_lists_of_numbers_are_checked(value):
+    config = ml_collections.ConfigDict({"rates": value})
+    with pytest.raises(UsageError, match="above 0, such as --config.rates="):
+        evaluation.numbers(config, "rates", "(0.1, 0.2)")
+
+
+def test_a_single_number_is_a_list_of_one():
+    config = ml_collections.ConfigDict({"rates": 0.5})
+    assert evaluation.numbers(config, "rates", "(0.1, 0.2)") == [0.5]
+
+
+def test_images_without_labels_are_counted():
+    with pytest.raises(UsageError, match="2 of the 3 images of the test split have no label"):
+        evaluation.require_all_labels(np.array([-1, 0, -1]), "test")

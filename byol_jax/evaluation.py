@@ -167,8 +167,15 @@ def hits(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     return {"top1": rank < 1, "top5": rank < 5}
 
 
+def best(table: Sequence[Mapping[str, Any]]) -> int:
+    """The row of a sweep with most validation images right, first by top-1, then by top-5."""
+    return max(
+        range(len(table)), key=lambda n: (table[n]["validation_top1"], table[n]["validation_top5"])
+    )
+
+
 def selection(
-    table: Sequence[Mapping[str, Any]], best: int, num_validation: int, subject: Subject
+    table: Sequence[Mapping[str, Any]], best: int, num_validation: int, split: str = ""
 ) -> dict[str, Any]:
     """The row that was chosen, and on what.
 
@@ -176,12 +183,11 @@ def selection(
       table: of the sweep.
       best: which row.
       num_validation: images that it was chosen on.
-      subject: knows whether they are a split of their own.
+      split: that they are; empty: they were held out of the training split.
     """
     on = "nothing: one setting was given"
     if len(table) > 1:
-        split = subject.splits["validation_split"]
-        where = f"of {split}" if subject.num_validation else "held out of the train split"
+        where = f"of {split}" if split else "held out of the train split"
         on = f"validation: {num_validation:,} images {where}"
     return dict(table[best]) | {"among": len(table), "on": on}
 

@@ -174,7 +174,7 @@ def _score(
             trained = _train(config, bench, setting, chosen, seed, title)
             hits = _evaluate(config, bench, trained, held, "validation", skip_bad=True)
             row |= {f"validation_{name}": float(hit.mean()) for name, hit in hits.items()}
-            if network is None or row["validation_top1"] > table[best]["validation_top1"]:
+            if evaluation.best(table[: number + 1]) == number:
                 best, network = number, trained
     if config.refit:
         chosen = np.union1d(chosen, validation)
@@ -187,7 +187,7 @@ def _score(
     batch_size = parallel.batch_size(config.batch_size, len(chosen))
     return {
         **evaluation.summary(hits, seed=seed, resamples=config.bootstrap_resamples),
-        "selected": evaluation.selection(table, best, num_validation, subject),
+        "selected": evaluation.selection(table, best, num_validation, config.data.validation_split),
         "table": table,
         "num_images": {
             "learned from": len(chosen),

@@ -5,15 +5,14 @@ Shapes: N train images, M evaluated ones, F embedding size, S settings of the vo
 
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from byol_jax import baselines, datasets, encoders, evaluation, neighbours, records
 from byol_jax import config as config_lib
-from byol_jax import datasets, encoders, metrics, neighbours, records
 from byol_jax import features as features_lib
-from byol_jax import workdir as workdir_lib
 
 UsageError = config_lib.UsageError
 Features = features_lib.Features
@@ -48,30 +47,26 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     settings = make_settings(config)
     encoder = encoders.load_encoder(config.checkpoint)
     source = features_lib.find_source(config, encoder)
-    train_split = config.data.train_split or encoder.config.data.train_split
-    eval_split = config.data.eval_split or encoder.config.data.eval_split
-    is_left_out = eval_split == LEAVE_ONE_OUT
-    evaluated = features_lib.load_split(source, train_split if is_left_out else eval_split)
-    train = evaluated if is_left_out else features_lib.load_split(source, train_split)
-    splits = _encode(config, encoder, train, evaluated)
-    result = {
-        "task": "knn",
-        "data": {**source._asdict(), "train_split": train_split, "eval_split": eval_split},
-        **score(splits, settings, config),
-        "label_free": features_lib.quality(
-            encoder,
-            splits.test or splits.train,
-            evaluated,
-            batch_size=config.batch_size,
-            seed=config.seed,
-        ),
-        "checkpoint": encoder.identity,
-        "config": config.to_dict(),
-        "versions": workdir_lib.versions(),
-        "seconds": round(time.monotonic() - start, 2),
+    names = {
+        "train_split": config.data.train_split or encoder.config.data.train_split,
+        "eval_split": config.data.eval_split or encoder.config.data.eval_split,
     }
-    workdir_lib.write_result(workdir, result)
-    records.say(f"{describe(result)}\nWritten: {workdir / 'result.json'}")
+    is_left_out = names["eval_split"] == LEAVE_ONE_OUT
+    train = features_lib.load_split(source, names["train_split"])
+    evaluated = train if is_left_out else features_lib.load_split(source, names["eval_split"])
+    encoder = baselines.choose(encoder, config.weights, train, seed=config.seed)
+    splits = _encode(config, encoder, train, evaluated)
+    found = evaluation.over_seeds(config, lambda seed: score(splits, settings, config, seed))
+    found["label_free"] = features_lib.quality(
+        encoder,
+        splits.test or splits.train,
+        evaluated,
+        batch_size=config.batch_size,
+        seed=config.seed,
+    )
+    subject = evaluation.Subject(encoder, source, train, 0, evaluated, names)
+    result = evaluation.write_result(workdir, config, subject, found, start=start)
+    records.say(describe(result))
 
 
 def make_settings(config: Any) -> list[neighbours.Setting]:
@@ -80,22 +75,14 @@ def make_settings(config: Any) -> list[neighbours.Setting]:
     Raises:
       UsageError: an empty list, a number out of range.
     """
-    config_lib.require_positive(config, "batch_size", "bootstrap_resamples")
-    if not 0 < config.knn.validation_share < 1:
-        share = config.knn.validation_share
-        raise UsageError(f"--config.knn.validation_share must be between 0 and 1, not {share}.")
-    ks = _numbers(config, "knn.k", "(10, 20, 200)")
-    temperatures = _numbers(config, "knn.temperature", "(0.07, 0.1)")
+    config_lib.require_positive(config, "batch_size", "bootstrap_resamples", "seeds")
+    config_lib.lookup(baselines.WEIGHTS, config.weights, key="weights")
+    evaluation.require_share(config, "knn.validation_share")
+    ks = evaluation.numbers(config, "knn.k", "(10, 20, 200)")
+    temperatures = evaluation.numbers(config, "knn.temperature", "(0.07, 0.1)")
     if any(k != int(k) for k in ks):
         raise UsageError(f"--config.knn.k must be whole numbers, not {ks}.")
     return [neighbours.Setting(int(k), float(t)) for k in ks for t in temperatures]
-
-
-def _numbers(config: Any, key: str, example: str) -> list[float]:
-    values = list(np.atleast_1d(config_lib.get(config, key)))
-    if not values or any(isinstance(v, str) or not v > 0 for v in values):
-        raise UsageError(f'Give one or more numbers above 0, such as --config.{key}="{example}".')
-    return values
 
 
 def _encode(
@@ -133,7 +120,9 @@ def _is_unlabelled(data: Features, name: str) -> bool:
     return missing > 0
 
 
-def score(splits: Splits, settings: Sequence[neighbours.Setting], config: Any) -> dict[str, Any]:
+def score(
+    splits: Splits, settings: Sequence[neighbours.Setting], config: Any, seed: int
+) -> dict[str, Any]:
     """Accuracies of all settings; that of the one chosen on validation, with its interval.
 
     The validation split is drawn from the training split; those images choose the setting, vote
@@ -142,42 +131,34 @@ def score(splits: Splits, settings: Sequence[neighbours.Setting], config: Any) -
     counts = {"train": 0, "validation": 0, "evaluated": 0, "bad": splits.num_bad}
     if splits.train is None:
         counts["evaluated"] = len(splits.test.labels)
-        return {"accuracy": None, "note": "no labels: no accuracy", "num_images": counts}
-    train, seed = splits.train, config.seed
+        return {"accuracy": {}, "note": "no labels: no accuracy", "num_images": counts}
+    train = splits.train
     share = config.knn.validation_share if len(settings) > 1 else 0
-    validation, rest = _hold_out(len(train.labels), share, seed)
+    validation, rest = evaluation.hold_out(len(train.labels), share, seed=seed)
     rows, chosen = [setting._asdict() for setting in settings], 0
     if len(settings) > 1:
         bank = _bank(train, rest, splits.num_classes)
         queries, labels = train.features[validation], train.labels[validation]
         ranks = neighbours.label_ranks(bank, queries, labels, settings)
         _add(rows, ranks, "validation_")
-        chosen = int(np.argmax([row["validation_top1"] for row in rows]))  # the first of the best
+        chosen = evaluation.best(rows)
+    selected = evaluation.selection(rows, chosen, len(validation))
     counted = rest if splits.test is None else np.arange(len(splits.test.labels))
     ranks = _evaluate(splits, settings, counted)
     _add(rows, ranks, "")
     counts |= {"train": len(train.labels), "validation": len(validation), "evaluated": len(counted)}
     scores = {
         "protocol": "leave-one-out on the train split" if splits.test is None else "eval split",
-        **_summary(ranks[chosen], config),
-        "selected": _selection(rows[chosen], settings, counts, config),
+        **_summary(ranks[chosen], config, seed),
+        "selected": selected,
         "table": rows,
         "num_images": counts,
     }
     if config.knn.leave_one_out and splits.test is not None:
         everything = np.arange(len(train.labels))
         ranks = _evaluate(splits._replace(test=None), [settings[chosen]], everything)
-        scores["train_leave_one_out"] = _summary(ranks[0], config)
+        scores["train_leave_one_out"] = _summary(ranks[0], config, seed)
     return scores
-
-
-def _hold_out(count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which of the training images are for validation, and which are not, both in order."""
-    if count < 3:
-        raise UsageError(f"The training split has {count} usable images; 3 are the least.")
-    number = min(max(1, round(share * count)), count - 2) if share else 0
-    order = np.random.default_rng(seed).permutation(count)
-    return np.sort(order[:number]), np.sort(order[number:])
 
 
 def _bank(data: Features, kept: np.ndarray, num_classes: int) -> neighbours.Bank:
@@ -201,73 +182,37 @@ def _add(rows: list[dict[str, Any]], ranks: np.ndarray, prefix: str) -> None:
         row[f"{prefix}top1"], row[f"{prefix}top5"] = (float((rank < n).mean()) for n in (1, 5))
 
 
-def _summary(rank: np.ndarray, config: Any) -> dict[str, Any]:
+def _summary(rank: np.ndarray, config: Any, seed: int) -> dict[str, Any]:
     """Accuracies of one setting and their intervals."""
     hits = {"top1": rank < 1, "top5": rank < 5}
-    options = {"seed": config.seed, "resamples": config.bootstrap_resamples}
-    return {
-        "accuracy": {name: float(hit.mean()) for name, hit in hits.items()},
-        "interval_95": {
-            name: list(metrics.bootstrap_interval(hit, **options)) for name, hit in hits.items()
-        },
-    }
-
-
-def _selection(
-    row: dict[str, Any],
-    settings: Sequence[neighbours.Setting],
-    counts: dict[str, int],
-    config: Any,
-) -> dict[str, Any]:
-    pair = {"k": row["k"], "temperature": row["temperature"]}
-    if len(settings) == 1:
-        return pair | {"among": 1, "on": "nothing: one setting was given"}
-    return pair | {
-        "among": len(settings),
-        "on": f"validation: {counts['validation']:,} images held out of the train split",
-        "seed": config.seed,
-        "validation_top1": row["validation_top1"],
-    }
+    return evaluation.summary(hits, seed=seed, resamples=config.bootstrap_resamples)
 
 
 def describe(result: dict[str, Any]) -> str:
     """What the result says, as a table for people."""
-    identity, counts, data = result["checkpoint"], result["num_images"], result["data"]
-    lines = [
-        "",
-        f"{identity['encoder']} ({identity['parameters'] / 1e6:.2f} M parameters) of "
-        f"{identity['path']}, sha256 {identity['sha256'][:12]}",
-        f"{counts['evaluated']:,} images of {data['name']} ({data['eval_split']}) evaluated, "
-        f"{counts['train']:,} ({data['train_split']}) vote; {counts['bad']:,} bad images left out",
-    ]
-    lines += _accuracy_lines(result) if result["accuracy"] else ["No labels: no accuracy."]
     names = ("effective_rank", "feature_std", "alignment", "uniformity")
-    lines += ["", "without labels:"]
+    lines = [evaluation.describe(result, _table), "", "without labels:"]
     lines += [
         f"  {name.replace('_', ' '):<16}{result['label_free'][name]:>10.4g}" for name in names
     ]
     return "\n".join(lines)
 
 
-def _accuracy_lines(result: dict[str, Any]) -> list[str]:
-    chosen = result["selected"]
+def _table(found: Mapping[str, Any]) -> list[str]:
+    if not found["accuracy"]:
+        return ["No labels: no accuracy."]
+    chosen = found["selected"]
     has_validation = chosen["among"] > 1
     columns = ("validation top-1", "top-1", "top-5") if has_validation else ("top-1", "top-5")
     keys = ("validation_top1", "top1", "top5") if has_validation else ("top1", "top5")
-    lines = ["", f"{'k':>6}{'temperature':>13}" + "".join(f"{name:>18}" for name in columns)]
-    for row in result["table"]:
+    lines = [f"{'k':>6}{'temperature':>13}" + "".join(f"{name:>18}" for name in columns)]
+    for row in found["table"]:
         is_chosen = (row["k"], row["temperature"]) == (chosen["k"], chosen["temperature"])
         shares = "".join(f"{row[key]:>18.2%}" for key in keys)
         mark = "  <- chosen on validation" if is_chosen and has_validation else ""
         lines.append(f"{row['k']:>6}{row['temperature']:>13g}{shares}{mark}")
-    lines += ["", f"chosen on {chosen['on']}; {result['protocol']}"]
-    for name in ("top1", "top5"):
-        low, high = result["interval_95"][name]
-        lines.append(
-            f"{name.replace('top', 'top-')} {result['accuracy'][name]:.2%} "
-            f"(95 % bootstrap interval {low:.2%} to {high:.2%})"
-        )
-    left_out = result.get("train_leave_one_out")
+    lines.append(f"chosen on {chosen['on']}; {found['protocol']}")
+    left_out = found.get("train_leave_one_out")
     if left_out:
         lines.append(f"train split, leave-one-out: top-1 {left_out['accuracy']['top1']:.2%}")
     return lines

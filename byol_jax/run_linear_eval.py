@@ -95,7 +95,7 @@ def _score(config: Any, measured: Measured, train: Train, seed: int) -> dict[str
                 linear.logits(heads, found.features[validation], which=which), labels[validation]
             )
             row |= {f"validation_{name}": float(hit.mean()) for name, hit in hits.items()}
-        best = int(np.argmax([row["validation_top1"] for row in table]))  # the first of the best
+        best = evaluation.best(table)
     everything = np.arange(len(labels))
     state = _init(config, measured, len(labels), [rates[best]], seed)
     steps = int(state.total_steps)  # before the state's buffers are given away
@@ -107,7 +107,9 @@ def _score(config: Any, measured: Measured, train: Train, seed: int) -> dict[str
     return {
         **evaluation.summary(hits, seed=seed, resamples=config.bootstrap_resamples),
         "train_accuracy": {name: float(hit.mean()) for name, hit in train_hits.items()},
-        "selected": evaluation.selection(table, best, len(validation), measured.subject),
+        "selected": evaluation.selection(
+            table, best, len(validation), config.data.validation_split
+        ),
         "table": table,
         "num_images": {
             "train": len(labels),

@@ -19,7 +19,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.task = "knn"
     config.preset = ""
     config.checkpoint = ""  # a run's workdir, or one of its checkpoints/<step>
+    config.weights = "checkpoint"  # or what it has to beat: random (same network) | pixels
     config.seed = 0  # of the validation split, the bootstrap, and the augmented views
+    config.seeds = 1  # so many seeds, from that one on: mean and deviation
     config.batch_size = 256
     config.bootstrap_resamples = 1000
     config.data = ml_collections.ConfigDict()

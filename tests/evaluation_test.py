@@ -27,8 +27,7 @@ def test_no_more_images_are_held_out_than_the_paper_holds_out():
 
 def make_subject(num_validation):
     train = datasets.Images(np.zeros((10, 2, 2, 3), np.uint8), np.zeros(10, np.int32), 2)
-    splits = {"validation_split": "valid" if num_validation else ""}
-    return evaluation.Subject(None, None, train, num_validation, None, splits)
+    return evaluation.Subject(None, None, train, num_validation, None, {})
 
 
 def test_a_validation_split_is_used_as_it_is_without_its_bad_images():
@@ -40,11 +39,11 @@ def test_a_validation_split_is_used_as_it_is_without_its_bad_images():
 
 def test_a_selection_says_what_it_was_made_on():
     table = [{"rate": 0.1}, {"rate": 0.2}]
-    chosen = evaluation.selection(table, 1, 4, make_subject(4))
+    chosen = evaluation.selection(table, 1, 4, "valid")
     assert chosen == {"rate": 0.2, "among": 2, "on": "validation: 4 images of valid"}
-    held_out = evaluation.selection(table, 0, 3, make_subject(0))["on"]
+    held_out = evaluation.selection(table, 0, 3)["on"]
     assert held_out == "validation: 3 images held out of the train split"
-    assert evaluation.selection(table[:1], 0, 0, make_subject(0))["on"].startswith("nothing")
+    assert evaluation.selection(table[:1], 0, 0)["on"].startswith("nothing")
 
 
 def test_hits_agree_with_the_scores_of_training():

@@ -35,8 +35,8 @@ def result(run_folder, tmp_path_factory):
 
 
 def test_the_result_says_everything_about_itself(result):
-    names = "task data protocol accuracy interval_95 selected table num_images label_free "
-    names += "train_leave_one_out checkpoint config versions seconds before"
+    names = "task data seed protocol accuracy interval_95 selected table num_images label_free "
+    names += "train_leave_one_out checkpoint config versions devices seconds before"
     assert set(result) == set(names.split())
     assert result["num_images"] == {"train": 200, "validation": 20, "evaluated": 200, "bad": 0}
     columns = {"k", "temperature", "validation_top1", "validation_top5", "top1", "top5"}
@@ -108,7 +108,7 @@ def test_poisoned_labels_of_the_evaluated_images_never_change_what_is_chosen(fav
     clean = splits()
     bank = neighbours.Bank(clean.train.features, clean.train.labels, 4)
     labels = neighbours.predict(bank, clean.test.features, SETTINGS[favourite])
-    scores = [run_knn.score(s, SETTINGS, make_config()) for s in (clean, splits(labels))]
+    scores = [run_knn.score(s, SETTINGS, make_config(), 0) for s in (clean, splits(labels))]
     assert scores[1]["table"][favourite]["top1"] == 1
     assert scores[0]["selected"] == scores[1]["selected"]
     keys = ("validation_top1", "validation_top5")
@@ -117,13 +117,13 @@ def test_poisoned_labels_of_the_evaluated_images_never_change_what_is_chosen(fav
 
 
 def test_images_that_chose_the_setting_are_not_counted_in_leave_one_out():
-    scores = run_knn.score(splits(leave_one_out=True), SETTINGS, make_config())
+    scores = run_knn.score(splits(leave_one_out=True), SETTINGS, make_config(), 0)
     assert scores["num_images"] == {"train": 200, "validation": 20, "evaluated": 180, "bad": 0}
     assert scores["protocol"].startswith("leave-one-out")
 
 
 def test_with_one_setting_nothing_is_chosen_and_all_images_are_counted():
-    scores = run_knn.score(splits(leave_one_out=True), SETTINGS[:1], make_config())
+    scores = run_knn.score(splits(leave_one_out=True), SETTINGS[:1], make_config(), 0)
     assert scores["num_images"]["evaluated"] == 200 and scores["num_images"]["validation"] == 0
     assert scores["selected"]["on"].startswith("nothing") and "validation_top1" not in str(scores)
 
@@ -155,7 +155,7 @@ def test_leave_one_out_of_a_folder_leaves_bad_images_out(run_folder, pictures, t
 def test_without_labels_there_is_no_accuracy_but_a_quality(run_folder, pictures, tmp_path):
     (pictures / "top.png").write_bytes(encode(drawn_picture(20, 24)))
     found = measure(tmp_path, run_folder, **of_folder(pictures))
-    assert found["accuracy"] is None and found["num_images"]["evaluated"] == 41
+    assert found["accuracy"] == {} and found["num_images"]["evaluated"] == 41
     assert found["label_free"]["view_images"] == 41
     assert "No labels: no accuracy" in run_knn.describe(found)
 

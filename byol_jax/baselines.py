@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from byol_jax import build, datasets, encoders, eval_pipeline, pretrain
+from byol_jax import cards, datasets, encoders, eval_pipeline, pretrain
 from byol_jax import config as config_lib
 
 BATCHES = 10  # of training images, which give an untrained network running statistics
@@ -40,7 +40,7 @@ def _itself(encoder: encoders.Encoder, train: datasets.Dataset, seed: int) -> en
 def _random(encoder: encoders.Encoder, train: datasets.Dataset, seed: int) -> encoders.Encoder:
     """The same network with fresh weights; running batch-norm statistics are those of images."""
     size = encoder.image_size
-    forward = build.make_forward(encoder.config, encoder.data_card, axis=None)
+    forward = cards.make_forward(encoder.card)
     blank = np.zeros((2, size, size, 3), np.float32)
     params, state = jax.jit(lambda key: forward.init(key, blank, is_training=True, part="encoder"))(
         jax.random.key(seed)
@@ -58,13 +58,13 @@ def _random(encoder: encoders.Encoder, train: datasets.Dataset, seed: int) -> en
         "step": 0,
         "sha256": encoders.fingerprint(params, state),
     }
-    return encoders.make_encoder(encoder.config, encoder.data_card, params, state, identity)
+    return encoders.make_encoder(encoder.config, encoder.card, params, state, identity)
 
 
 def _pixels(encoder: encoders.Encoder, train: datasets.Dataset, seed: int) -> encoders.Encoder:
     """Images as they are, at the encoder's size and normalised as for it."""
     del train, seed
-    card, size = encoder.data_card, encoder.image_size
+    card, size = encoder.card, encoder.image_size
 
     def encode(images: np.ndarray) -> np.ndarray:
         pixels = np.asarray(resize(images))

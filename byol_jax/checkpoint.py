@@ -94,8 +94,8 @@ def load_networks(path: str, template: Any) -> Any:
     return template._replace(**{name: loaded[name] for name in names})
 
 
-class Online(NamedTuple):
-    """An online network as it was saved, on the host.
+class Saved(NamedTuple):
+    """A network as it was saved, on the host.
 
     Attributes:
       params: of encoder and heads.
@@ -130,18 +130,19 @@ def find(path: str) -> pathlib.Path:
     return _state_folder(folder).parent
 
 
-def load_online(step_folder: pathlib.Path, built: Any) -> Online:
-    """Reads parameters and state of the online network, but no optimizer and no target.
+def load_network(step_folder: pathlib.Path, built: Any, name: str) -> Saved:
+    """Reads parameters and state of one network with its heads, and no optimizer.
 
     Args:
       step_folder: what `find` gives.
-      built: parameters (or their shapes) as the run's config builds them.
+      built: the encoder's parameters (or their shapes) as the run's config builds them.
+      name: "online" or "target".
 
     Raises:
-      UsageError: the checkpoint is half-written or damaged, or of another network than ``built``.
+      UsageError: the checkpoint is half-written or damaged, or of another encoder than ``built``.
     """
     folder = (step_folder / "state").absolute()
-    names = ("online_params", "online_state")
+    names = (f"{name}_params", f"{name}_state")
     if not folder.is_dir():
         raise _damaged(step_folder, "its folder 'state' is missing")
     with ocp.PyTreeCheckpointer() as checkpointer:
@@ -149,14 +150,17 @@ def load_online(step_folder: pathlib.Path, built: Any) -> Online:
         if metadata is None or not set(names) <= set(metadata.tree):
             raise _damaged(step_folder, "it does not say what it holds")
         item = {name: metadata.tree[name] for name in names}
-        _compare(step_folder, item["online_params"], built)
-        module = min(item["online_params"])
-        name, leaf = min(item["online_params"][module].items())
-        first = {"online_params": {module: {name: leaf}}}
+        saved = item[names[0]]
+        heads = ("projector", "predictor", "classifier")
+        encoder = {module: saved[module] for module in saved if module.split("/")[0] not in heads}
+        _compare(step_folder, encoder, built)
+        module = min(saved)
+        leaf = min(saved[module])
+        first = {names[0]: {module: {leaf: saved[module][leaf]}}}
         try:
             # Arrays that fail side by side fill the screen with traces, the first one alone not.
             _restore_some(checkpointer, folder, first)
-            return Online(*map(_restore_some(checkpointer, folder, item).get, names))
+            return Saved(*map(_restore_some(checkpointer, folder, item).get, names))
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise _damaged(step_folder, reason[0][:200]) from None

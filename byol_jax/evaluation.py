@@ -48,11 +48,10 @@ def open_subject(config: Any) -> Subject:
     """
     encoder = encoders.load_encoder(config.checkpoint)
     source = features_lib.find_source(config, encoder)
-    of_run = encoder.config.data
     names = {
-        "train_split": config.data.train_split or of_run.train_split,
+        "train_split": features_lib.find_split(config, encoder, "train_split"),
         "validation_split": config.data.validation_split,
-        "eval_split": config.data.eval_split or of_run.eval_split,
+        "eval_split": features_lib.find_split(config, encoder, "eval_split"),
     }
     train, validation, test = (
         features_lib.load_split(source, name) if name else None for name in names.values()

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from byol_jax import (
+    augment,
     build,
     datasets,
     encoders,
@@ -17,6 +18,7 @@ from byol_jax import (
     input_pipeline,
     metrics,
     parallel,
+    pretrain,
     records,
 )
 from byol_jax import config as config_lib
@@ -24,6 +26,7 @@ from byol_jax import config as config_lib
 UsageError = config_lib.UsageError
 
 VIEW_IMAGES = 1000  # of which two views are compared
+USUAL_SPLITS = {"train_split": "train", "eval_split": "test"}
 RANK_IMAGES = 25_600  # that the effective rank is measured on, as many as its authors take
 
 
@@ -61,17 +64,34 @@ def find_source(config: Any, encoder: encoders.Encoder) -> Source:
       encoder: whose run's set is taken then.
 
     Raises:
-      UsageError: a folder is given for a set that has none.
+      UsageError: a folder is given for a set that has none; or no set, and the encoder comes from
+        a file that does not say what it was trained on.
     """
-    trained = encoder.config.data
+    if encoder.config is None and not config.data.name:
+        raise UsageError(
+            f"{encoder.identity['path']} does not say what it was trained on: say on what to "
+            "measure it, as --config.data.name=patterns, or folder with --config.data.dir=FOLDER."
+        )
+    trained = Source(encoder.config.data.name, encoder.config.data.dir) if encoder.config else None
     name = config.data.name or trained.name
-    directory = config.data.dir or (trained.dir if name == trained.name else "")
+    directory = config.data.dir or (trained.dir if trained and name == trained.name else "")
     if config.data.dir and name == "patterns":
         raise UsageError(
             f"--config.data.dir={config.data.dir} is given, but the set '{name}' has no folder: "
             "add --config.data.name=folder, or the name of a TFDS set."
         )
     return Source(name, directory)
+
+
+def find_split(config: Any, encoder: encoders.Encoder, key: str) -> str:
+    """The name of a split: the task's, or else that of the encoder's run, or else the usual one.
+
+    Args:
+      config: of the task, with ``data.<key>``, which may be empty.
+      encoder: whose run's split is taken then, if it has a run.
+      key: ``train_split`` or ``eval_split``.
+    """
+    return config.data[key] or (encoder.config.data[key] if encoder.config else USUAL_SPLITS[key])
 
 
 def load_split(source: Source, split: str) -> datasets.Dataset:
@@ -212,12 +232,13 @@ def _view_batches(
     encoder: encoders.Encoder, data: datasets.Dataset, *, batch_size: int, seed: int
 ) -> Iterator[list[np.ndarray]]:
     """One epoch of pairs of uint8 views [b, S, S, 3], the last batch filled up from the next."""
-    make_views = jax.jit(build.make_views(encoder.config))
+    make_views, crop = _augmentations(encoder)
+    make_views = jax.jit(make_views)
     batches = input_pipeline.TrainBatches(
         data,
         batch_size=batch_size,
         seed=seed,
-        crop=build.make_crop(encoder.config),
+        crop=crop,
         max_bad_share=1.0,
     )
     try:
@@ -227,6 +248,21 @@ def _view_batches(
             yield [np.rint(np.asarray(view) * 255).astype(np.uint8) for view in views]
     finally:
         batches.close()
+
+
+def _augmentations(encoder: encoders.Encoder) -> tuple[Any, input_pipeline.Crop]:
+    """Views and crop of the encoder's run, or the paper's if it has none."""
+    if encoder.config:
+        return build.make_views(encoder.config), build.make_crop(encoder.config)
+    crop = input_pipeline.Crop(encoder.image_size)
+    views = pretrain.make_views(
+        augment.BYOL_VIEW1,
+        augment.BYOL_VIEW2,
+        image_size=encoder.image_size,
+        area_range=crop.area_range,
+        method="cubic",
+    )
+    return views, crop
 
 
 def names(source: Source, data: datasets.Dataset, indices: np.ndarray) -> list[str]:

@@ -68,9 +68,11 @@ def run(config: Any, workdir: pathlib.Path) -> None:
 
 def _find_split(config: Any, encoder: encoders.Encoder, source: features_lib.Source) -> str:
     """The split to embed, if the config names none."""
-    trained = encoder.config.data
+    trained = encoder.config.data if encoder.config else None
+    if config.data.split or not trained:
+        return config.data.split or ("all" if source.name == "folder" else "test")
     is_other_folder = source.name == "folder" and tuple(source) != (trained.name, trained.dir)
-    return config.data.split or ("all" if is_other_folder else trained.eval_split)
+    return "all" if is_other_folder else trained.eval_split
 
 
 @contextlib.contextmanager

@@ -48,8 +48,8 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     encoder = encoders.load_encoder(config.checkpoint)
     source = features_lib.find_source(config, encoder)
     names = {
-        "train_split": config.data.train_split or encoder.config.data.train_split,
-        "eval_split": config.data.eval_split or encoder.config.data.eval_split,
+        name: features_lib.find_split(config, encoder, name)
+        for name in ("train_split", "eval_split")
     }
     is_left_out = names["eval_split"] == LEAVE_ONE_OUT
     train = features_lib.load_split(source, names["train_split"])

@@ -21,9 +21,11 @@ _FLIP = augment.View(
 
 
 def min_area(config: Any, encoder: encoders.Encoder) -> float:
-    """Share of an image that a crop has at least: ``config.crop.min_area``, or as in the run."""
+    """Share of an image that a crop has at least: ``config.crop.min_area``, else as in the run."""
     area = config.crop.min_area
-    area = encoder.config.augment.crop.min_area if area is None else area
+    if area is None:
+        usual = input_pipeline.Crop(encoder.image_size).area_range[0]
+        area = encoder.config.augment.crop.min_area if encoder.config else usual
     if not 0 < area <= 1:
         raise config_lib.UsageError(
             f"--config.crop.min_area must be above 0, at most 1, not {area}."

@@ -15,6 +15,7 @@ ROWS = [
         "records",
         "tfds_sets",
         "augment",
+        "cards",
         "crop",
         "networks",
         "resnet",
@@ -33,6 +34,7 @@ ROWS = [
         "probes",
         "pack_sources",
         "packed_set",
+        "weights",
     },
     {
         "pretrain",

@@ -1,4 +1,4 @@
-"""Prints results of run.sh as a table: python experiments/evaluation/collect.py RUNS > results.md."""
+"""Prints the results of run.sh as a table: python experiments/evaluation/collect.py RUNS."""
 
 import collections
 import json

@@ -44,7 +44,9 @@ def effective_rank(features: np.ndarray) -> float:
     The exponential of the entropy of the normalised singular values (RankMe, Garrido et al. 2023,
     equation 1).
     """
-    singular_values = np.linalg.svd(np.asarray(features, np.float64), compute_uv=False)
+    wide = np.asarray(features if len(features) < features.shape[1] else features.T, np.float64)
+    # From the smaller Gram matrix: many times quicker than the features' own decomposition.
+    singular_values = np.sqrt(np.maximum(np.linalg.eigvalsh(wide @ wide.T), 0))
     share = singular_values / max(singular_values.sum(), 1e-12) + 1e-7
     return float(np.exp(-(share * np.log(share)).sum()))
 

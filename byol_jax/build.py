@@ -8,22 +8,23 @@ from typing import Any, NamedTuple
 
 import haiku as hk
 import jax
-import numpy as np
 import optax
 
 from byol_jax import (
     augment,
     checkpoint,
-    crop,
+    checks,
     datasets,
     eval_pipeline,
     input_pipeline,
+    micro_batches,
     networks,
     objectives,
     optimizers,
     parallel,
     pretrain,
     probes,
+    reference,
     workdir,
 )
 from byol_jax import config as config_lib
@@ -44,6 +45,8 @@ class Job(NamedTuple):
     state: pretrain.TrainState
     total_steps: int
     warmup_steps: int
+    settings: reference.Settings
+    settings_source: str  # where those are from that the config leaves unset
 
 
 def build(config: Any, data_card: workdir.DataCard | None = None) -> Job:
@@ -56,79 +59,62 @@ def build(config: Any, data_card: workdir.DataCard | None = None) -> Job:
     Raises:
       UsageError: naming the key that is wrong and what it may be.
     """
-    _check(config)
+    checks.check(config)
     objective = lookup(objectives.OBJECTIVES, config.objective.name, key="objective.name")
     train = datasets.load(config.data.name, config.data.train_split, data_dir=config.data.dir)
     test = datasets.load(config.data.name, config.data.eval_split, data_dir=config.data.dir)
-    _check_sizes(config, train)
+    checks.check_sizes(config, train)
     data_card = _describe_data(config, train, data_card)
     total_steps = config_lib.total_steps(config, num_images=train.num_images)
     if total_steps < 1:
         raise UsageError(
             f"The run would have {total_steps} steps: set total_steps or total_epochs higher."
         )
+    settings, source = make_settings(config, total_steps, train.num_images)
     warmup_steps = config_lib.warmup_steps(
-        config, num_images=train.num_images, total_steps=total_steps
+        config,
+        num_images=train.num_images,
+        total_steps=total_steps,
+        warmup_epochs=settings.warmup_epochs,
     )
-    forward = make_forward(config, data_card, axis=None)
-    axis = parallel.reduction_axis()
-    synchronised = make_forward(config, data_card, axis=axis)
-    optimizer, learning_rate = make_optimizer(config, total_steps, warmup_steps)
+    forward = make_forward(config, data_card)
+    optimizer, learning_rate = make_optimizer(config, settings, total_steps, warmup_steps)
     make_target_ema = lookup(
         optimizers.TARGET_EMA_SCHEDULES,
         config.objective.target_ema_schedule,
         key="objective.target_ema_schedule",
     )
+    axis = parallel.reduction_axis()
+    is_exact = config.accumulate_statistics == "exact"
     update = pretrain.make_update(
-        pretrain.make_loss(synchronised, objective),
+        pretrain.make_loss(make_train_forward(config, data_card, axis=axis), objective),
         optimizer,
         make_views(config),
         seed=config.seed,
         learning_rate=learning_rate,
-        target_ema=make_target_ema(config.objective.base_target_ema, total_steps=total_steps),
+        target_ema=make_target_ema(settings.base_target_ema, total_steps=total_steps),
         axis=axis,
+        parts=1 if is_exact else config.accumulate,
+        average_state=parallel.groups(config.model.bn_group_size) is not None,
     )
     state = pretrain.init_state(
         forward, optimizer, seed=config.seed, image_size=config.data.image_size
     )
     if config.checkpoint:
         state = checkpoint.load_networks(config.checkpoint, state)
-    return Job(train, test, data_card, forward, optimizer, update, state, total_steps, warmup_steps)
-
-
-def _check(config: Any) -> None:
-    config_lib.require_positive(
-        config,
-        "batch_size",
-        "total_steps",
-        "total_epochs",
-        "log_every_steps",
-        "checkpoint_every_steps",
-        "keep_checkpoints",
-        "probe.every_steps",
-        "probe.k",
-        "probe.temperature",
-        "model.width_multiplier",
-        "data.image_size",
+    return Job(
+        train,
+        test,
+        data_card,
+        forward,
+        optimizer,
+        update,
+        state,
+        total_steps,
+        warmup_steps,
+        settings,
+        source,
     )
-    for key in ("data.threads", "data.workers"):
-        if config_lib.get(config, key) < 0:
-            raise UsageError(f"--config.{key} must be 0 or more.")
-    for key, value in config_lib.flatten(config.to_dict()).items():
-        is_share = key.endswith(("_probability", "_area", "_share", "base_target_ema"))
-        if is_share and not 0 <= value <= 1:
-            raise UsageError(f"--config.{key} must be between 0 and 1, not {value}.")
-    section = config.augment.crop
-    if section.min_area > section.max_area:
-        raise UsageError(f"augment.crop: min_area {section.min_area} is above max_area.")
-    lookup(crop.KERNELS, section.method, key="augment.crop.method")
-    devices = jax.device_count()
-    if config.batch_size % devices:
-        below = config.batch_size - config.batch_size % devices
-        raise UsageError(
-            f"--config.batch_size={config.batch_size} does not divide by {devices} devices: "
-            f"take {below or devices} or {below + devices}."
-        )
 
 
 def _describe_data(
@@ -151,28 +137,16 @@ def _describe_data(
     return workdir.DataCard(*found, tuple(mean), tuple(std))
 
 
-def _check_sizes(config: Any, train: datasets.Dataset) -> None:
-    if train.num_images < config.batch_size:
-        raise UsageError(
-            f"--config.batch_size={config.batch_size} is larger than the data set "
-            f"({train.num_images} images): take {2 ** (train.num_images.bit_length() - 1)} or less."
-        )
-    if isinstance(train, datasets.Stream):  # images have sizes of their own
-        return
-    height, width = train.images.shape[1:3]
-    smallest = int(np.sqrt(config.augment.crop.min_area) * min(height, width))
-    if smallest < 4 or config.data.image_size < 8:
-        raise UsageError(
-            f"Images of {height} x {width} px are too small for this crop: windows of "
-            f"augment.crop.min_area={config.augment.crop.min_area} would be about {smallest} px "
-            f"wide (4 at least), resized to data.image_size={config.data.image_size} (8 at least)."
-        )
-
-
 def make_forward(
-    config: Any, data_card: workdir.DataCard, *, axis: str | None
+    config: Any, data_card: workdir.DataCard, **training: Any
 ) -> hk.TransformedWithState:
-    """The network of a config; batch norm is synchronised over the axis, if there is one."""
+    """The network of a config, to draw its parameters or to use it once it is trained.
+
+    Args:
+      config: of the run.
+      data_card: of its data.
+      training: what `networks.make_forward` takes besides, and changes no parameter.
+    """
     model = config.model
     return networks.make_forward(
         model.encoder,
@@ -189,24 +163,61 @@ def make_forward(
         bn_eps=model.bn_eps,
         mean=data_card.mean,
         std=data_card.std,
-        axis=axis,
+        **training,
     )
 
 
-def make_optimizer(
-    config: Any, total_steps: int, warmup_steps: int
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The optimizer of a config and its learning rate; each optimizer has rates of its own."""
-    name = config.optimizer.name
-    recipe = lookup(optimizers.OPTIMIZERS, name, key="optimizer.name")
-    section = config.optimizer[name]
-    learning_rate = optimizers.learning_rate_schedule(
+def make_train_forward(
+    config: Any, data_card: workdir.DataCard, *, axis: str | None
+) -> hk.TransformedWithState:
+    """The same as training runs it: over devices, in fewer bits, or in less memory."""
+    is_exact = config.accumulate_statistics == "exact"
+    return make_forward(
+        config,
+        data_card,
+        axis=axis,
+        bn_groups=parallel.groups(config.model.bn_group_size),
+        dtype=checks.DTYPES[config.model.dtype],
+        plan=micro_batches.Plan(config.model.remat, config.accumulate if is_exact else 1),
+    )
+
+
+def make_settings(config: Any, total_steps: int, num_images: int) -> tuple[reference.Settings, str]:
+    """What the config says about the schedules, and where it is from what it leaves unset."""
+    epochs = config.total_epochs
+    if config.total_steps is not None:
+        epochs = total_steps * config.batch_size / num_images
+    unset, source = reference.settings(
+        epochs=epochs, batch_size=config.batch_size, num_images=num_images
+    )
+    section = config.optimizer[config.optimizer.name]
+    given = reference.Settings(
         section.base_learning_rate,
+        section.weight_decay,
+        config.objective.base_target_ema,
+        config.optimizer.warmup_epochs,
+    )
+    filled = {
+        name: unset._asdict()[name] for name, value in given._asdict().items() if value is None
+    }
+    listed = ", ".join(f"{name} {value:.6g}" for name, value in filled.items())
+    return given._replace(**filled), f"{listed}; {source}" if filled else ""
+
+
+def make_optimizer(
+    config: Any, settings: reference.Settings, total_steps: int, warmup_steps: int
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimizer of a config and its learning rate; each optimizer has settings of its own."""
+    name = config.optimizer.name
+    recipe = optimizers.OPTIMIZERS[name]
+    learning_rate = optimizers.learning_rate_schedule(
+        settings.base_learning_rate,
         batch_size=config.batch_size,
         total_steps=total_steps,
         warmup_steps=warmup_steps,
     )
-    arguments = {argument: section[argument] for argument in recipe.arguments}
+    arguments = {argument: config.optimizer[name][argument] for argument in recipe.arguments}
+    arguments["weight_decay"] = settings.weight_decay
     return recipe.make(learning_rate, **arguments), learning_rate
 
 

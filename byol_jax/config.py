@@ -32,17 +32,25 @@ def lookup(table: Mapping[str, T], name: str, *, key: str) -> T:
 
 def total_steps(config: Any, *, num_images: int) -> int:
     """Length of the run in steps: ``total_steps`` if set, else ``total_epochs``."""
-    return _duration(config, "total", num_images, config.batch_size)
+    return _duration(config, "total", config.total_epochs, num_images, config.batch_size)
 
 
-def warmup_steps(config: Any, *, num_images: int, total_steps: int) -> int:
-    """Length of the warm-up in steps, at most the length of the run."""
-    steps = _duration(config.optimizer, "warmup", num_images, config.batch_size)
+def warmup_steps(
+    config: Any, *, num_images: int, total_steps: int, warmup_epochs: float | None
+) -> int:
+    """Length of the warm-up in steps, at most the length of the run.
+
+    ``optimizer.warmup_steps`` is what counts, if it is set, else the given number of epochs.
+    """
+    section = config.optimizer
+    steps = _duration(section, "warmup", warmup_epochs, num_images, config.batch_size)
     return min(steps, total_steps)
 
 
-def _duration(section: Any, name: str, num_images: int, batch_size: int) -> int:
-    steps, epochs = section[f"{name}_steps"], section[f"{name}_epochs"]
+def _duration(
+    section: Any, name: str, epochs: float | None, num_images: int, batch_size: int
+) -> int:
+    steps = section[f"{name}_steps"]
     if steps is not None:
         return steps
     if epochs is None:

@@ -7,14 +7,14 @@ they are. Shapes in comments: b images, F embedding, P projection, C classes.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from byol_jax import resnet
+from byol_jax import micro_batches, resnet
 from byol_jax.config import lookup
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -61,6 +61,9 @@ def make_forward(
     predictor_hidden_size: int = 4096,
     bn_decay_rate: float = 0.9,
     bn_eps: float = 1e-5,
+    bn_groups: Sequence[Sequence[int]] | None = None,
+    dtype: str | None = None,
+    plan: micro_batches.Plan = micro_batches.PLAIN,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
     axis: str | None = None,
@@ -84,6 +87,10 @@ def make_forward(
       padding: "same" is TensorFlow's, one pixel more at the right and bottom if need be; "torch"
         is (kernel - 1) // 2 on every side, as in torchvision's ResNets.
       projector_output_size: size P of projection and prediction.
+      bn_groups: positions on the axis that average batch statistics among themselves; None: all.
+      dtype: in which convolutions and linear layers compute, such as "bfloat16"; parameters, batch
+        norm and what comes out stay float32. None: the type of the parameters.
+      plan: how to save memory in training.
       mean: subtracted from the images, one number a channel; `std` divides them after that.
       axis: name of the mapped axis over which batch statistics are averaged; None: local ones.
 
@@ -96,7 +103,15 @@ def make_forward(
         lookup(resnet.PADDINGS, padding, key="padding"),
     )
     layers = resnet.Layers(
-        pads, spec.bottleneck, resnet_v2, zero_init_residual, bn_decay_rate, bn_eps, axis
+        pads,
+        spec.bottleneck,
+        resnet_v2,
+        zero_init_residual,
+        bn_decay_rate,
+        bn_eps,
+        axis,
+        bn_groups,
+        plan,
     )
     mlp = functools.partial(MLP, output_size=projector_output_size, layers=layers)
     forward = functools.partial(
@@ -111,7 +126,24 @@ def make_forward(
         if num_classes
         else None,
     )
-    return hk.transform_with_state(forward)
+    return hk.transform_with_state(_computing_in(dtype, forward) if dtype else forward)
+
+
+def _computing_in(dtype: str, forward: Callable[..., Outputs]) -> Callable[..., Outputs]:
+    """The same function with weights and images rounded to a type of fewer bits."""
+
+    def round_weights(get: Callable[..., jax.Array], value: jax.Array, context: Any) -> jax.Array:
+        value = get(value)
+        return value.astype(dtype) if context.name in ("w", "b") else value
+
+    def rounded(images: jax.Array, is_training: bool, *, part: Part = "online") -> Outputs:
+        if hk.running_init():  # parameters are float32
+            return forward(images, is_training, part=part)
+        with hk.custom_getter(round_weights):
+            outputs = forward(images, is_training, part=part, dtype=dtype)
+        return jax.tree.map(lambda x: x.astype(jnp.float32), outputs)
+
+    return rounded
 
 
 def _forward(
@@ -119,6 +151,7 @@ def _forward(
     is_training: bool,
     *,
     part: Part = "online",
+    dtype: str | None = None,
     normalize: Callable[[jax.Array], jax.Array],
     make_encoder: Callable[[], resnet.ResNet],
     make_projector: Callable[[], MLP],
@@ -130,7 +163,8 @@ def _forward(
         raise ValueError(f"Unknown part: {part!r}. Valid: {', '.join(get_args(Part))}.")
     # Haiku creates the running statistics in training mode only, so initialise in that mode.
     is_training = is_training or hk.running_init()
-    embedding = make_encoder()(normalize(images), is_training)
+    images = normalize(images)
+    embedding = make_encoder()(images.astype(dtype or images.dtype), is_training)
     if part == "encoder":
         return Outputs(embedding)
     projection = make_projector()(embedding, is_training)

@@ -23,6 +23,14 @@ def reduction_axis() -> str | None:
     return AXIS if jax.device_count() > 1 else None
 
 
+def groups(size: int | None) -> list[list[int]] | None:
+    """Positions on `AXIS` in groups of this size; None for all in one."""
+    count = jax.device_count()
+    if size is None or size == count:
+        return None
+    return np.arange(count).reshape(-1, size).tolist()
+
+
 def pmap_update(update: Callable[..., Any], *, num_devices: int | None = None) -> Callable:
     """Runs ``update(state, batch) -> (state, metrics, outputs)`` on every local device.
 

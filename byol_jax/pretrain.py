@@ -116,6 +116,8 @@ def make_update(
     learning_rate: optax.Schedule,
     target_ema: optax.Schedule,
     axis: str | None,
+    parts: int = 1,
+    average_state: bool = False,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array], jax.Array]]:
     """Builds one step of training (paper, algorithm 1).
 
@@ -127,19 +129,26 @@ def make_update(
       learning_rate: for the metrics; the optimizer has its own.
       target_ema: tau of every step.
       axis: name of the mapped axis to average over; None outside of a map.
+      parts: micro-batches, one after the other, whose gradients are averaged; each is normalised by
+        itself and moves the running statistics. Optimizer and target move once, after the last.
+      average_state: devices normalise apart from each other, so average what they remember of it.
 
     Returns:
       update(state, batch) -> (state, scalar metrics, projection [b, P] of view 1).
     """
 
+    grad = _in_micro_batches(jax.grad(loss_fn, has_aux=True), parts)
+
     def update(state: TrainState, batch: Batch):
         key = parallel.step_key(seed, state.step, axis=axis)
         views = make_views(key, batch)
-        grads, (scalars, online_state, target_state, projection) = jax.grad(loss_fn, has_aux=True)(
+        grads, (scalars, online_state, target_state, projection) = grad(
             state.online_params, state, views, batch["labels"]
         )
         if axis:
             grads, scalars = jax.lax.pmean((grads, scalars), axis)
+        if axis and average_state:
+            online_state, target_state = _mean_state((online_state, target_state), axis)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.online_params)
         online_params = optax.apply_updates(state.online_params, updates)
         tau = target_ema(state.step)
@@ -155,6 +164,39 @@ def make_update(
         return state, scalars, projection
 
     return update
+
+
+def _in_micro_batches(grad: Callable[..., Any], parts: int) -> Callable[..., Any]:
+    """The same function of a batch, computed a part of it at a time: means over the parts."""
+    if parts == 1:
+        return grad
+
+    def accumulated(online_params: Any, state: TrainState, views: Views, labels: jax.Array):
+        def one(carry: Any, part: Any):
+            total, online_state, target_state = carry
+            state_now = state._replace(online_state=online_state, target_state=target_state)
+            grads, (scalars, online_state, target_state, projection) = grad(
+                online_params, state_now, *part
+            )
+            total = jax.tree.map(jnp.add, total, grads)
+            return (total, online_state, target_state), (scalars, projection)
+
+        split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), (views, labels))
+        start = jax.tree.map(jnp.zeros_like, online_params), state.online_state, state.target_state
+        (total, online_state, target_state), (scalars, projection) = jax.lax.scan(one, start, split)
+        grads = jax.tree.map(lambda x: x / parts, total)
+        scalars = jax.tree.map(lambda x: jnp.mean(x, axis=0), scalars)
+        projection = projection.reshape(-1, projection.shape[-1])  # [N, b / N, P] -> [b, P]
+        return grads, (scalars, online_state, target_state, projection)
+
+    return accumulated
+
+
+def _mean_state(state: Any, axis: str) -> Any:
+    """Running statistics averaged over devices; counters, which agree, are left."""
+    return jax.tree.map(
+        lambda x: jax.lax.pmean(x, axis) if jnp.issubdtype(x.dtype, jnp.floating) else x, state
+    )
 
 
 def make_views(

@@ -4,13 +4,15 @@ Names of modules, parameters and states equal those of DeepMind's reference impl
 (``res_net50/~/initial_conv``, ...). Shapes in comments: b images, H x W pixels, F embedding.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from byol_jax import micro_batches
+from byol_jax.batch_norm import BatchNorm
 from byol_jax.config import lookup
 
 
@@ -67,21 +69,22 @@ class Layers(NamedTuple):
     bn_decay_rate: float
     bn_eps: float
     axis: str | None
+    bn_groups: Sequence[Sequence[int]] | None = None
+    plan: micro_batches.Plan = micro_batches.PLAIN
 
     def conv(self, channels: int, kernel: int, *, stride: int, name: str) -> hk.Conv2D:
         """A convolution without bias."""
         pads = self.pads(kernel)
         return hk.Conv2D(channels, kernel, stride, padding=pads, with_bias=False, name=name)
 
-    def norm(self, name: str, *, zero_scale: bool = False) -> hk.BatchNorm:
+    def norm(self, name: str, *, zero_scale: bool = False) -> BatchNorm:
         """A batch norm whose batch moments are averaged over `axis`, if there is one."""
-        return hk.BatchNorm(
-            create_scale=True,
-            create_offset=True,
+        return BatchNorm(
             decay_rate=self.bn_decay_rate,
             eps=self.bn_eps,
-            scale_init=jnp.zeros if zero_scale else jnp.ones,
-            cross_replica_axis=self.axis,
+            zero_scale=zero_scale,
+            axis=self.axis,
+            groups=self.bn_groups,
             name=name,
         )
 
@@ -102,7 +105,7 @@ class ResidualBlock(hk.Module):
 
     def __init__(self, channels: int, *, stride: int, first: bool, layers: Layers, name: str):
         super().__init__(name=name)
-        self._resnet_v2 = layers.resnet_v2
+        self._resnet_v2, self._plan = layers.resnet_v2, layers.plan
         inner = channels // 4
         if layers.bottleneck:  # channels, kernel, stride
             shapes = [(inner, 1, 1), (inner, 3, stride), (channels, 1, 1)]
@@ -123,20 +126,24 @@ class ResidualBlock(hk.Module):
             self._shortcut_norm = None if self._resnet_v2 else layers.norm("shortcut_batchnorm")
 
     def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
-        return (self._version_2 if self._resnet_v2 else self._version_1)(x, is_training)
+        passes = [[norm] for _, norm in self._pairs]
+        if self._shortcut_norm is not None:
+            passes[0] = [self._shortcut_norm, *passes[0]]
+        unit = self._version_2 if self._resnet_v2 else self._version_1
+        return micro_batches.advance(unit, x, passes, is_training=is_training, plan=self._plan)
 
-    def _version_1(self, x: jax.Array, is_training: bool) -> jax.Array:
+    def _version_1(self, x: jax.Array, normalise: micro_batches.Normalise) -> jax.Array:
         shortcut = x
         if self._shortcut_conv is not None:
-            shortcut = self._shortcut_norm(self._shortcut_conv(x), is_training)
+            shortcut = normalise(self._shortcut_norm, self._shortcut_conv(x))
         for i, (conv, norm) in enumerate(self._pairs):
-            x = norm(conv(jax.nn.relu(x) if i else x), is_training)
+            x = normalise(norm, conv(jax.nn.relu(x) if i else x))
         return jax.nn.relu(x + shortcut)
 
-    def _version_2(self, x: jax.Array, is_training: bool) -> jax.Array:
+    def _version_2(self, x: jax.Array, normalise: micro_batches.Normalise) -> jax.Array:
         shortcut = x
         for i, (conv, norm) in enumerate(self._pairs):
-            x = jax.nn.relu(norm(x, is_training))
+            x = jax.nn.relu(normalise(norm, x))
             if i == 0 and self._shortcut_conv is not None:
                 shortcut = self._shortcut_conv(x)
             x = conv(x)
@@ -176,6 +183,7 @@ class ResNet(hk.Module):
         self._initial_norm = None if layers.resnet_v2 else layers.norm("initial_batchnorm")
         self._final_norm = layers.norm("final_batchnorm") if layers.resnet_v2 else None
         self._max_pool = layers.max_pool if stem.max_pool else None
+        self._plan = layers.plan
         groups = zip(spec.channels, spec.blocks, spec.strides, strict=True)
         self._groups = [
             BlockGroup(
@@ -185,16 +193,19 @@ class ResNet(hk.Module):
         ]
 
     def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
-        x = self._initial_conv(x)  # [b, H, W, 3] -> [b, H', W', stem channels]
-        if self._initial_norm is not None:
-            x = jax.nn.relu(self._initial_norm(x, is_training))
-        if self._max_pool is not None:
-            x = self._max_pool(x)
+        passes = [] if self._initial_norm is None else [[self._initial_norm]]
+        x = micro_batches.advance(self._stem, x, passes, is_training=is_training, plan=self._plan)
         for group in self._groups:
             x = group(x, is_training)
         if self._final_norm is not None:
             x = jax.nn.relu(self._final_norm(x, is_training))
         return jnp.mean(x, axis=(1, 2))  # [b, F]
+
+    def _stem(self, x: jax.Array, normalise: micro_batches.Normalise) -> jax.Array:
+        x = self._initial_conv(x)  # [b, H, W, 3] -> [b, H', W', stem channels]
+        if self._initial_norm is not None:
+            x = jax.nn.relu(normalise(self._initial_norm, x))
+        return x if self._max_pool is None else self._max_pool(x)
 
 
 def embedding_size(encoder: str, *, width_multiplier: int = 1) -> int:

@@ -39,14 +39,16 @@ def describe(config: Any, job: build.Job, workdir: pathlib.Path) -> str:
     epochs = job.total_steps * config.batch_size / job.train.num_images
     labels = "labels are used to measure, not to learn"
     source = config.data.dir if config.data.name == "folder" else config.data.name
-    rate = config.optimizer[config.optimizer.name].base_learning_rate * config.batch_size / 256
+    rate = job.settings.base_learning_rate * config.batch_size / 256
+    unset = f"Unset in the config: {job.settings_source}.\n" if job.settings_source else ""
     return (
         f"Pretraining {config.model.encoder} ({size:.2f} M parameters with its heads) by "
         f"{config.objective.name} on {job.train.num_images:,} images of {source} at "
         f"{config.data.image_size} px; {labels if job.train.num_classes else 'no labels'}.\n"
         f"{job.total_steps:,} steps of {config.batch_size} images ({epochs:,.1f} epochs) on "
         f"{parallel.describe_devices()}; {config.optimizer.name}, learning rate up to {rate:.4g} "
-        f"after {job.warmup_steps:,} steps, tau from {config.objective.base_target_ema}.\n"
+        f"after {job.warmup_steps:,} steps, tau from {job.settings.base_target_ema:.6g}.\n"
+        f"{unset}"
         f"Everything goes to {workdir}; Ctrl-C saves, the same command resumes. The time left is "
         "shown as soon as steps have been measured."
     )

@@ -10,11 +10,14 @@
 | imagenette | Imagenette at 128 px, ResNet-18, 1000 epochs | 1 V100, 4 h (*) | 92.3 % online (*) |
 | imagenet-1000 | ImageNet at 224 px, ResNet-50 | 512 TPU v3, 8 h (*) | 74.0 to 74.5 % linear (*) |
 | imagenet-300, -100, -40 | as above, by the number of epochs | | -40: 61.5 % linear (*) |
+| imagenet-N | as above, N epochs, settings interpolated between those | | |
 
 (+) on a fifth of CIFAR-10, experiments/cifar10; on all of it, other numbers and more images.
 (*) what the reference's authors report for their code; not run here. These presets have its
 values; their data has to be prepared by TFDS (README, "ImageNet and other large sets").
 """
+
+import re
 
 import ml_collections
 from ml_collections import config_dict
@@ -28,7 +31,11 @@ def get_config(preset: str = "patterns") -> ml_collections.ConfigDict:
     """The config of a preset."""
     config = _reference()
     config.preset = preset
-    config_lib.lookup(PRESETS, preset, key="preset")(config)
+    other_length = re.fullmatch(r"imagenet-(\d+)", preset)
+    if other_length and preset not in PRESETS:
+        _imagenet(config, float(other_length[1]))
+    else:
+        config_lib.lookup(PRESETS, preset, key="preset")(config)
     return config
 
 
@@ -39,6 +46,8 @@ def _reference() -> ml_collections.ConfigDict:
     config.preset = ""
     config.seed = 0
     config.batch_size = 4096  # of all devices together
+    config.accumulate = 1  # micro-batches that a device makes of its part of the batch
+    config.accumulate_statistics = "micro"  # micro | exact: batch norm over each, or over all
     config.total_steps = config_dict.placeholder(int)  # if set, instead of total_epochs
     config.total_epochs = config_dict.placeholder(float)
     config.checkpoint = ""  # start from the networks of this run
@@ -96,6 +105,9 @@ def _model() -> ml_collections.ConfigDict:
     model.predictor_hidden_size = 4096
     model.bn_decay_rate = 0.9
     model.bn_eps = 1e-5
+    model.bn_group_size = config_dict.placeholder(int)  # devices with common statistics; unset: all
+    model.dtype = "float32"  # float32 | bfloat16: of convolutions and linear layers in training
+    model.remat = False  # compute residual blocks again for the gradient instead of storing them
     return model
 
 
@@ -212,15 +224,15 @@ def _imagenette(config: ml_collections.ConfigDict) -> None:
     config.optimizer.lars.base_learning_rate = 2.0
 
 
-def _imagenet(
-    config: ml_collections.ConfigDict, epochs: float, rate: float, decay: float, tau: float
-) -> None:
+def _imagenet(config: ml_collections.ConfigDict, epochs: float) -> None:
+    """Its schedules are left unset: they are the reference's for the length that the run has."""
     config.data.train_split = "train_and_valid"  # 1,281,167 images, as the reference
     config.data.mean, config.data.std = IMAGENET_MEAN, IMAGENET_STD
     config.total_epochs = epochs
-    config.optimizer.lars.base_learning_rate = rate
-    config.optimizer.lars.weight_decay = decay
-    config.objective.base_target_ema = tau
+    config.optimizer.lars.base_learning_rate = config_dict.placeholder(float)
+    config.optimizer.lars.weight_decay = config_dict.placeholder(float)
+    config.optimizer.warmup_epochs = config_dict.placeholder(float)
+    config.objective.base_target_ema = config_dict.placeholder(float)
 
 
 PRESETS = {
@@ -228,8 +240,8 @@ PRESETS = {
     "cifar10": _cifar10,
     "folder": _folder,
     "imagenette": _imagenette,
-    "imagenet-40": lambda config: _imagenet(config, 40.0, 0.45, 1e-6, 0.97),
-    "imagenet-100": lambda config: _imagenet(config, 100.0, 0.45, 1e-6, 0.99),
-    "imagenet-300": lambda config: _imagenet(config, 300.0, 0.3, 1e-6, 0.99),
-    "imagenet-1000": lambda config: _imagenet(config, 1000.0, 0.2, 1.5e-6, 0.996),
+    "imagenet-40": lambda config: _imagenet(config, 40.0),
+    "imagenet-100": lambda config: _imagenet(config, 100.0),
+    "imagenet-300": lambda config: _imagenet(config, 300.0),
+    "imagenet-1000": lambda config: _imagenet(config, 1000.0),
 }

@@ -35,15 +35,22 @@ def test_imagenet_presets_have_the_references_numbers(epochs):
     config = byol.get_config(f"imagenet-{epochs}")
     expected = golden_data.config(golden_data.load("schedules"))[f"e{epochs}_b4096"]
     steps = config_lib.total_steps(config, num_images=IMAGENET_TRAIN_IMAGES)
-    warmup = config_lib.warmup_steps(config, num_images=IMAGENET_TRAIN_IMAGES, total_steps=steps)
+    settings, source = build.make_settings(config, steps, IMAGENET_TRAIN_IMAGES)
+    warmup = config_lib.warmup_steps(
+        config,
+        num_images=IMAGENET_TRAIN_IMAGES,
+        total_steps=steps,
+        warmup_epochs=settings.warmup_epochs,
+    )
+    assert f"the reference's for {epochs} epochs" in source
     lars = config.optimizer.lars
     assert {
         "batch_size": config.batch_size,
         "max_steps": steps,
         "warmup_steps": warmup,
-        "base_learning_rate": lars.base_learning_rate,
-        "base_target_ema": config.objective.base_target_ema,
-        "weight_decay": lars.weight_decay,
+        "base_learning_rate": settings.base_learning_rate,
+        "base_target_ema": settings.base_target_ema,
+        "weight_decay": settings.weight_decay,
         "momentum": lars.momentum,
         "eta": lars.trust_coefficient,
         "num_train_images": IMAGENET_TRAIN_IMAGES,
@@ -57,10 +64,24 @@ def test_imagenet_presets_have_the_references_numbers(epochs):
 
 
 def test_total_steps_win_over_epochs_and_cut_the_warmup():
-    config = byol.get_config("imagenet-40")
+    config = byol.get_config("imagenette")
     config.total_steps = 50
-    assert config_lib.total_steps(config, num_images=IMAGENET_TRAIN_IMAGES) == 50
-    assert config_lib.warmup_steps(config, num_images=IMAGENET_TRAIN_IMAGES, total_steps=50) == 50
+    assert config_lib.total_steps(config, num_images=9469) == 50
+    warmup = config_lib.warmup_steps(config, num_images=9469, total_steps=50, warmup_epochs=10.0)
+    assert warmup == 50
+
+
+def test_what_the_config_sets_wins_over_the_references_settings():
+    config = byol.get_config("imagenet-200")
+    assert config.total_epochs == 200
+    config.optimizer.lars.weight_decay = 3e-6
+    settings, source = build.make_settings(config, 62557, IMAGENET_TRAIN_IMAGES)
+    assert settings.weight_decay == 3e-6 and settings.base_target_ema == pytest.approx(0.99)
+    assert "between the reference's for 100 and 300" in source and "weight_decay" not in source
+    default = byol.get_config()
+    settings, source = build.make_settings(default, 1600, 5000)
+    assert settings.base_learning_rate == default.optimizer.lars.base_learning_rate
+    assert source == ""
 
 
 class Recording(ml_collections.ConfigDict):

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 ROWS = [
-    {"config", "parallel", "metrics", "deepmind", "images", "patterns"},
+    {"config", "parallel", "metrics", "deepmind", "images", "patterns", "reference"},
     {
         "datasets",
         "folder",
@@ -16,7 +16,9 @@ ROWS = [
         "tfds_sets",
         "augment",
         "cards",
+        "batch_norm",
         "crop",
+        "micro_batches",
         "networks",
         "resnet",
         "objectives",
@@ -38,6 +40,7 @@ ROWS = [
     },
     {
         "pretrain",
+        "checks",
         "finetune",
         "build",
         "encoders",

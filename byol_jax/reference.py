@@ -1,0 +1,82 @@
+"""What the reference's authors chose for ImageNet by the length of a run, and in between.
+
+The length of a run counts in images seen: one on fewer images has to see them more often to be as
+long. Between the authors' four lengths, learning rate, weight decay and 1 - tau are interpolated,
+all on logarithmic scales; beyond them, the nearest holds.
+"""
+
+import math
+from typing import NamedTuple
+
+NUM_IMAGES = 1_281_167  # of an epoch of ImageNet
+BATCH_SIZE = 4096
+
+
+class Settings(NamedTuple):
+    """What depends on the length of a run.
+
+    Attributes:
+      base_learning_rate: of LARS; times batch size / 256.
+      weight_decay: of LARS.
+      base_target_ema: tau at the start.
+      warmup_epochs: of linear warm-up.
+    """
+
+    base_learning_rate: float
+    weight_decay: float
+    base_target_ema: float
+    warmup_epochs: float
+
+
+BY_EPOCHS = {  # configs/byol.py of the reference
+    40: Settings(0.45, 1e-6, 0.97, 10.0),
+    100: Settings(0.45, 1e-6, 0.99, 10.0),
+    300: Settings(0.3, 1e-6, 0.99, 10.0),
+    1000: Settings(0.2, 1.5e-6, 0.996, 10.0),
+}
+
+
+def settings(*, epochs: float, batch_size: int, num_images: int) -> tuple[Settings, str]:
+    """Settings of a run of any length, and a text that says where they are from.
+
+    tau belongs to steps of a batch of `BATCH_SIZE`. A k times larger batch takes k steps in one, so
+    that its tau is tau^k (Busbridge et al. 2023, arXiv:2307.13813). The learning rate has its rule
+    elsewhere. Warm-up sees as many images as the authors', but never more than a quarter of the
+    run, which is its share of 40 epochs.
+    """
+    length = epochs * num_images / NUM_IMAGES
+    below, above = _neighbours(length)
+    low, high = BY_EPOCHS[below], BY_EPOCHS[above]
+    share = math.log(length / below) / math.log(above / below) if above > below else 0.0
+    tau = 1 - _between(1 - low.base_target_ema, 1 - high.base_target_ema, share)
+    found = Settings(
+        _between(low.base_learning_rate, high.base_learning_rate, share),
+        _between(low.weight_decay, high.weight_decay, share),
+        (tau if share else low.base_target_ema) ** (batch_size / BATCH_SIZE),
+        min(low.warmup_epochs * NUM_IMAGES / num_images, epochs / 4),
+    )
+    return found, _source(length, below, above, batch_size)
+
+
+def _neighbours(length: float) -> tuple[int, int]:
+    """The lengths next to this one: twice the same if it is one of them or beyond them all."""
+    below = max((known for known in BY_EPOCHS if known <= length), default=min(BY_EPOCHS))
+    above = min((known for known in BY_EPOCHS if known >= length), default=max(BY_EPOCHS))
+    return below, above
+
+
+def _between(low: float, high: float, share: float) -> float:
+    return low if low == high or not share else low ** (1 - share) * high**share
+
+
+def _source(length: float, below: int, above: int, batch_size: int) -> str:
+    seen = f"as many images as {length:.4g} epochs of ImageNet"
+    if below < above:
+        text = f"between the reference's for {below} and {above} epochs (this run sees {seen})"
+    elif math.isclose(length, below):
+        text = f"the reference's for {below} epochs of ImageNet"
+    else:
+        text = f"the reference's for {below} epochs, the nearest it has (this run sees {seen})"
+    if batch_size != BATCH_SIZE:
+        text += f", tau to the power of {batch_size} / {BATCH_SIZE} for this batch"
+    return text

@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from byol_jax import collapse, crop, datasets, optimizers
 from byol_jax import config as config_lib
-from byol_jax import crop, datasets, optimizers
 
 UsageError = config_lib.UsageError
 
@@ -24,6 +24,7 @@ def check(config: Any) -> None:
         config,
         "accumulate",
         "batch_size",
+        "collapse.patience",
         "total_steps",
         "total_epochs",
         "log_every_steps",
@@ -48,6 +49,7 @@ def check(config: Any) -> None:
         raise UsageError(f"augment.crop: min_area {section.min_area} is above max_area.")
     config_lib.lookup(crop.KERNELS, section.method, key="augment.crop.method")
     config_lib.lookup(optimizers.OPTIMIZERS, config.optimizer.name, key="optimizer.name")
+    config_lib.lookup(collapse.ACTIONS, config.collapse.action, key="collapse.action")
     config_lib.lookup(DTYPES, config.model.dtype, key="model.dtype")
     _check_division(config, jax.device_count())
 

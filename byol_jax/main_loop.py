@@ -14,6 +14,7 @@ from ml_collections import config_flags
 
 from byol_jax import (
     bench_input,
+    collapse,
     convert,
     input_pipeline,
     loop,
@@ -54,7 +55,11 @@ def main(_: Sequence[str]) -> None:
         config_lib.lookup(TASKS, config.task, key="task")(config, workdir)
     except config_lib.UsageError as error:
         _fail(str(error), status=2)
-    except (loop.NonFiniteError, input_pipeline.TooManyBadImagesError) as error:
+    except (
+        collapse.CollapseError,
+        loop.NonFiniteError,
+        input_pipeline.TooManyBadImagesError,
+    ) as error:
         _fail(str(error), status=1)
     except KeyboardInterrupt:  # not while training, which saves
         _fail("Interrupted. What was finished is kept; the same command goes on.", status=130)

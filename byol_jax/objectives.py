@@ -49,6 +49,17 @@ def byol_loss(
     return jnp.mean(regression_loss(online1, target2) + regression_loss(online2, target1))
 
 
+def mean_cosine(
+    online: tuple[jax.Array, jax.Array], target: tuple[jax.Array, jax.Array]
+) -> jax.Array:
+    """Mean cosine, in [-1, 1], between what `byol_loss` compares: its loss is 4 - 4 cosines."""
+    (online1, online2), (target1, target2) = online, target
+    pairs = ((online1, target2), (online2, target1))
+    return jnp.mean(
+        jnp.stack([jnp.sum(l2_normalize(o) * l2_normalize(t), axis=-1) for o, t in pairs])
+    )
+
+
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Cross-entropy [b] of logits [b, C] and integer labels [b], in nats."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)

@@ -78,15 +78,21 @@ def make_loss(
         target, target_state = _both_views(
             forward, state.target_params, state.target_state, views, part="target"
         )
-        online_outputs = [o.prediction if objective.has_predictor else o.projection for o in online]
-        repr_loss = objective.loss(tuple(online_outputs), tuple(t.projection for t in target))
-        scalars = {"loss": repr_loss, "repr_loss": repr_loss}
+        compared = (
+            tuple(o.prediction if objective.has_predictor else o.projection for o in online),
+            tuple(t.projection for t in target),
+        )
+        repr_loss = objective.loss(*compared)
+        scalars = {
+            "loss": repr_loss,
+            "repr_loss": repr_loss,
+            "target_cosine": objectives.mean_cosine(*compared),
+        }
         logits = online[0].logits  # of a stop-gradient embedding
         if logits is not None:
             probe_loss = jnp.mean(objectives.cross_entropy(logits, labels))
-            scalars = {
+            scalars |= {
                 "loss": repr_loss + probe_loss,
-                "repr_loss": repr_loss,
                 "online_loss": probe_loss,
                 "online_top1": jnp.mean(metrics.topk_correct(logits, labels, k=1)),
                 "online_top5": jnp.mean(metrics.topk_correct(logits, labels, k=5)),

@@ -9,11 +9,9 @@ import haiku as hk
 import jax
 import numpy as np
 
-from byol_jax import build, checkpoint, datasets, loop, metrics, parallel, pretrain
+from byol_jax import build, checkpoint, collapse, datasets, loop, metrics, parallel, pretrain
 from byol_jax import config as config_lib
 from byol_jax import workdir as workdir_lib
-
-COLLAPSED_STD = 0.1  # below it, directions are as good as equal; a healthy run is above 0.5
 
 
 def run(config: Any, workdir: pathlib.Path) -> None:
@@ -22,6 +20,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     Raises:
         UsageError: a mistake in the config, or a workdir that does not fit it; nothing is written.
         loop.NonFiniteError: the loss or a gradient stopped being a number.
+        collapse.CollapseError: the projections have collapsed, and the config says to stop then.
     """
     job = build.build(config, workdir_lib.read_data_card(workdir))
     workdir_lib.open_workdir(workdir, config, job.data_card)
@@ -62,7 +61,7 @@ class _Run:
         self._checkpoints = checkpoints
         self._batches = build.make_train_batches(config, job.train)
         self._score = build.make_probe(config, job)
-        self._is_collapsed = False
+        self._guard = collapse.make_guard(config, job.settings, job.warmup_steps)
         self._is_streamed = isinstance(job.train, datasets.Stream)
         self._bad_counts: dict[int, int] = {}  # by step, until it is logged
 
@@ -84,7 +83,7 @@ class _Run:
         if step < self._job.total_steps:
             _say(f"Stopped after step {step:,} and saved. The same command resumes.")
         else:
-            _say(summarise(self._workdir))
+            _say(summarise(self._workdir, self._config.collapse.min_feature_std))
 
     def _restore(self) -> tuple[pretrain.TrainState, int]:
         step = self._checkpoints.latest_step
@@ -121,6 +120,12 @@ class _Run:
             raise loop.NonFiniteError(
                 f"{error} Last good checkpoint: {good}. A smaller {key} or a longer warm-up may "
                 "help; give it another --workdir."
+            ) from None
+        except collapse.CollapseError as error:
+            last = self._checkpoints.latest_path or "none yet"
+            raise collapse.CollapseError(
+                f"{error}\nStopped, as collapse.action says; another config needs another --workdir. "
+                f"Last checkpoint: {last}."
             ) from None
         self._save(step, state)
         if step == total_steps and not self._is_probed(step):
@@ -164,7 +169,11 @@ class _Run:
     def _log(self, step: int, scalars: dict[str, Any], projection: jax.Array) -> None:
         """Logs a step; spread and rank are those of the projections, which the loss compares."""
         features = np.asarray(projection).reshape(-1, projection.shape[-1])  # [D, b, P] -> [D b, P]
-        spread = metrics.feature_std(features)
+        watched = collapse.Measures(
+            metrics.feature_std(features),
+            metrics.effective_rank(features),
+            float(scalars["target_cosine"]),
+        )
         speed = self._progress.report(step, float(scalars["loss"]))
         bad_images = self._bad_counts[step]
         self._bad_counts = {s: n for s, n in self._bad_counts.items() if s > step}
@@ -173,18 +182,15 @@ class _Run:
             step,
             {
                 **{f"train/{name}": float(value) for name, value in scalars.items()},
-                "train/feature_std": spread,
-                "train/effective_rank": metrics.effective_rank(features),
+                "train/feature_std": watched.feature_std,
+                "train/effective_rank": watched.effective_rank,
                 "train/images_per_second": speed,
                 **data,
             },
         )
-        if spread < COLLAPSED_STD and not self._is_collapsed:
-            self._progress.say(
-                f"COLLAPSED at step {step}: all images have nearly the same projection "
-                f"(feature std {spread:.3f}). Nothing is learned from here on."
-            )
-        self._is_collapsed = spread < COLLAPSED_STD
+        warning = self._guard.check(step, watched)
+        if warning:
+            self._progress.say(warning)
 
 
 def _probe_line(step: int, scalars: dict[str, float]) -> str:
@@ -200,8 +206,8 @@ def _probe_line(step: int, scalars: dict[str, float]) -> str:
     return f"probe at step {step}: " + ", ".join(parts)
 
 
-def summarise(workdir: pathlib.Path) -> str:
-    """A table of the first and the last probe of a finished run."""
+def summarise(workdir: pathlib.Path, collapsed_std: float) -> str:
+    """A table of the first and the last probe of a finished run, and whether it collapsed."""
     table = workdir_lib.read_metrics(workdir)
     rows = [row for row in table if "probe/feature_std" in row]
     lines = [f"{'':<18}{'kNN':>8}{'linear':>9}{'feature std':>13}{'effective rank':>16}"]
@@ -214,7 +220,7 @@ def summarise(workdir: pathlib.Path) -> str:
         std, rank = row["probe/feature_std"], row["probe/effective_rank"]
         lines.append(f"{name:<18}{knn:>8}{linear:>9}{std:>13.2f}{rank:>16.1f}")
     last = [row for row in table if "train/feature_std" in row][-1]
-    if last["train/feature_std"] < COLLAPSED_STD:
+    if last["train/feature_std"] < collapsed_std:
         lines.append(f"COLLAPSED: the projections' std is {last['train/feature_std']:.3f}.")
     bad = last.get("data/bad_images")
     if bad:

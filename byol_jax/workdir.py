@@ -19,6 +19,11 @@ UsageError = config_lib.UsageError
 # What may differ when a run goes on: none of it changes what is learned.
 CHANGEABLE = (
     "checkpoint_every_steps",
+    "collapse.action",
+    "collapse.max_target_cosine",
+    "collapse.min_effective_rank",
+    "collapse.min_feature_std",
+    "collapse.patience",
     "data.dir",
     "data.max_bad_share",
     "data.threads",

@@ -61,6 +61,7 @@ def _reference() -> ml_collections.ConfigDict:
     config.objective.name = "byol"  # byol | byol_no_predictor
     config.objective.base_target_ema = 0.996
     config.objective.target_ema_schedule = "cosine"  # cosine (to 1) | constant
+    config.collapse = _collapse()
     config.optimizer = _optimizer()
     config.augment = ml_collections.ConfigDict()
     config.augment.crop = ml_collections.ConfigDict()
@@ -109,6 +110,17 @@ def _model() -> ml_collections.ConfigDict:
     model.dtype = "float32"  # float32 | bfloat16: of convolutions and linear layers in training
     model.remat = False  # compute residual blocks again for the gradient instead of storing them
     return model
+
+
+def _collapse() -> ml_collections.ConfigDict:
+    """Of projections, at every log; beyond one of the limits, nothing is learned."""
+    collapse = ml_collections.ConfigDict()
+    collapse.action = "warn"  # warn | stop
+    collapse.patience = 3  # logs in a row
+    collapse.min_feature_std = 0.1
+    collapse.min_effective_rank = 2.0
+    collapse.max_target_cosine = 0.995
+    return collapse
 
 
 def _optimizer() -> ml_collections.ConfigDict:

@@ -27,7 +27,7 @@ def test_metrics_have_the_names_that_scripts_rely_on(run_folder):
     rows = workdir.read_metrics(run_folder)
     assert [row["step"] for row in rows] == [0, 1, 2, 2, 3, 4, 4]
     names = "loss repr_loss online_loss online_top1 online_top5 learning_rate tau gradient_norm"
-    names += " feature_std effective_rank images_per_second"
+    names += " target_cosine feature_std effective_rank images_per_second"
     assert set(rows[1]) == {"step"} | {f"train/{name}" for name in names.split()}
     probe = {"step", "probe/knn_top1", "probe/feature_std", "probe/effective_rank"}
     assert set(rows[0]) == probe | {"probe/linear_top1", "probe/raw_pixels_knn_top1"}
@@ -69,16 +69,16 @@ def test_a_run_killed_before_its_last_probe_makes_up_for_it(run_folder, tmp_path
 
 
 def test_the_summary_is_shown(run_folder):
-    text = run_pretrain.summarise(run_folder)
+    text = run_pretrain.summarise(run_folder, 0.1)
     assert "random network" in text and "raw pixels" in text and str(run_folder) in text
 
 
 def test_a_collapsed_run_says_so(run_folder, tmp_path):
     shutil.copy(run_folder / "metrics.jsonl", tmp_path)
-    assert "COLLAPSED" not in run_pretrain.summarise(tmp_path)
+    assert "COLLAPSED" not in run_pretrain.summarise(tmp_path, 0.1)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": 5, "train/feature_std": 0.02}) + "\n")
-    assert "COLLAPSED: the projections' std is 0.020" in run_pretrain.summarise(tmp_path)
+    assert "COLLAPSED: the projections' std is 0.020" in run_pretrain.summarise(tmp_path, 0.1)
 
 
 @pytest.mark.slow
@@ -109,6 +109,7 @@ BAD = {
     "accumulate": ({"accumulate": 0}, "accumulate must be above 0"),
     "statistics": ({"accumulate_statistics": "exakt"}, "Did you mean 'exact'"),
     "groups": ({"model.bn_group_size": 3}, "divide the 4 devices: take one of 1, 2, 4"),
+    "collapse": ({"collapse.action": "halt"}, "collapse.action.*stop, warn"),
     "dtype": ({"model.dtype": "float16"}, "model.dtype.*bfloat16, float32"),
     "batch": ({"batch_size": 400}, "larger than the data set"),
     "zero steps": ({"total_steps": 0}, "total_steps must be above 0"),

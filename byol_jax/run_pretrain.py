@@ -124,8 +124,8 @@ class _Run:
         except collapse.CollapseError as error:
             last = self._checkpoints.latest_path or "none yet"
             raise collapse.CollapseError(
-                f"{error}\nStopped, as collapse.action says; another config needs another --workdir. "
-                f"Last checkpoint: {last}."
+                f"{error}\nStopped, as collapse.action says. Another config needs another "
+                f"--workdir. Last checkpoint: {last}."
             ) from None
         self._save(step, state)
         if step == total_steps and not self._is_probed(step):

@@ -7,59 +7,17 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 ROWS = [
-    {"config", "parallel", "metrics", "deepmind", "images", "patterns", "reference"},
-    {
-        "datasets",
-        "folder",
-        "host_views",
-        "records",
-        "tfds_sets",
-        "augment",
-        "cards",
-        "batch_norm",
-        "crop",
-        "micro_batches",
-        "networks",
-        "resnet",
-        "objectives",
-        "optimizers",
-        "checkpoint",
-        "loop",
-        "workdir",
-    },
-    {
-        "input_pipeline",
-        "eval_pipeline",
-        "neighbours",
-        "linear",
-        "labelled",
-        "probes",
-        "pack_sources",
-        "packed_set",
+    set(names.split())
+    for names in (
+        "config parallel metrics deepmind images patterns reference",
+        "datasets folder host_views records tfds_sets augment crop batch_norm micro_batches networks "
+        "resnet cards objectives optimizers checkpoint loop workdir",
+        "input_pipeline eval_pipeline neighbours linear labelled probes pack_sources packed_set "
         "weights",
-    },
-    {
-        "pretrain",
-        "checks",
-        "finetune",
-        "build",
-        "encoders",
-        "features",
-        "baselines",
-        "evaluation",
-        "supervised",
-    },
-    {
-        "run_pretrain",
-        "run_linear_eval",
-        "run_finetune",
-        "run_knn",
-        "run_embed",
-        "convert",
-        "pack",
-        "bench_input",
+        "pretrain collapse checks finetune build encoders features baselines evaluation supervised",
+        "run_pretrain run_linear_eval run_finetune run_knn run_embed convert pack bench_input "
         "main_loop",
-    },
+    )
 ]
 DOORS = {
     "orbax": {"checkpoint"},

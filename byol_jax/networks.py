@@ -85,7 +85,8 @@ def make_forward(
       zero_init_residual: start the last batch norm of every bottleneck block of version 1 at
         scale 0, as the reference's code does; the paper's results used 1 (False).
       padding: "same" is TensorFlow's, one pixel more at the right and bottom if need be; "torch"
-        is (kernel - 1) // 2 on every side, as in torchvision's ResNets.
+        is (kernel - 1) // 2 on every side, as in torchvision's ResNets, whose shortcuts project
+        only where shapes differ: in the reference's the first block of a group always does.
       projector_output_size: size P of projection and prediction.
       bn_groups: positions on the axis that average batch statistics among themselves; None: all.
       dtype: in which convolutions and linear layers compute, such as "bfloat16"; parameters, batch
@@ -112,6 +113,7 @@ def make_forward(
         axis,
         bn_groups,
         plan,
+        always_project=padding != "torch",
     )
     mlp = functools.partial(MLP, output_size=projector_output_size, layers=layers)
     forward = functools.partial(

@@ -71,6 +71,7 @@ class Layers(NamedTuple):
     axis: str | None
     bn_groups: Sequence[Sequence[int]] | None = None
     plan: micro_batches.Plan = micro_batches.PLAIN
+    always_project: bool = True  # in the first block of a group, even if shapes agree
 
     def conv(self, channels: int, kernel: int, *, stride: int, name: str) -> hk.Conv2D:
         """A convolution without bias."""
@@ -103,7 +104,7 @@ class ResidualBlock(hk.Module):
     before it (He et al. 2016, arXiv:1603.05027).
     """
 
-    def __init__(self, channels: int, *, stride: int, first: bool, layers: Layers, name: str):
+    def __init__(self, channels: int, *, stride: int, projects: bool, layers: Layers, name: str):
         super().__init__(name=name)
         self._resnet_v2, self._plan = layers.resnet_v2, layers.plan
         inner = channels // 4
@@ -121,7 +122,7 @@ class ResidualBlock(hk.Module):
             for i, (c, k, s) in enumerate(shapes)
         ]
         self._shortcut_conv = self._shortcut_norm = None
-        if first:  # projects even where the shapes agree, like the reference
+        if projects:
             self._shortcut_conv = layers.conv(channels, 1, stride=stride, name="shortcut_conv")
             self._shortcut_norm = None if self._resnet_v2 else layers.norm("shortcut_batchnorm")
 
@@ -153,11 +154,17 @@ class ResidualBlock(hk.Module):
 class BlockGroup(hk.Module):
     """The residual blocks of one resolution, which the first one reaches with its stride."""
 
-    def __init__(self, channels: int, *, blocks: int, stride: int, layers: Layers, name: str):
+    def __init__(
+        self, channels: int, *, blocks: int, stride: int, projects: bool, layers: Layers, name: str
+    ):
         super().__init__(name=name)
         self._blocks = [
             ResidualBlock(
-                channels, stride=1 if i else stride, first=i == 0, layers=layers, name=f"block_{i}"
+                channels,
+                stride=1 if i else stride,
+                projects=projects and i == 0,
+                layers=layers,
+                name=f"block_{i}",
             )
             for i in range(blocks)
         ]
@@ -184,12 +191,18 @@ class ResNet(hk.Module):
         self._final_norm = layers.norm("final_batchnorm") if layers.resnet_v2 else None
         self._max_pool = layers.max_pool if stem.max_pool else None
         self._plan = layers.plan
-        groups = zip(spec.channels, spec.blocks, spec.strides, strict=True)
+        before = (spec.stem_channels, *spec.channels)
+        groups = zip(spec.channels, spec.blocks, spec.strides, before[:-1], strict=True)
         self._groups = [
             BlockGroup(
-                c * width_multiplier, blocks=b, stride=s, layers=layers, name=f"block_group_{i}"
+                c * width_multiplier,
+                blocks=b,
+                stride=s,
+                projects=layers.always_project or s > 1 or c != c_before,
+                layers=layers,
+                name=f"block_group_{i}",
             )
-            for i, (c, b, s) in enumerate(groups)
+            for i, (c, b, s, c_before) in enumerate(groups)
         ]
 
     def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:

@@ -1,6 +1,7 @@
 """What a file or folder of weights holds, whoever wrote it, without reading its arrays yet.
 
-A run and its checkpoints are the project's own; DeepMind's ``.pkl`` files are read by `deepmind`.
+A run, its checkpoints and exports are the project's own. DeepMind's ``.pkl`` files are read by
+`deepmind`, PyTorch's and safetensors by `torch_files`, whose names `torch_layout` understands.
 """
 
 import json
@@ -8,9 +9,19 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import ml_collections
 
-from byol_jax import cards, checkpoint, deepmind, workdir
+from byol_jax import (
+    cards,
+    checkpoint,
+    deepmind,
+    exported,
+    pickles,
+    torch_files,
+    torch_layout,
+    workdir,
+)
 from byol_jax import config as config_lib
 
 UsageError = config_lib.UsageError
@@ -43,7 +54,8 @@ class Weights(NamedTuple):
       card: of the encoder.
       load: network by its name ("online", perhaps "target") and a function that reads it.
       config: of the run that made it; None if there is none.
-      notes: what was assumed, since the file does not say it, and its licence.
+      notes: what was assumed, since the file does not say it.
+      licence: what is known about it.
     """
 
     path: str
@@ -53,21 +65,27 @@ class Weights(NamedTuple):
     load: dict[str, Callable[[], Network]]
     config: Any = None
     notes: tuple[str, ...] = ()
+    licence: str = ""
 
 
 def open_weights(path: str) -> Weights:
     """Finds out what a path holds.
 
     Args:
-      path: a run's workdir (its newest checkpoint), one of its ``checkpoints/<step>``, or a
-        ``.pkl`` file of DeepMind's.
+      path: a run's workdir (its newest checkpoint), one of its ``checkpoints/<step>``, the folder
+        of an export, a ``.pkl`` file of DeepMind's, or a file of PyTorch's or of safetensors with
+        a ResNet by torchvision's names.
 
     Raises:
       UsageError: no such path, or nothing at it that can be used; says what is wrong.
     """
     file = pathlib.Path(path).expanduser()
+    if file.name in (exported.MODEL, exported.WEIGHTS) and (file.parent / exported.MODEL).exists():
+        file = file.parent
     if path and file.is_file():
-        return _open_pickle(file)
+        return _open_file(file)
+    if path and (file / exported.MODEL).is_file():
+        return _open_export(file)
     return _open_run(path)
 
 
@@ -131,23 +149,106 @@ def _read_config(path: pathlib.Path) -> Any:
     return config
 
 
-def _open_pickle(path: pathlib.Path) -> Weights:
+def _open_file(path: pathlib.Path) -> Weights:
     try:
-        found = deepmind.load_pickle(path)
-    except deepmind.UnsupportedPickle as error:
+        if path.suffix == ".pkl":
+            return _open_pickle(path)
+        return _open_tensors(path)
+    except pickles.UnsupportedPickle as error:
         raise UsageError(f"Cannot read {error}.") from None
+    except OSError as error:
+        raise UsageError(f"Cannot read {path}: {error.strerror or error}.") from None
+
+
+def _open_pickle(path: pathlib.Path) -> Weights:
+    found = deepmind.open_pickle(path)
     try:
         card = cards.recognise(found.online_params, padding="same")
         cards.require_encoder(card, found.online_params, found.online_state)
     except UsageError as error:
         raise UsageError(f"{path} {error}") from None
+
+    def load(*trees: Any) -> Network:
+        try:
+            return Network(*(deepmind.load_tree(path, tree) for tree in trees))
+        except pickles.UnsupportedPickle as error:
+            raise UsageError(f"Cannot read {error}.") from None
+
+    loaders = {"online": lambda: load(found.online_params, found.online_state)}
+    if found.target_params is not None:
+        loaders["target"] = lambda: load(found.target_params, found.target_state)
     notes = (
-        f"image size {card.image_size} px is the custom, the file does not say it",
-        "normalised by ImageNet's mean and deviation, as DeepMind's code does",
-        DEEPMIND_LICENCE,
+        f"image size: {card.image_size} px is the custom, the file does not say it",
+        "normalisation: by ImageNet's mean and deviation, as DeepMind's code does",
     )
-    loaders = {
-        "online": lambda: Network(found.online_params, found.online_state),
-        "target": lambda: Network(found.target_params, found.target_state),
+    return Weights(str(path), "deepmind", found.step, card, loaders, None, notes, DEEPMIND_LICENCE)
+
+
+def _open_tensors(path: pathlib.Path) -> Weights:
+    tensors = torch_files.open_tensors(path)
+    backbones = torch_layout.find_backbones(list(tensors))
+    if "online" not in backbones:
+        names = ", ".join(list(tensors)[:3]) or "no tensors"
+        raise UsageError(
+            f"{path} holds no ResNet by torchvision's names (conv1, layer1.0.conv1, ..., perhaps "
+            f"behind a prefix): it has {names}. Of a head alone nothing can be made."
+        )
+    found = {
+        name: {key: tensors[stored] for key, stored in backbone.keys.items()}
+        for name, backbone in backbones.items()
     }
-    return Weights(str(path), "deepmind", found.step, card, loaders, None, notes)
+    try:
+        card = torch_layout.recognise(found["online"])
+        for named in found.values():
+            torch_layout.require_fit(named, card)
+    except UsageError as error:
+        raise UsageError(f"{path} {error}") from None
+
+    def load(name: str) -> Network:
+        try:
+            return Network(*torch_layout.from_torch(found[name], card))
+        except pickles.UnsupportedPickle as error:
+            raise UsageError(f"Cannot read {error}.") from None
+
+    loaders = {name: lambda name=name: load(name) for name in found}
+    prefix = backbones["online"].prefix
+    notes = (
+        f"names: torchvision's{f' behind {prefix!r}' if prefix else ''}",
+        f"image size: {card.image_size} px is the custom, the file does not say it",
+        "normalisation: by ImageNet's mean and deviation, as is the custom",
+    )
+    return Weights(str(path), "torch", None, card, loaders, None, notes)
+
+
+def _open_export(folder: pathlib.Path) -> Weights:
+    model = exported.read_model(folder)
+    stored = exported.open_weights(folder)
+    card = model["card"]
+    try:
+        cards.require_encoder(card, *stored)
+    except UsageError as error:
+        raise UsageError(f"{folder / exported.WEIGHTS} {error}") from None
+
+    def load() -> Network:
+        return Network(*(jax.tree.map(_load_tensor, tree, is_leaf=_is_tensor) for tree in stored))
+
+    source = model["source"]
+    config = ml_collections.ConfigDict(model["config"]) if model["config"] else None
+    return Weights(
+        str(folder),
+        "export",
+        source["step"],
+        card,
+        {model["network"]: load},
+        config,
+        tuple(model["notes"]),
+        model["licence"],
+    )
+
+
+def _is_tensor(leaf: Any) -> bool:
+    return isinstance(leaf, torch_files.StoredTensor)
+
+
+def _load_tensor(leaf: torch_files.StoredTensor) -> Any:
+    return leaf.load()

@@ -100,7 +100,7 @@ def _model() -> ml_collections.ConfigDict:
     model.resnet_v2 = False
     model.stem = "imagenet"  # imagenet | cifar | patch
     model.zero_init_residual = True  # as the reference's code; the paper: False
-    model.padding = "same"  # same | torch
+    model.padding = "same"  # same | torch (and its shortcuts): loads into torchvision as it is
     model.projector_hidden_size = 4096
     model.projector_output_size = 256
     model.predictor_hidden_size = 4096

@@ -18,6 +18,7 @@ setuptools.setup(
         "array_record>=0.8",
         "chex>=0.1.90",
         "dm-haiku>=0.0.16",
+        "flatbuffers>=24.3",  # jax.export
         "google-crc32c>=1.6",
         "grain>=0.2.15",
         "importlib_resources",  # tensorflow-datasets imports it without naming it
@@ -30,6 +31,7 @@ setuptools.setup(
         "orbax-checkpoint>=0.11.33",
         "pyarrow>=16",  # Parquet
         "pillow>=11.0",
+        "safetensors>=0.5",
         "scikit-learn>=1.5",
         "simplejpeg>=1.8",
         "tensorboardX>=2.6.2",
@@ -40,6 +42,7 @@ setuptools.setup(
         "cuda": ["jax[cuda13]>=0.10,<0.13"],
         "dev": ["matplotlib>=3.9", "pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.14"],
         "prepare": ["tensorflow>=2.20"],  # TFDS needs it to download and prepare a set
+        "torch": ["torch>=2.6", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime"],
         "tpu": ["jax[tpu]>=0.10,<0.13"],
     },
 )

@@ -60,7 +60,7 @@ def save_safetensors(
     path: str | os.PathLike[str], tensors: dict[str, np.ndarray], *, metadata: dict[str, str]
 ) -> None:
     """Writes tensors by their names."""
-    whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    whole = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     safetensors_numpy.save_file(whole, path, metadata=metadata)
 
 

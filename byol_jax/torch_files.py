@@ -62,6 +62,7 @@ def save_safetensors(
     """Writes tensors by their names."""
     whole = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     safetensors_numpy.save_file(whole, path, metadata=metadata)
+    os.chmod(path, 0o644)  # others write their files for everybody to read
 
 
 def _open_safetensors(path: str | os.PathLike[str]) -> Tensors:

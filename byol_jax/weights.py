@@ -89,6 +89,12 @@ def open_weights(path: str) -> Weights:
     return _open_run(path)
 
 
+def is_foreign(path: str) -> bool:
+    """Whether a path is a file or an export, not a run or one of its checkpoints."""
+    file = pathlib.Path(path).expanduser()
+    return file.is_file() or (file / exported.MODEL).is_file()
+
+
 def load(found: Weights, network: str) -> Network:
     """Reads one of the networks.
 

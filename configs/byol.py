@@ -50,7 +50,7 @@ def _reference() -> ml_collections.ConfigDict:
     config.accumulate_statistics = "micro"  # micro | exact: batch norm over each, or over all
     config.total_steps = config_dict.placeholder(int)  # if set, instead of total_epochs
     config.total_epochs = config_dict.placeholder(float)
-    config.checkpoint = ""  # start from the networks of this run
+    config.checkpoint = ""  # start from the networks of this run, export or file
     config.checkpoint_every_steps = 1000
     config.keep_checkpoints = 3
     config.log_every_steps = 100

@@ -1,0 +1,95 @@
+"""Says what a checkpoint is, and what can be done with it: ``python -m byol_jax.inspect PATH``."""
+
+import pathlib
+import sys
+from typing import Any
+
+import numpy as np
+
+from byol_jax import cards, workdir
+from byol_jax import config as config_lib
+from byol_jax import weights as weights_lib
+
+_FORMATS = {
+    "run": "checkpoint of a run of this project (Orbax)",
+    "export": "export of this project (safetensors and model.json)",
+    "deepmind": "pickle of DeepMind's BYOL, read without unpickling",
+    "torch": "tensors by torchvision's names (PyTorch or safetensors)",
+}
+
+
+def describe(path: str) -> str:
+    """Format, step, encoder, parameters, image size, normalisation, accuracy, and commands.
+
+    Raises:
+      UsageError: there is no checkpoint at the path, or a damaged one.
+    """
+    found = weights_lib.open_weights(path)
+    card, rows = found.card, {}
+    shapes = cards.shapes(card)[0]
+    count = sum(int(np.prod(x.shape)) for leaves in shapes.values() for x in leaves.values())
+    rows["format"] = _FORMATS[found.format]
+    rows["step"] = "unknown" if found.step is None else f"{found.step:,}"
+    rows["encoder"] = (
+        f"{card.encoder}, width {card.width_multiplier}, version {2 if card.resnet_v2 else 1}, "
+        f"stem {card.stem}, padding {card.padding}"
+    )
+    rows["parameters"] = f"{count:,} of the encoder"
+    rows["networks"] = ", ".join(found.load)
+    rows["image size"] = f"{card.image_size} px"
+    rows["normalised by"] = f"mean {_numbers(card.mean)}, deviation {_numbers(card.std)}"
+    rows["accuracy"] = _accuracy(found)
+    lines = [found.path, *(f"  {name:<14} {value}" for name, value in rows.items())]
+    lines += [f"  {note}" for note in (*found.notes, found.licence) if note]
+    return "\n".join([*lines, "", *_commands(path, found)])
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:.4g}" for value in values)
+
+
+def _accuracy(found: weights_lib.Weights) -> str:
+    """What the run measured last, if the checkpoint is in its workdir."""
+    if found.format != "run":
+        return "unknown"
+    run = pathlib.Path(found.path).absolute().parent.parent
+    rows: list[dict[str, Any]] = [
+        row
+        for row in workdir.read_metrics(run)
+        if "probe/knn_top1" in row and row["step"] <= found.step
+    ]
+    if not rows:
+        return "unknown"
+    linear = rows[-1].get("probe/linear_top1")
+    share = f", linear {linear:.1%}" if linear is not None else ""
+    return f"kNN {rows[-1]['probe/knn_top1']:.1%}{share} at step {rows[-1]['step']:,}"
+
+
+def _commands(path: str, found: weights_lib.Weights) -> list[str]:
+    start, given = "python -m byol_jax.main_loop --config=configs/", f" --config.checkpoint={path}"
+    data = "" if found.config else " --config.data.name=SET"
+    return [
+        "measure it:",
+        f"  {start}knn.py{given}{data}",
+        f"  {start}linear_eval.py{given}{data}",
+        "use it elsewhere:",
+        f"  {start}embed.py{given} --config.data.name=folder --config.data.dir=IMAGES",
+        f"  {start}export.py{given}",
+    ]
+
+
+def main(arguments: list[str]) -> int:
+    """Prints what the only argument is; the exit status."""
+    if len(arguments) != 1:
+        print("Usage: python -m byol_jax.inspect FILE_OR_FOLDER", file=sys.stderr)
+        return 2
+    try:
+        print(describe(arguments[0]))
+    except config_lib.UsageError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

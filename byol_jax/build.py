@@ -12,11 +12,10 @@ import optax
 
 from byol_jax import (
     augment,
-    cards,
-    checkpoint,
     checks,
     datasets,
     eval_pipeline,
+    initial,
     input_pipeline,
     micro_batches,
     networks,
@@ -25,11 +24,7 @@ from byol_jax import (
     parallel,
     pretrain,
     probes,
-<<<<<<< HEAD
     reference,
-=======
-    weights,
->>>>>>> b8d4a99 (python -m byol_jax.inspect; pretraining goes on from exports and other people's files; tests)
     workdir,
 )
 from byol_jax import config as config_lib
@@ -106,8 +101,7 @@ def build(config: Any, data_card: workdir.DataCard | None = None) -> Job:
         forward, optimizer, seed=config.seed, image_size=config.data.image_size
     )
     if config.checkpoint:
-<<<<<<< HEAD
-        state = checkpoint.load_networks(config.checkpoint, state)
+        state = initial.load_networks(config.checkpoint, state)
     return Job(
         train,
         test,
@@ -120,67 +114,6 @@ def build(config: Any, data_card: workdir.DataCard | None = None) -> Job:
         warmup_steps,
         settings,
         source,
-=======
-        state = _start_from(config.checkpoint, state)
-    return Job(train, test, data_card, forward, optimizer, update, state, total_steps, warmup_steps)
-
-
-def _start_from(path: str, state: pretrain.TrainState) -> pretrain.TrainState:
-    """The networks of another run, or whatever of them an export or somebody's file holds.
-
-    Without a target the online network is the target, too; heads that the file lacks stay as drawn.
-
-    Raises:
-      UsageError: the file is of another encoder than the config builds, or its heads are others.
-    """
-    if not weights.is_foreign(path):
-        return checkpoint.load_networks(path, state)
-    found = weights.open_weights(path)
-    online = weights.load(found, "online" if "online" in found.load else "target")
-    target = weights.load(found, "target") if "target" in found.load else online
-    return state._replace(
-        online_params=_take(path, state.online_params, online.params),
-        target_params=_take(path, state.target_params, target.params),
-        online_state=_take(path, state.online_state, online.state),
-        target_state=_take(path, state.target_state, target.state),
-    )
-
-
-def _take(path: str, drawn: Any, found: Any) -> Any:
-    """A tree in which modules of a file replace those of their names; classifiers must fit."""
-    taken = dict(drawn)
-    for module, leaves in drawn.items():
-        head = module.split("/")[0]
-        if module not in found:
-            if head not in cards.HEADS:
-                raise UsageError(f"{path} is of another encoder: it lacks {module}.")
-            continue
-        shapes = [{name: x.shape for name, x in tree[module].items()} for tree in (drawn, found)]
-        if shapes[0] == shapes[1]:
-            taken[module] = {name: np.asarray(found[module][name]) for name in leaves}
-        elif head != "classifier":  # of other classes
-            raise UsageError(
-                f"{path} holds {module} of {shapes[1]}, the config builds {shapes[0]}: set "
-                "--config.model.* as in the file."
-            )
-    return taken
-
-
-def _check(config: Any) -> None:
-    config_lib.require_positive(
-        config,
-        "batch_size",
-        "total_steps",
-        "total_epochs",
-        "log_every_steps",
-        "checkpoint_every_steps",
-        "keep_checkpoints",
-        "probe.every_steps",
-        "probe.k",
-        "probe.temperature",
-        "model.width_multiplier",
-        "data.image_size",
->>>>>>> b8d4a99 (python -m byol_jax.inspect; pretraining goes on from exports and other people's files; tests)
     )
 
 

@@ -9,14 +9,16 @@ ROOT = pathlib.Path(__file__).parent.parent
 ROWS = [
     set(names.split())
     for names in (
-        "config parallel metrics deepmind images patterns reference",
-        "datasets folder host_views records tfds_sets augment crop batch_norm micro_batches networks "
-        "resnet cards objectives optimizers checkpoint loop workdir",
+        "config parallel metrics pickles deepmind torch_files torch_encoder images patterns "
+        "reference",
+        "datasets folder host_views records tfds_sets augment crop batch_norm micro_batches "
+        "networks resnet cards exported torch_layout objectives optimizers checkpoint loop workdir",
         "input_pipeline eval_pipeline neighbours linear labelled probes pack_sources packed_set "
         "weights",
-        "pretrain collapse checks finetune build encoders features baselines evaluation supervised",
-        "run_pretrain run_linear_eval run_finetune run_knn run_embed convert pack bench_input "
-        "main_loop",
+        "pretrain initial collapse checks finetune build encoders features baselines evaluation "
+        "supervised stablehlo torch_export",
+        "run_pretrain run_linear_eval run_finetune run_knn run_embed run_export inspect convert "
+        "pack bench_input main_loop",
     )
 ]
 DOORS = {

@@ -1,0 +1,111 @@
+"""Makes a page of what runs have learned, or plots for papers, from the files they left.
+
+    python -m byol_jax.report RUN [RUN ...] [--out report.html]
+    python -m byol_jax.report RUN --watch
+    python -m byol_jax.report RUN --format=png,svg,pdf
+
+RUN is the workdir of a pretraining or of an evaluation. The page of one run is written into it.
+"""
+
+import argparse
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from byol_jax import report_data, report_page
+from byol_jax.report_data import ReportError
+
+PLOTS = ("png", "svg", "pdf")
+FORMATS = ("html", *PLOTS)
+
+
+def write(paths: Sequence[str], out: pathlib.Path) -> pathlib.Path:
+    """Writes the page of some runs, in one piece, and returns where it is.
+
+    Raises:
+      ReportError: a folder is missing or is not that of a run, or ``out`` cannot be written.
+    """
+    page = report_page.render(report_data.load_runs(paths), now=report_data.now())
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = out.with_name(out.name + ".tmp")
+        temporary.write_text(page, encoding="utf-8")
+        os.replace(temporary, out)
+    except OSError as error:
+        raise ReportError(f"Cannot write {out}: {error.strerror}. Give another --out.") from None
+    return out
+
+
+def write_for(workdir: pathlib.Path) -> pathlib.Path | None:
+    """Writes ``report.html`` into a run's folder; whatever goes wrong is a warning and None."""
+    try:
+        return write([str(workdir)], workdir / "report.html")
+    except Exception as error:  # nothing in a picture is worth a run
+        print(
+            f"Warning: no report was written ({type(error).__name__}: {error}). To make it later: "
+            f"python -m byol_jax.report {workdir}",
+            file=sys.stderr,
+        )
+        return None
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The command; a mistake ends in a message and status 2."""
+    options = _parse(arguments)
+    try:
+        _run(options)
+    except ReportError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _run(options: argparse.Namespace) -> None:
+    out = pathlib.Path(options.out).expanduser() if options.out else None
+    if options.watch:
+        from byol_jax import report_watch
+
+        report_watch.serve(options.runs, port=options.port)
+        return
+    formats = options.format.split(",")
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown:
+        raise ReportError(f"Unknown --format '{unknown[0]}'. Valid: {', '.join(FORMATS)}.")
+    plots = [name for name in formats if name in PLOTS]
+    if "html" in formats:
+        if out and plots:
+            raise ReportError("--out names one file: make the page and the plots one by one.")
+        print(write(options.runs, out or _place(options.runs, "report.html")))
+    if plots:
+        from byol_jax import report_plots  # the page needs no matplotlib
+
+        runs = report_data.load_runs(options.runs)
+        for path in report_plots.write(runs, out or _place(options.runs, "plots"), plots):
+            print(path)
+
+
+def _place(runs: Sequence[str], name: str) -> pathlib.Path:
+    """What belongs to one run is written into it, a comparison to where the command is given."""
+    return pathlib.Path(runs[0]).expanduser() / name if len(runs) == 1 else pathlib.Path(name)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m byol_jax.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="workdir of a run")
+    parser.add_argument("--out", help="page or, with --format, folder of plots")
+    parser.add_argument(
+        "--format", default="html", help=f"some of {','.join(FORMATS)}; plots come with CSV files"
+    )
+    parser.add_argument(
+        "--watch", action="store_true", help="serve a page on this machine that follows the run"
+    )
+    parser.add_argument("--port", type=int, default=8321, help="of --watch; 0: any free one")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

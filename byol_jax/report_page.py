@@ -1,0 +1,131 @@
+"""Puts a report together: one HTML file that needs nothing but a browser."""
+
+import base64
+import hashlib
+import json
+import pathlib
+from collections.abc import Sequence
+
+from byol_jax import report_charts, report_data, report_pictures, report_tables
+from byol_jax.report_data import Run
+from byol_jax.report_pictures import escape
+
+FILES = pathlib.Path(__file__).parent / "page"
+MOST_BYTES = 4_500_000  # beyond which the pictures of further runs are left out
+Section = tuple[str, str, str]  # id, title, HTML
+
+
+def render(runs: Sequence[Run], *, now: float, version: str = "") -> str:
+    """The whole page.
+
+    Args:
+      runs: at least one.
+      now: seconds since 1970.
+      version: of what is shown; given, the page asks its server for newer ones.
+    """
+    sections, drawn = _sections(runs)
+    script, library = (_file(name) for name in ("page.js", "uPlot.iife.min.js"))
+    library = f"/*\n{_file('uPlot.LICENSE')}*/\n{library}"
+    title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared"
+    data = report_charts.as_data(runs)
+    maps = [report_pictures.atlas_data(runs[i], i) for i in drawn]
+    data["atlases"] = [found for found in maps if found]
+    slots = {
+        "policy": _policy(script, library, is_live=bool(version)),
+        "title": escape(title),
+        "lead": escape(_lead(runs)),
+        "styles": _file("uPlot.min.css") + _file("page.css"),
+        "live": f' data-version="{escape(version)}"' if version else "",
+        "body": _body(runs, sections, now),
+        "data": _json(data),
+        "library": library,
+        "script": script,
+    }
+    parts = _file("page.html").split("{{")
+    filled = [parts[0]]
+    for part in parts[1:]:
+        name, rest = part.split("}}", 1)
+        filled += slots[name], rest
+    return "".join(filled)
+
+
+def _file(name: str) -> str:
+    return (FILES / name).read_text(encoding="utf-8")
+
+
+def _json(data: object) -> str:
+    """JSON that cannot end the script element that it stands in."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _policy(*scripts: str, is_live: bool) -> str:
+    """Tells the browser to run these scripts and no others, and to load nothing."""
+    hashes = (hashlib.sha256(script.encode()).digest() for script in scripts)
+    allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes)
+    connect = " connect-src 'self';" if is_live else ""
+    return (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline';{connect} "
+        f"script-src {allowed}; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _lead(runs: Sequence[Run]) -> str:
+    if len(runs) > 1:
+        return ", ".join(run.name for run in runs)
+    config, data = runs[0].config, runs[0].data
+    words = [str(config.get("task", "")).replace("_", " "), str(config.get("preset") or "")]
+    model, source = config.get("model"), config.get("data")
+    if isinstance(model, dict) and model.get("encoder"):
+        words.append(f"{model['encoder']}")
+    if isinstance(source, dict) and source.get("name"):
+        count = data.get("num_images")
+        words.append(f"{count:,} images of {source['name']}" if count else f"{source['name']}")
+    return " · ".join(filter(None, words))
+
+
+def _sections(runs: Sequence[Run]) -> tuple[list[Section], list[int]]:
+    """All sections, and the numbers of the runs whose pictures are among them."""
+    sections: list[Section] = []
+    if report_charts.charts_of(runs):
+        sections.append(("curves", "Curves", report_tables.curves(runs)))
+    if len(runs) > 1:
+        sections.insert(0, ("compare", "Comparison", report_tables.comparison(runs)))
+    drawn, size = [], 0
+    for number, run in enumerate(runs):
+        made = report_pictures.pictures(run, number)
+        size += sum(len(text) for *_, text in made)
+        if size > MOST_BYTES and number:
+            words = f'<p class="note">Left out to keep the page small: {escape(run.name)}.</p>'
+            made = [(f"left-out-{number}", "More pictures", words)]
+        else:
+            drawn.append(number)
+        sections += [_named(section, run, runs) for section in made]
+    for number, run in enumerate(runs):
+        if run.result:
+            text = report_tables.result(run)
+            sections.append(_named((f"result-{number}", "Result", text), run, runs))
+        text = report_tables.details(run)
+        sections.append(_named((f"details-{number}", "Where it comes from", text), run, runs))
+    return sections, drawn
+
+
+def _named(section: Section, run: Run, runs: Sequence[Run]) -> Section:
+    name, title, text = section
+    return (name, f"{title}: {run.name}", text) if len(runs) > 1 else section
+
+
+def _body(runs: Sequence[Run], sections: Sequence[Section], now: float) -> str:
+    tiles = report_tables.tiles(runs[0]) if len(runs) == 1 else ""
+    links = "".join(f'<a href="#{name}">{escape(title)}</a>' for name, title, _ in sections)
+    whole = [
+        f'<div data-part="verdict">{report_tables.verdicts(runs, now=now)}{tiles}</div>',
+        f'<nav aria-label="Sections">{links}</nav>',
+    ]
+    for name, title, text in sections:
+        part = "" if name == "curves" else f' data-part="{escape(name)}"'
+        whole.append(
+            f'<section id="{escape(name)}" class="long"><h2>{escape(title)}</h2>'
+            f"<div{part}>{text}</div></section>"
+        )
+    return "\n".join(whole)

@@ -221,8 +221,8 @@ def make_optimizer(
     return recipe.make(learning_rate, **arguments), learning_rate
 
 
-def make_probe(config: Any, job: Job) -> Callable[[int, pretrain.TrainState], dict[str, float]]:
-    """Builds probe(step, state) -> scores of the online encoder on ``data.eval_split``.
+def make_probe(config: Any, job: Job) -> Callable[[int, pretrain.TrainState], probes.Measured]:
+    """Builds probe(step, state): what the online encoder makes of ``data.eval_split``.
 
     The untrained network of step 0 has no running batch-norm statistics to be judged with: a few
     batches of plain training images give it some. Step 0 also scores raw pixels for comparison;
@@ -242,7 +242,7 @@ def make_probe(config: Any, job: Job) -> Callable[[int, pretrain.TrainState], di
         temperature=config.probe.temperature,
     )
 
-    def probe(step: int, state: pretrain.TrainState) -> dict[str, float]:
+    def probe(step: int, state: pretrain.TrainState) -> probes.Measured:
         params, bn_state = jax.device_get((state.online_params, state.online_state))
         if step == 0:
             batches = eval_pipeline.eval_batches(
@@ -252,7 +252,8 @@ def make_probe(config: Any, job: Job) -> Callable[[int, pretrain.TrainState], di
                 bn_state = calibrate(params, bn_state, batch.images[batch.mask])
         linear = step in (0, job.total_steps)
         raw = scores.score_raw_pixels() if step == 0 else {}
-        return scores.score(params, bn_state, linear=linear) | raw
+        found = scores.measure(params, bn_state, linear=linear)
+        return found._replace(scalars=found.scalars | raw)
 
     return probe
 

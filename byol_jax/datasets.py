@@ -188,6 +188,25 @@ def load(name: str, split: str, *, data_dir: str | None = None) -> Dataset:
     return DATASETS[name](name, split, data_dir)
 
 
+def class_names(name: str, data_dir: str | None, num_classes: int) -> list[str]:
+    """What the classes of a set are called; by number if nobody has named them.
+
+    Args:
+      name: as in `load`.
+      data_dir: as in `load`.
+      num_classes: of the set.
+    """
+    if name == "patterns":
+        names = patterns.CLASS_NAMES
+    elif name == "folder":
+        names = folder.scan(data_dir or "", "train").classes
+    else:
+        names = tfds_sets.open_set(name.removeprefix("tfds:"), data_dir).class_names
+    if len(names) != num_classes:
+        return [str(number) for number in range(num_classes)]
+    return [str(class_name) for class_name in names]
+
+
 def _load_patterns(name: str, split: str, data_dir: str | None) -> Images:
     del name, data_dir
     return Images(*patterns.load(split), len(patterns.CLASS_NAMES))

@@ -136,6 +136,12 @@ class TrainBatches:
         self.bad_images = dict(map(tuple, state["bad"]))
 
 
+def first_indices(num_images: int, *, seed: int, count: int, process_count: int = 1) -> list[int]:
+    """Which images the first batch of the first process begins with, if none of them is bad."""
+    order = grain.MapDataset.range(num_images).seed(seed).shuffle()
+    return [int(order[i * process_count % num_images]) for i in range(count)]
+
+
 def _gather(data: datasets.Images, indices: np.ndarray) -> dict[str, np.ndarray]:
     return {"images": data.images[indices], "labels": data.labels[indices]}
 

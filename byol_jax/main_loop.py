@@ -6,6 +6,7 @@ Any key of the config can be overridden, as in ``--config.batch_size=128``. Conf
 
 import pathlib
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,12 +20,16 @@ from byol_jax import (
     input_pipeline,
     loop,
     pack,
+    parallel,
+    report,
     run_embed,
     run_export,
     run_finetune,
+    run_gallery,
     run_knn,
     run_linear_eval,
     run_pretrain,
+    sessions,
 )
 from byol_jax import config as config_lib
 
@@ -35,6 +40,7 @@ TASKS: dict[str, Callable[[Any, pathlib.Path], None]] = {
     "knn": run_knn.run,
     "embed": run_embed.run,
     "export": run_export.run,
+    "gallery": run_gallery.run,
     "bench_input": bench_input.run,
     "convert": convert.run,
     "pack": pack.run,
@@ -53,8 +59,10 @@ def main(_: Sequence[str]) -> None:
     config = _CONFIG.value
     name = "-".join(filter(None, (config.task, config.preset)))
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{name}").expanduser()
+    began = time.time()
     try:
         config_lib.lookup(TASKS, config.task, key="task")(config, workdir)
+        _conclude(workdir, began)
     except config_lib.UsageError as error:
         _fail(str(error), status=2)
     except (
@@ -62,9 +70,21 @@ def main(_: Sequence[str]) -> None:
         loop.NonFiniteError,
         input_pipeline.TooManyBadImagesError,
     ) as error:
+        _conclude(workdir, began, message=str(error))
         _fail(str(error), status=1)
     except KeyboardInterrupt:  # not while training, which saves
         _fail("Interrupted. What was finished is kept; the same command goes on.", status=130)
+
+
+def _conclude(workdir: pathlib.Path, began: float, *, message: str = "") -> None:
+    """Notes how a task that has measured something ended, and makes its page."""
+    written = [workdir / name for name in ("metrics.jsonl", "result.json")]
+    is_new = any(path.exists() and path.stat().st_mtime >= began - 1 for path in written)
+    if is_new and parallel.is_writer():
+        sessions.note_end(workdir, began=began, message=message)
+        page = report.write_for(workdir)
+        if page:
+            print(f"Report: {page}", file=sys.stderr)
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:

@@ -122,6 +122,13 @@ def is_writer() -> bool:
     return jax.process_index() == 0
 
 
+def peak_memory() -> int | None:
+    """The most bytes that were in use on one local device; None where it does not tell."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    peaks = [found["peak_bytes_in_use"] for found in stats if "peak_bytes_in_use" in found]
+    return max(peaks, default=None)
+
+
 def describe_devices() -> str:
     """Such as ``4 cpu devices in 1 process``."""
     processes = jax.process_count()

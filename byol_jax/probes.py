@@ -4,8 +4,8 @@ Shapes: N train features, M features to classify, F embedding size, C classes.
 """
 
 import warnings
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import sklearn.exceptions
@@ -75,6 +75,28 @@ def linear_predict(
     return classifier.predict(scaler.transform(features))
 
 
+class Measured(NamedTuple):
+    """What a frozen encoder makes of a split, and what that is worth.
+
+    Attributes:
+      scalars: scores by name.
+      features: [M, F] of the evaluated images.
+      labels: [M]; -1 without labels.
+      indices: [M], where in the split each image is.
+      predicted: [M] classes by the vote of neighbours; None without labels.
+      num_classes: C.
+      k: neighbours of the vote.
+    """
+
+    scalars: dict[str, float]
+    features: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+    predicted: np.ndarray | None
+    num_classes: int
+    k: int
+
+
 class Probe:
     """Measures a frozen encoder, by labelled images if there are any.
 
@@ -105,28 +127,41 @@ class Probe:
 
     def score(self, params: Any, state: Any, *, linear: bool) -> dict[str, float]:
         """Feature std and effective rank; with labels also kNN and, on request, linear accuracy."""
-        is_labelled = self._test.num_classes > 0
-        test, test_labels = self._features(params, state, self._test, skip_bad=not is_labelled)
+        return self.measure(params, state, linear=linear).scalars
+
+    def measure(self, params: Any, state: Any, *, linear: bool) -> Measured:
+        """What `score` gives, and what it was computed from."""
+        num_classes = self._test.num_classes
+        test, test_labels, indices = self._features(
+            params, state, self._test, skip_bad=not num_classes
+        )
         scalars = {
             "probe/feature_std": metrics.feature_std(test),
             "probe/effective_rank": metrics.effective_rank(test),
         }
-        if not is_labelled:
-            return scalars
-        train, train_labels = self._features(params, state, self._train, skip_bad=True)
-        scalars["probe/knn_top1"] = self._knn(train, train_labels, test, test_labels)
+        found = Measured(scalars, test, test_labels, indices, None, num_classes, self._k)
+        if not num_classes:
+            return found
+        train, train_labels, _ = self._features(params, state, self._train, skip_bad=True)
+        predicted = self._knn(train, train_labels, test)
+        scalars["probe/knn_top1"] = float(np.mean(predicted == test_labels))
         if linear:
-            predicted = linear_predict(train, train_labels, test)
-            scalars["probe/linear_top1"] = float(np.mean(predicted == test_labels))
-        return scalars
+            by_line = linear_predict(train, train_labels, test)
+            scalars["probe/linear_top1"] = float(np.mean(by_line == test_labels))
+        return found._replace(predicted=predicted)
 
     def _features(
         self, params: Any, state: Any, data: datasets.Dataset, *, skip_bad: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Features, labels and indices of all images that can be used."""
+        indices: list[np.ndarray] = []
         batches = eval_pipeline.eval_batches(
             data, batch_size=self._batch_size, image_size=self._image_size, skip_bad=skip_bad
         )
-        return extract_features(lambda images: self._encode(params, state, images), batches)
+        features, labels = extract_features(
+            lambda images: self._encode(params, state, images), _noted(batches, indices)
+        )
+        return features, labels, np.concatenate(indices)
 
     def score_raw_pixels(self) -> dict[str, float]:
         """kNN accuracy of the pixels of images in memory, centred: what a network has to beat."""
@@ -137,17 +172,11 @@ class Probe:
             (data.images - centre).astype(np.float32).reshape(len(data.images), -1)
             for data in (self._train, self._test)
         )
-        top1 = self._knn(train, self._train.labels, test, self._test.labels)
-        return {"probe/raw_pixels_knn_top1": top1}
+        predicted = self._knn(train, self._train.labels, test)
+        return {"probe/raw_pixels_knn_top1": float(np.mean(predicted == self._test.labels))}
 
-    def _knn(
-        self,
-        train: np.ndarray,
-        train_labels: np.ndarray,
-        test: np.ndarray,
-        test_labels: np.ndarray,
-    ) -> float:
-        predicted = knn_predict(
+    def _knn(self, train: np.ndarray, train_labels: np.ndarray, test: np.ndarray) -> np.ndarray:
+        return knn_predict(
             train,
             train_labels,
             test,
@@ -155,4 +184,12 @@ class Probe:
             k=self._k,
             temperature=self._temperature,
         )
-        return float(np.mean(predicted == test_labels))
+
+
+def _noted(
+    batches: Iterable[eval_pipeline.EvalBatch], indices: list[np.ndarray]
+) -> Iterator[eval_pipeline.EvalBatch]:
+    """The batches; where each of their images is in the split is added to ``indices``."""
+    for batch in batches:
+        indices.append(batch.indices[batch.mask])
+        yield batch

@@ -232,8 +232,8 @@ def end(run: Run) -> dict[str, Any]:
 
 
 def start(run: Run) -> dict[str, Any]:
-    """How the last session began; empty if nobody noted it."""
-    return next((row for row in reversed(run.sessions) if row.get("event") == "start"), {})
+    """The last session's command, machine and versions; empty if nobody noted them."""
+    return next((row for row in reversed(run.sessions) if "command" in row), {})
 
 
 def seconds(run: Run) -> float | None:

@@ -6,7 +6,7 @@ import json
 import pathlib
 from collections.abc import Sequence
 
-from byol_jax import report_charts, report_data, report_pictures, report_tables
+from byol_jax import report_charts, report_pictures, report_tables
 from byol_jax.report_data import Run
 from byol_jax.report_pictures import escape
 

@@ -40,7 +40,7 @@ def _progress(run: Run, now: float) -> tuple[str, str]:
         return BAD, f"Failed after {of}: {end.get('message', 'no reason was noted')}"
     if total and step >= total:
         return GOOD, f"Finished: all {total:,} steps are done."
-    if end.get("status") == "stopped":
+    if end:
         return OPEN, f"Stopped and saved after {of}; the same command resumes."
     if now - run.changed < report_data.QUIET_SECONDS:
         return OPEN, f"Going on: {of} so far."

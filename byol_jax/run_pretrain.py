@@ -9,7 +9,19 @@ import haiku as hk
 import jax
 import numpy as np
 
-from byol_jax import build, checkpoint, collapse, datasets, loop, metrics, parallel, pretrain
+from byol_jax import (
+    build,
+    checkpoint,
+    collapse,
+    curator,
+    datasets,
+    loop,
+    metrics,
+    parallel,
+    pretrain,
+    sessions,
+    trackers,
+)
 from byol_jax import config as config_lib
 from byol_jax import workdir as workdir_lib
 
@@ -24,6 +36,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     """
     job = build.build(config, workdir_lib.read_data_card(workdir))
     workdir_lib.open_workdir(workdir, config, job.data_card)
+    sessions.note_start(workdir)
     _say(f"{config_lib.to_json(config)}\n{describe(config, job, workdir)}\n")
     checkpoints = checkpoint.Checkpoints(workdir, keep=config.keep_checkpoints)
     try:
@@ -68,11 +81,18 @@ class _Run:
     def run(self) -> None:
         """Trains to the end, or until a signal asks to stop."""
         state, first_step = self._restore()
-        self._logger = workdir_lib.Logger(self._workdir, first_step=first_step)
+        self._logger = workdir_lib.Logger(
+            self._workdir,
+            first_step=first_step,
+            others=trackers.make_trackers(self._config, self._workdir),
+        )
         self._progress = loop.Progress(
             first_step=first_step,
             total_steps=self._job.total_steps,
             batch_size=self._config.batch_size,
+        )
+        self._curator = curator.Curator(
+            self._config, self._workdir, self._job, self._logger, self._progress.say
         )
         try:
             step = self._train(state, first_step)
@@ -146,6 +166,7 @@ class _Run:
                     workdir_lib.note_bad_images(self._workdir, names)
                     listed.update(new)
             self._bad_counts[step] = len(bad)
+            self._curator.see_batch(step, batch, bad)
             yield parallel.shard(batch)
 
     def _is_probed(self, step: int) -> bool:
@@ -162,9 +183,10 @@ class _Run:
         return lambda step, state: run(step, state) if step < self._job.total_steps else None
 
     def _probe(self, step: int, state: pretrain.TrainState) -> None:
-        scalars = self._score(step, state)
-        self._logger.write(step, scalars)
-        self._progress.say(_probe_line(step, scalars))
+        measured = self._score(step, state)
+        self._logger.write(step, measured.scalars)
+        self._progress.say(_probe_line(step, measured.scalars))
+        self._curator.see_probe(step, measured)
 
     def _log(self, step: int, scalars: dict[str, Any], projection: jax.Array) -> None:
         """Logs a step; spread and rank are those of the projections, which the loss compares."""

@@ -44,6 +44,12 @@ class Set(NamedTuple):
         return getattr(features["label"], "num_classes", 0) if "label" in features else 0
 
     @property
+    def class_names(self) -> list[str]:
+        """Names of the classes; empty without labels."""
+        features = self.builder.info.features
+        return list(getattr(features["label"], "names", ())) if "label" in features else []
+
+    @property
     def image_shape(self) -> tuple[int | None, ...]:
         """(height, width, channels), None for what differs between images."""
         return self.builder.info.features["image"].shape

@@ -6,12 +6,14 @@ import math
 import os
 import pathlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from tensorboardX import SummaryWriter
 
 from byol_jax import config as config_lib
+from byol_jax import trackers
 
 UsageError = config_lib.UsageError
 
@@ -27,8 +29,10 @@ CHANGEABLE = (
     "data.dir",
     "data.max_bad_share",
     "data.threads",
+    "gallery.max_images",
     "keep_checkpoints",
     "log_every_steps",
+    "wandb_project",
 )
 
 PACKAGES = (
@@ -165,9 +169,16 @@ class Logger:
         workdir: folder of the run.
         first_step: what an interrupted run logged after this step is dropped, since these steps
             run again.
+        others: get the same.
     """
 
-    def __init__(self, workdir: pathlib.Path, *, first_step: int = 0):
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        *,
+        first_step: int = 0,
+        others: Sequence[trackers.Tracker] = (),
+    ):
         path = workdir / "metrics.jsonl"
         kept = [row for row in read_metrics(workdir) if row["step"] <= first_step]
         if first_step == 0:
@@ -175,6 +186,7 @@ class Logger:
         _replace(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a")
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
+        self._others = others
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         """Appends one line; numbers that JSON lacks (NaN, infinity) are written as null."""
@@ -183,8 +195,18 @@ class Logger:
         self._file.flush()
         for key, value in scalars.items():
             self._board.add_scalar(key, value, step)
+        for tracker in self._others:
+            tracker.write(step, scalars)
+
+    def write_image(self, step: int, name: str, pixels: np.ndarray) -> None:
+        """A picture, uint8 [H, W, 3], for those who show some."""
+        self._board.add_image(name, pixels, step, dataformats="HWC")
+        for tracker in self._others:
+            tracker.write_image(step, name, pixels)
 
     def close(self) -> None:
-        """Flushes and closes both files."""
+        """Flushes and closes everything."""
         self._file.close()
         self._board.close()
+        for tracker in self._others:
+            tracker.close()

@@ -75,6 +75,9 @@ def _reference() -> ml_collections.ConfigDict:
     config.probe.max_images = 20_000
     config.probe.k = 20
     config.probe.temperature = 0.1
+    config.gallery = ml_collections.ConfigDict()
+    config.gallery.max_images = 5000  # of the evaluation split, on the report's map; 0: no pictures
+    config.wandb_project = ""  # of Weights & Biases, to log there too; needs '.[wandb]'
     return config
 
 
@@ -191,6 +194,7 @@ def _patterns(config: ml_collections.ConfigDict) -> None:
         view.grayscale_probability = 0.5
         view.blur_probability = 0.0
     config.probe.every_steps = 400
+    config.gallery.max_images = 1000
 
 
 def _cifar10(config: ml_collections.ConfigDict) -> None:

@@ -1,0 +1,55 @@
+"""Notes when a run was started and how it ended, each time: ``sessions.jsonl`` in its folder."""
+
+import datetime
+import json
+import os
+import pathlib
+import platform
+import resource
+import shlex
+import sys
+import time
+
+from byol_jax import parallel
+from byol_jax import workdir as workdir_lib
+
+UNIT = 1 if sys.platform == "darwin" else 1024  # bytes, of the memory that the system reports
+
+
+def note_start(workdir: pathlib.Path) -> None:
+    """Adds what is known when a run begins or goes on."""
+    _append(workdir, {"event": "start"} | _facts())
+
+
+def note_end(workdir: pathlib.Path, *, began: float, message: str = "") -> None:
+    """Adds how a session ended.
+
+    Args:
+      workdir: of the run.
+      began: when the session did, in seconds since 1970.
+      message: why it failed; empty if it did not.
+    """
+    end = {
+        "event": "end",
+        "status": "failed" if message else "done",
+        "message": message,
+        "seconds": round(time.time() - began, 1),
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT,
+        "peak_device_memory_bytes": parallel.peak_memory(),
+    }
+    _append(workdir, end | _facts())
+
+
+def _facts() -> dict[str, object]:
+    return {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["python", "-m", "byol_jax.main_loop", *sys.argv[1:]]),
+        "devices": parallel.describe_devices(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} processors, {platform.system()}",
+        "versions": workdir_lib.versions(),
+    }
+
+
+def _append(workdir: pathlib.Path, row: dict[str, object]) -> None:
+    with (workdir / "sessions.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")

@@ -60,6 +60,14 @@ def mean_cosine(
     )
 
 
+def byol_terms(
+    online: tuple[jax.Array, jax.Array], target: tuple[jax.Array, jax.Array]
+) -> dict[str, jax.Array]:
+    """The two terms of `byol_loss`, each between 0 and 4: the view that predicts gives the name."""
+    terms = zip(("view1_loss", "view2_loss"), online, reversed(target), strict=True)
+    return {name: jnp.mean(regression_loss(*pair)) for name, *pair in terms}
+
+
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Cross-entropy [b] of logits [b, C] and integer labels [b], in nats."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
@@ -70,14 +78,18 @@ class Objective(NamedTuple):
 
     Attributes:
       loss: scalar loss of (online view 1, view 2) and (target view 1, view 2), each [b, P].
+      terms: scalars that the loss is made of, by name, of the same arguments; to be logged.
       has_predictor: compare predictions with the target, else the online projections.
     """
 
     loss: Callable[..., jax.Array]
+    terms: Callable[..., dict[str, jax.Array]]
     has_predictor: bool
 
 
 OBJECTIVES = {
-    "byol": Objective(byol_loss, has_predictor=True),
-    "byol_no_predictor": Objective(byol_loss, has_predictor=False),  # the paper's ablation
+    "byol": Objective(byol_loss, byol_terms, has_predictor=True),
+    "byol_no_predictor": Objective(
+        byol_loss, byol_terms, has_predictor=False
+    ),  # the paper's ablation
 }

@@ -87,6 +87,7 @@ def make_loss(
             "loss": repr_loss,
             "repr_loss": repr_loss,
             "target_cosine": objectives.mean_cosine(*compared),
+            **objective.terms(*compared),
         }
         logits = online[0].logits  # of a stop-gradient embedding
         if logits is not None:

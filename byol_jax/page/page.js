@@ -257,7 +257,7 @@
 
   function drawRunLegend() {
     const legend = document.getElementById("runs-legend");
-    if (!legend) return;
+    if (data.runs.length < 2) return;
     legend.replaceChildren();
     data.runs.forEach((name, number) => {
       const button = legendButton(name, number, 0, !hiddenRuns.has(name));
@@ -295,6 +295,11 @@
     path.closePath();
   }
 
+  // Classes differ in shape too: neighbours in the list, and those that share a colour.
+  function shapeOf(number) {
+    return number < 0 ? 0 : (number + Math.floor(number / SIZE)) % SHAPES.length;
+  }
+
   function drawPoints(plot, seriesIndex) {
     const [xs, ys] = plot.data[seriesIndex];
     const { ctx } = plot;
@@ -305,7 +310,7 @@
       const x = plot.valToPos(xs[i], "x", true);
       const y = plot.valToPos(ys[i], "y", true);
       path.moveTo(x + radius, y);
-      SHAPES[Math.floor(Math.max(number, 0) / SIZE) % SHAPES.length](path, x, y, radius);
+      SHAPES[shapeOf(number)](path, x, y, radius);
     }
     ctx.save();
     ctx.globalAlpha = plot.faded && !plot.faded.has(number) ? 0.07 : 0.8;
@@ -455,7 +460,7 @@
   }
 
   function swatch(number) {
-    const mark = make("span", `swatch shape-${Math.floor(number / SIZE) % SHAPES.length}`);
+    const mark = make("span", `swatch shape-${shapeOf(number)}`);
     mark.style.setProperty("--line", `var(--series-${number % SIZE})`);
     return mark;
   }

@@ -1,0 +1,177 @@
+"""The figures of a report one by one, for papers: PNG, SVG or PDF, each with its data as CSV."""
+
+import csv
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib import figure as figure_lib
+from matplotlib import ticker
+
+from byol_jax import report_charts, report_data
+from byol_jax.report_charts import COLORS, Chart
+from byol_jax.report_data import ReportError, Run
+
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e7ec",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "svg.fonttype": "none",  # text stays text
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "byol_jax",  # the same data make the same file
+}
+LINES = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "D", "^")
+DPI = 200
+
+
+def write(runs: Sequence[Run], folder: pathlib.Path, formats: Sequence[str]) -> list[pathlib.Path]:
+    """Writes every figure in every format and its data; returns the files.
+
+    Raises:
+      ReportError: there is nothing to draw, or the folder cannot be written to.
+    """
+    written = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with matplotlib.rc_context(STYLE):
+            for chart in report_charts.charts_of(runs):
+                written += _save(_draw(chart, runs), folder / chart.name, formats)
+                written.append(_write_csv(folder / f"{chart.name}.csv", _curve_rows(chart, runs)))
+            for run in runs:
+                if "atlas" in run.gallery:
+                    name = folder / ("map" if len(runs) == 1 else f"map_{_plain(run.name)}")
+                    written += _save(_draw_map(run.gallery["atlas"]), name, formats)
+                    written.append(_write_csv(name.with_suffix(".csv"), _map_rows(run)))
+    except OSError as error:
+        raise ReportError(f"Cannot write to {folder}: {error.strerror}. Give an --out.") from None
+    if not written:
+        raise ReportError(f"{runs[0].path} has no metrics to plot.")
+    return written
+
+
+def _plain(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
+
+
+def _save(
+    figure: figure_lib.Figure, path: pathlib.Path, formats: Sequence[str]
+) -> list[pathlib.Path]:
+    paths = [path.with_name(f"{path.name}.{name}") for name in formats]
+    for file in paths:
+        no_date = {} if file.suffix == ".png" else {"Date": None}
+        no_date = {"CreationDate": None} if file.suffix == ".pdf" else no_date
+        figure.savefig(file, dpi=DPI, bbox_inches="tight", metadata=no_date)
+    return paths
+
+
+def _draw(chart: Chart, runs: Sequence[Run]) -> figure_lib.Figure:
+    figure = figure_lib.Figure(figsize=(4.2, 2.8))
+    axes = figure.subplots()
+    for name, color, line, points in _curves(chart, runs):
+        steps = [step for step, _ in points]
+        values = [np.nan if value is None else value for _, value in points]
+        if len(points) == 1:
+            axes.axhline(values[0], color=color, linestyle=line, linewidth=1, label=name)
+        else:
+            axes.plot(steps, values, color=color, linestyle=line, linewidth=1.4, label=name)
+    axes.set_xlabel("step")
+    axes.set_ylabel(chart.title)
+    if chart.percent:
+        axes.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
+    if chart.zero:
+        axes.set_ylim(bottom=0)
+    if len(axes.lines) > 1:
+        axes.legend(fontsize=8)
+    return figure
+
+
+def _curves(
+    chart: Chart, runs: Sequence[Run]
+) -> Iterator[tuple[str, str, str, list[report_data.Point]]]:
+    """Name, colour, line and all points: one run has colours by series, several by run."""
+    for number, run in enumerate(runs):
+        for series, (key, label) in enumerate(chart.series):
+            points = report_data.points(run, key)
+            if points and len(runs) == 1:
+                yield label, COLORS[series % len(COLORS)], LINES[0], points
+            elif points:
+                name = run.name if len(chart.series) == 1 else f"{run.name}, {label}"
+                yield name, COLORS[number % len(COLORS)], LINES[series % len(LINES)], points
+
+
+def _curve_rows(chart: Chart, runs: Sequence[Run]) -> Iterator[list[object]]:
+    """Every value, none left out."""
+    yield ["run", "series", "metric", "step", "value"]
+    for run in runs:
+        for key, label in chart.series:
+            for step, value in report_data.points(run, key):
+                yield [run.name, label, key, step, "nan" if value is None else repr(value)]
+
+
+def _draw_map(content: dict) -> figure_lib.Figure:
+    spaces = [(when, title) for when, title in MAPS if when in content]
+    figure = figure_lib.Figure(figsize=(3.6 * len(spaces), 3.9))
+    labels = np.array(content["labels"])
+    for axes, (when, title) in zip(
+        figure.subplots(1, len(spaces), squeeze=False)[0], spaces, strict=True
+    ):
+        x, y = np.array(content[when])
+        for c in np.unique(labels):
+            name = content["classes"][c] if c >= 0 else None
+            marker, color = MARKERS[(c + c // 8) % 4], COLORS[c % len(COLORS)]
+            of = labels == c
+            axes.scatter(x[of], y[of], s=5, c=color, marker=marker, linewidths=0, label=name)
+        axes.set_title(title.format(**content), fontsize=9)
+        axes.set_axis_off()
+    if 0 < len(content["classes"]) <= 20:
+        handles, names = axes.get_legend_handles_labels()
+        figure.legend(handles, names, loc="lower center", ncols=5, fontsize=7, markerscale=2)
+    figure.subplots_adjust(bottom=0.16)
+    return figure
+
+
+MAPS = (("start", "before training"), ("now", "after step {step:,}"))
+
+
+def _map_rows(run: Run) -> Iterator[list[object]]:
+    content = run.gallery["atlas"]
+    spaces = [when for when, _ in MAPS if when in content]
+    yield ["name", "label", *(f"{when}_{axis}" for when in spaces for axis in "xy")]
+    for i, (name, label) in enumerate(zip(content["names"], content["labels"], strict=True)):
+        words = content["classes"][label] if label >= 0 else ""
+        yield [name, words, *(content[when][axis][i] for when in spaces for axis in (0, 1))]
+
+
+def _write_csv(path: pathlib.Path, rows: Iterator[list[object]]) -> pathlib.Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+    return path
+
+
+def write_grid(
+    path: pathlib.Path, rows: Sequence[tuple[str, Sequence[tuple[str, np.ndarray]]]]
+) -> None:
+    """Writes rows of titled images as one PNG.
+
+    Args:
+      path: of the PNG.
+      rows: (title, [(words, uint8 [H, W, 3])]).
+    """
+    columns = max(len(cells) for _, cells in rows)
+    figure = figure_lib.Figure(figsize=(1.5 * columns + 1.4, 1.65 * len(rows)))
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for (title, cells), line in zip(rows, grid, strict=True):
+        for axes in line:
+            axes.set_axis_off()
+        line[0].text(-0.12, 0.5, title, transform=line[0].transAxes, ha="right", va="center")
+        for (words, pixels), axes in zip(cells, line, strict=False):
+            axes.imshow(pixels, interpolation="nearest")
+            axes.set_title(words, fontsize=8, pad=3)
+    figure.savefig(path, dpi=110, bbox_inches="tight")

@@ -119,20 +119,24 @@ def make_pairs(
       folder: of the gallery.
     """
     views = first_views(config, batch)
-    indices = input_pipeline.first_indices(
-        train.num_images,
-        seed=config.seed,
-        count=min(gallery.PAIRS, len(views[0])),
-        process_count=jax.process_count(),
-    )
-    rows = [row for row, index in enumerate(indices) if index not in bad]
+    found = find_rows(config, train, min(gallery.PAIRS, len(views[0])), bad)
     subject = make_subject(config, train)
     pairs = [
-        (gallery.load(train, indices[row], 2 * gallery.LARGE), views[0][row], views[1][row])
-        for row in rows
+        (gallery.load(train, index, 2 * gallery.LARGE), views[0][row], views[1][row])
+        for row, index in found
     ]
-    captions = [gallery.caption(subject, indices[row], int(batch["labels"][row])) for row in rows]
+    captions = [gallery.caption(subject, index, int(batch["labels"][row])) for row, index in found]
     return gallery.write_pairs(folder, pairs, captions)
+
+
+def find_rows(
+    config: Any, train: datasets.Dataset, count: int, bad: Mapping[int, str]
+) -> list[tuple[int, int]]:
+    """The first rows of the first batch, and which images they are; no bad ones."""
+    indices = input_pipeline.first_indices(
+        train.num_images, seed=config.seed, count=count, process_count=jax.process_count()
+    )
+    return [(row, index) for row, index in enumerate(indices) if index not in bad]
 
 
 def first_views(config: Any, batch: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -144,8 +148,14 @@ def first_views(config: Any, batch: Mapping[str, np.ndarray]) -> tuple[np.ndarra
     if parallel.reduction_axis():
         key = jax.random.fold_in(key, 0)
     count = len(batch["labels"]) // jax.local_device_count()
-    part = {name: rows[:count] for name, rows in batch.items()}
+    return draw_views(config, key, {name: rows[:count] for name, rows in batch.items()})
+
+
+def draw_views(
+    config: Any, key: jax.Array, batch: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two views, uint8 [b, S, S, 3], of a batch [b, ...]."""
     # Runs once, so compiling it without optimisations is what saves time.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    made = jax.jit(build.make_views(config), compiler_options=options)(key, part)
+    made = jax.jit(build.make_views(config), compiler_options=options)(key, dict(batch))
     return tuple(np.rint(np.asarray(view) * 255).astype(np.uint8) for view in made)

@@ -24,24 +24,24 @@ def render(runs: Sequence[Run], *, now: float, version: str = "") -> str:
       version: of what is shown; given, the page asks its server for newer ones.
     """
     sections, drawn = _sections(runs)
-    script, library = (_file(name) for name in ("page.js", "uPlot.iife.min.js"))
-    library = f"/*\n{_file('uPlot.LICENSE')}*/\n{library}"
+    script, library = (read_file(name) for name in ("page.js", "uPlot.iife.min.js"))
+    library = f"/*\n{read_file('uPlot.LICENSE')}*/\n{library}"
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared"
     data = report_charts.as_data(runs)
     maps = [report_pictures.atlas_data(runs[i], i) for i in drawn]
     data["atlases"] = [found for found in maps if found]
     slots = {
-        "policy": _policy(script, library, is_live=bool(version)),
+        "policy": make_policy(script, library, is_live=bool(version)),
         "title": escape(title),
         "lead": escape(_lead(runs)),
-        "styles": _file("uPlot.min.css") + _file("page.css"),
+        "styles": read_file("uPlot.min.css") + read_file("page.css"),
         "live": f' data-version="{escape(version)}"' if version else "",
         "body": _body(runs, sections, now),
         "data": _json(data),
         "library": library,
         "script": script,
     }
-    parts = _file("page.html").split("{{")
+    parts = read_file("page.html").split("{{")
     filled = [parts[0]]
     for part in parts[1:]:
         name, rest = part.split("}}", 1)
@@ -49,7 +49,8 @@ def render(runs: Sequence[Run], *, now: float, version: str = "") -> str:
     return "".join(filled)
 
 
-def _file(name: str) -> str:
+def read_file(name: str) -> str:
+    """A file of the page: its template, style or script."""
     return (FILES / name).read_text(encoding="utf-8")
 
 
@@ -59,10 +60,16 @@ def _json(data: object) -> str:
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _policy(*scripts: str, is_live: bool) -> str:
-    """Tells the browser to run these scripts and no others, and to load nothing."""
+def make_policy(*scripts: str, is_live: bool = False) -> str:
+    """Tells the browser to run these scripts and no others, and to load nothing.
+
+    Args:
+      scripts: as they stand in the page.
+      is_live: whether they may ask the page's own server.
+    """
     hashes = (hashlib.sha256(script.encode()).digest() for script in scripts)
-    allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes)
+    listed = [f"'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes]
+    allowed = " ".join(listed or ["'none'"])
     connect = " connect-src 'self';" if is_live else ""
     return (
         f"default-src 'none'; img-src data:; style-src 'unsafe-inline';{connect} "

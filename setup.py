@@ -12,6 +12,7 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=["byol_jax"],
+    package_data={"byol_jax": ["page/*"]},
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",
@@ -24,6 +25,7 @@ setuptools.setup(
         "importlib_resources",  # tensorflow-datasets imports it without naming it
         "jax>=0.10,<0.13",
         "jaxlib>=0.10,<0.13",
+        "matplotlib>=3.9",
         "ml-collections>=1.1",
         "numpy>=2.0",
         "opencv-python-headless>=4.10",
@@ -36,13 +38,15 @@ setuptools.setup(
         "simplejpeg>=1.8",
         "tensorboardX>=2.6.2",
         "tensorflow-datasets>=4.9.9",
+        "threadpoolctl>=3.5",
         "tqdm>=4.66",
     ],
     extras_require={
         "cuda": ["jax[cuda13]>=0.10,<0.13"],
-        "dev": ["matplotlib>=3.9", "pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.14"],
+        "dev": ["pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.14"],
         "prepare": ["tensorflow>=2.20"],  # TFDS needs it to download and prepare a set
         "torch": ["torch>=2.6", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime"],
+        "wandb": ["wandb>=0.19"],
         "tpu": ["jax[tpu]>=0.10,<0.13"],
     },
 )

@@ -121,11 +121,11 @@ def _hit(image: Mapping[str, Any], query: Mapping[str, Any], size: int) -> str:
 
 def _atlas(content: Mapping[str, Any], number: int) -> str:
     figures = "".join(
-        f'<figure class="card"><h3>{title}</h3><div class="plot map" data-atlas="{number}" '
+        f'<figure class="card"><h3>{escape(title)}</h3><div class="plot map" data-atlas="{number}" '
         f'data-when="{when}" role="img" aria-label="Map of the embeddings, {escape(title)}"></div>'
         "</figure>"
         for when, title in (
-            ("start", "before training"),
+            ("start", f"before training: {content['start_title']}"),
             ("now", f"after step {content['step']:,}"),
         )
         if when in content
@@ -137,7 +137,8 @@ def _atlas(content: Mapping[str, Any], number: int) -> str:
         "one to see its image; press a class to set it apart. In numbers: the share of an image's "
         f"five nearest points that have its class is {_purity(content)}.</p>"
         f'<div class="keys classes" id="classes-{number}"></div><div class="grid">{figures}</div>'
-        f'<img id="sheet-{number}" alt="" hidden src="data:image/jpeg;base64,{escape(content["sheet"])}">'
+        f'<img id="sheet-{number}" alt="" hidden '
+        f'src="data:image/jpeg;base64,{escape(content["sheet"])}">'
     )
 
 
@@ -158,7 +159,7 @@ def _classes(content: Mapping[str, Any], number: int) -> str:
             f"{row['count']:,}",
             _share(row["start"]),
             _share(row["now"]),
-            f'<span class="bar" aria-hidden="true"><i style="width:{100 * row["now"]:.1f}%"></i></span>',
+            f'<span class="bar" aria-hidden="true"><i style="width:{row["now"]:.1%}"></i></span>',
         ]
         for row in sorted(content["rows"], key=lambda row: row["now"])
     ]

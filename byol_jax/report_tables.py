@@ -112,7 +112,8 @@ def _words(chart: report_charts.Chart, runs: Sequence[Run]) -> str:
                 rows.append([escape(name), *map(escape, _extent(points, chart.percent))])
     ends = table(["", "first", "last", "least", "greatest"], rows)
     values = _values(chart, runs)
-    return f'{note}<details><summary>Values</summary><div class="scroll">{ends}<br>{values}</div></details>'
+    inside = f'<div class="scroll">{ends}<br>{values}</div>'
+    return f"{note}<details><summary>Values</summary>{inside}</details>"
 
 
 def _extent(points: Sequence[report_data.Point], percent: bool) -> list[str]:
@@ -174,7 +175,7 @@ def comparison(runs: Sequence[Run]) -> str:
 
 
 def differences(runs: Sequence[Run]) -> list[tuple[str, list[Any]]]:
-    """Keys whose values are not the same in all runs, with the values; None where a key is absent."""
+    """Keys whose values are not the same in all runs, with the values; None for an absent key."""
     flat = [report_data.flatten(run.config) for run in runs]
     keys = sorted(set().union(*flat))
     found = [(key, [config.get(key) for config in flat]) for key in keys]

@@ -12,13 +12,14 @@ ROWS = [
         "config parallel metrics pickles deepmind torch_files torch_encoder images patterns "
         "reference",
         "datasets folder host_views records tfds_sets augment crop batch_norm micro_batches "
-        "networks resnet cards exported torch_layout objectives optimizers checkpoint loop workdir",
-        "input_pipeline eval_pipeline neighbours linear labelled probes pack_sources packed_set "
-        "weights",
-        "pretrain initial collapse checks finetune build encoders features baselines evaluation "
-        "supervised stablehlo torch_export",
-        "run_pretrain run_linear_eval run_finetune run_knn run_embed run_export inspect convert "
-        "pack bench_input main_loop",
+        "networks resnet cards exported torch_layout objectives optimizers checkpoint loop "
+        "workdir sessions thumbnails trackers",
+        "input_pipeline eval_pipeline atlas neighbours linear labelled probes pack_sources "
+        "packed_set weights",
+        "pretrain curator gallery initial collapse checks finetune build encoders features baselines "
+        "evaluation supervised stablehlo torch_export",
+        "run_pretrain run_linear_eval run_finetune run_knn run_embed run_export run_gallery "
+        "preview inspect convert pack bench_input main_loop",
     )
 ]
 DOORS = {
@@ -31,10 +32,10 @@ DOORS = {
     "array_record": {"records"},
     "google_crc32c": {"convert"},
     "simplejpeg": {"images", "packed_set"},
-    "PIL": {"images"},
+    "PIL": {"images", "thumbnails"},
     "pyarrow": {"run_embed"},
     "cv2": {"host_views", "packed_set"},
-    "sklearn": {"probes"},
+    "sklearn": {"probes", "atlas"},  # scores; maps for people
     "tensorboardX": {"workdir"},
     "safetensors": {"torch_files"},
     "torch": {"torch_encoder", "torch_export"},
@@ -42,9 +43,23 @@ DOORS = {
     "onnxruntime": {"torch_export"},
     "absl": {"main_loop"},
     "dill": set(),
-    "matplotlib": set(),
+    "matplotlib": {"report_plots"},
+    "wandb": {"trackers"},
     "tensorflow": set(),
 }
+REPORT = {
+    "report",
+    "report_charts",
+    "report_data",
+    "report_page",
+    "report_pictures",
+    "report_plots",
+    "report_preview",
+    "report_tables",
+    "report_verdict",
+    "report_watch",
+}
+ROWS[0] |= REPORT
 MODULES = sorted(path for path in (ROOT / "byol_jax").glob("*.py") if path.stem != "__init__")
 
 
@@ -77,6 +92,13 @@ def test_dependencies_have_one_door(path):
     for name in imports(path):
         allowed = DOORS.get(name.split(".")[0])
         assert allowed is None or path.stem in allowed, f"{path.stem} imports {name}"
+
+
+@pytest.mark.parametrize("name", sorted(REPORT))
+def test_reports_need_nothing_of_ours(name):
+    """They can be made wherever a run's files are."""
+    ours = [n.split(".")[1] for n in imports(ROOT / "byol_jax" / f"{name}.py") if "byol_jax." in n]
+    assert set(ours) <= REPORT
 
 
 def test_only_parallel_knows_pmap_and_distributed():

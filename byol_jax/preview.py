@@ -14,6 +14,7 @@ import numpy as np
 from byol_jax import (
     augment,
     build,
+    checks,
     crop,
     curator,
     datasets,

@@ -16,8 +16,8 @@ ROWS = [
         "workdir sessions thumbnails trackers",
         "input_pipeline eval_pipeline atlas neighbours linear labelled probes pack_sources "
         "packed_set weights",
-        "pretrain curator gallery initial collapse checks finetune build encoders features baselines "
-        "evaluation supervised stablehlo torch_export",
+        "pretrain curator gallery initial collapse checks finetune build encoders features "
+        "baselines evaluation supervised stablehlo torch_export",
         "run_pretrain run_linear_eval run_finetune run_knn run_embed run_export run_gallery "
         "preview inspect convert pack bench_input main_loop",
     )

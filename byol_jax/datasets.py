@@ -36,6 +36,11 @@ class Images(NamedTuple):
         return len(self.images)
 
     @property
+    def num_tags(self) -> int:
+        """Each image has one label."""
+        return 0
+
+    @property
     def fingerprint(self) -> str:
         """Nothing to tell: name and split say it all."""
         return ""
@@ -70,6 +75,10 @@ class Records(Protocol):
         """What to call the image in a message."""
         ...
 
+    def tags(self, index: int) -> np.ndarray:
+        """int8 [T] as in `tags`; only of a set that has them."""
+        ...
+
 
 class Selected:
     """Some of other records, in an order of their own."""
@@ -95,6 +104,10 @@ class Selected:
     def name(self, index: int) -> str:
         """What to call the image in a message."""
         return self._records.name(int(self._indices[index]))
+
+    def tags(self, index: int) -> np.ndarray:
+        """int8 [T] as in `tags`."""
+        return self._records.tags(int(self._indices[index]))
 
 
 class Joined:
@@ -126,6 +139,11 @@ class Joined:
         records, index = self._find(index)
         return records.name(index)
 
+    def tags(self, index: int) -> np.ndarray:
+        """int8 [T] as in `tags`."""
+        records, index = self._find(index)
+        return records.tags(index)
+
     def _find(self, index: int) -> tuple[Records, int]:
         count = len(self._first)
         return (self._first, index) if index < count else (self._second, index - count)
@@ -139,12 +157,14 @@ class Stream(NamedTuple):
       num_images: how many of them to use, from the first on.
       num_classes: number of classes of the data set; 0 if it has no labels.
       fingerprint: differs if the images do, as far as that can be known cheaply.
+      num_tags: T, number of classes of a set whose images may have several, instead of a label.
     """
 
     records: Records
     num_images: int
     num_classes: int
     fingerprint: str = ""
+    num_tags: int = 0
 
     def take(self, n: int) -> "Stream":
         """The first n images."""
@@ -156,6 +176,11 @@ class Stream(NamedTuple):
 
 
 Dataset = Images | Stream
+
+
+def tags(data: Stream, indices: np.ndarray) -> np.ndarray:
+    """Which of the T classes images have, int8 [n, T]: 1 has, 0 has not, -1 not to be counted."""
+    return np.stack([data.records.tags(int(index)) for index in indices])
 
 
 def join(first: Dataset, second: Dataset) -> Dataset:
@@ -224,7 +249,7 @@ def _load_tfds(name: str, split: str, data_dir: str | None) -> Dataset:
     records = tfds_sets.Records(tfds_set, split)
     shape, num_classes = tfds_set.image_shape, tfds_set.num_classes
     if None in shape or not num_classes or len(records) * math.prod(shape) > MEMORY_LIMIT:
-        return Stream(records, len(records), num_classes)
+        return Stream(records, len(records), num_classes, num_tags=tfds_set.num_tags)
     data = Images(*tfds_sets.load(tfds_set, split), num_classes)
     _check(data, f"{name} ({split})")
     return data

@@ -39,6 +39,7 @@ def eval_batches(
     batch_size: int,
     image_size: int,
     skip_bad: bool = False,
+    share: float = host_views.CENTER_SHARE,
 ) -> Iterator[EvalBatch]:
     """Every image once, in order, in batches of one size: the last is padded with zeros.
 
@@ -47,6 +48,7 @@ def eval_batches(
       batch_size: b.
       image_size: of the centre crops of encoded images; images in memory keep their size.
       skip_bad: leave out images that cannot be used.
+      share: of the shorter side that is cropped from encoded images.
 
     Raises:
       UsageError: an image cannot be used, unless they are to be skipped.
@@ -59,7 +61,7 @@ def eval_batches(
             yield _pad(pixels, data.labels[part], indices, batch_size)
         return
     pending: list[tuple[np.ndarray, int, int]] = []
-    for index, example in enumerate(_center_crops(data, image_size)):
+    for index, example in enumerate(_center_crops(data, image_size, share)):
         if isinstance(example, str):
             if not skip_bad:
                 raise UsageError(f"An image that is to be evaluated is bad: {example}.")
@@ -72,18 +74,22 @@ def eval_batches(
         yield _pad(*_columns(pending), batch_size)
 
 
-def _center_crops(data: datasets.Stream, image_size: int) -> Iterator[tuple[np.ndarray, int] | str]:
+def _center_crops(
+    data: datasets.Stream, image_size: int, share: float
+) -> Iterator[tuple[np.ndarray, int] | str]:
     """Crop and label of every image, or why there is none."""
     threads = os.cpu_count() or 1
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(4 * threads, 16))
-    load = functools.partial(_load_center, data=data, size=image_size)
+    load = functools.partial(_load_center, data=data, size=image_size, share=share)
     return iter(grain.MapDataset.range(data.num_images).map(load).to_iter_dataset(options))
 
 
-def _load_center(index: int, *, data: datasets.Stream, size: int) -> tuple[np.ndarray, int] | str:
+def _load_center(
+    index: int, *, data: datasets.Stream, size: int, share: float
+) -> tuple[np.ndarray, int] | str:
     try:
         encoded, label = data.records.read(index)
-        return host_views.center_crop(images.EncodedImage(encoded), size), label
+        return host_views.center_crop(images.EncodedImage(encoded), size, share=share), label
     except images.BadImageError as error:
         return f"{data.records.name(index)}: {error}"
 

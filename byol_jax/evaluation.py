@@ -40,8 +40,12 @@ class Subject(NamedTuple):
     splits: dict[str, str]
 
 
-def open_subject(config: Any) -> Subject:
+def open_subject(config: Any, *, or_tags: bool = False) -> Subject:
     """Loads the encoder of ``config.checkpoint`` and opens the splits of ``config.data``.
+
+    Args:
+      config: of the task.
+      or_tags: whether images may have several labels (`datasets.tags`).
 
     Raises:
       UsageError: a checkpoint that cannot be used, a split without labels, splits of other classes.
@@ -56,7 +60,7 @@ def open_subject(config: Any) -> Subject:
     train, validation, test = (
         features_lib.load_split(source, name) if name else None for name in names.values()
     )
-    _require_labels(train, names["train_split"])
+    _require_labels(train, names["train_split"], or_tags)
     _require_same_classes(train, test, names["eval_split"])
     if validation is None:
         return Subject(encoder, source, train, 0, test, names)
@@ -85,8 +89,13 @@ def split_train(
     return np.flatnonzero(is_validation), np.flatnonzero(~is_validation)
 
 
-def _require_labels(data: datasets.Dataset, split: str) -> None:
-    if not data.num_classes:
+def _require_labels(data: datasets.Dataset, split: str, or_tags: bool) -> None:
+    if data.num_tags and not or_tags:
+        raise UsageError(
+            f"The images of the split '{split}' have several labels each, which only "
+            "configs/transfer.py measures."
+        )
+    if not data.num_classes and not data.num_tags:
         raise UsageError(
             f"The split '{split}' has no labels to learn from: give another set by "
             "--config.data.name and .dir. What can be said without labels, configs/knn.py says."
@@ -94,10 +103,11 @@ def _require_labels(data: datasets.Dataset, split: str) -> None:
 
 
 def _require_same_classes(train: datasets.Dataset, other: datasets.Dataset, split: str) -> None:
-    if other.num_classes != train.num_classes:
+    ours, theirs = (data.num_classes or data.num_tags for data in (train, other))
+    if ours != theirs:
         raise UsageError(
-            f"The split '{split}' has {other.num_classes} classes, the training split "
-            f"{train.num_classes}: give splits of one set."
+            f"The split '{split}' has {theirs} classes, the training split {ours}: give splits of "
+            "one set."
         )
 
 

@@ -15,6 +15,7 @@ from byol_jax import (
     datasets,
     encoders,
     eval_pipeline,
+    host_views,
     input_pipeline,
     metrics,
     parallel,
@@ -106,6 +107,7 @@ def chunks(
     batch_size: int,
     skip_bad: bool,
     title: str,
+    share: float = host_views.CENTER_SHARE,
 ) -> Iterator[Features]:
     """Encodes every image once, in order, b at a time, with a progress line on standard error.
 
@@ -115,6 +117,7 @@ def chunks(
       batch_size: b.
       skip_bad: leave out images that cannot be used.
       title: of the progress line.
+      share: of the shorter side that is cropped from encoded images.
 
     Raises:
       UsageError: an image cannot be used, unless they are to be skipped; names its file.
@@ -124,6 +127,7 @@ def chunks(
         batch_size=parallel.round_up(min(batch_size, data.num_images)),
         image_size=encoder.image_size,
         skip_bad=skip_bad,
+        share=share,
     )
     with records.progress_bar(total=data.num_images, done=0, unit="img", title=title) as bar:
         for batch in batches:
@@ -139,6 +143,7 @@ def extract(
     batch_size: int,
     skip_bad: bool,
     title: str,
+    share: float = host_views.CENTER_SHARE,
 ) -> Features:
     """All of `chunks` together, in order; processes share the images and all get all features.
 
@@ -153,7 +158,7 @@ def extract(
         np.empty(len(mine), np.int64),
     )
     count = 0
-    options = {"batch_size": batch_size, "skip_bad": skip_bad, "title": title}
+    options = {"batch_size": batch_size, "skip_bad": skip_bad, "title": title, "share": share}
     for chunk in chunks(encoder, part, **options):
         rows = (chunk.features, chunk.labels, mine[chunk.indices])
         for all_rows, new in zip(found, rows, strict=True):

@@ -15,6 +15,8 @@ from byol_jax import images
 
 cv2.setNumThreads(1)  # the pipeline's own threads are enough
 
+CENTER_SHARE = 0.875  # of the shorter side, that the reference evaluates
+
 
 class Window(NamedTuple):
     """A part of an image, in pixels."""
@@ -66,9 +68,9 @@ def window_sides(pixels: float, log_aspect: float, height: int, width: int) -> t
     return min(max(high, 1), height), min(max(wide, 1), width)
 
 
-def center_window(height: int, width: int) -> Window:
-    """The reference's evaluation window: a centred square, 7/8 of the shorter side."""
-    side = int(np.float32(0.875) * min(height, width))
+def center_window(height: int, width: int, *, share: float = CENTER_SHARE) -> Window:
+    """The reference's evaluation window: a centred square, a share of the shorter side."""
+    side = int(np.float32(share) * min(height, width))
     return Window((height - side + 1) // 2, (width - side + 1) // 2, side, side)
 
 
@@ -115,13 +117,20 @@ def _scale(window: Window, image: images.EncodedImage, shape: tuple[int, ...]) -
     return Window(top, left, min(high, shape[0] - top), min(wide, shape[1] - left))
 
 
-def center_crop(image: images.EncodedImage, size: int) -> np.ndarray:
+def center_crop(
+    image: images.EncodedImage, size: int, *, share: float = CENTER_SHARE
+) -> np.ndarray:
     """The reference's evaluation crop, uint8 [size, size, 3].
+
+    Args:
+      image: where to cut.
+      size: in pixels.
+      share: of the shorter side; 1: the largest square.
 
     Raises:
       images.BadImageError: the image is damaged.
     """
-    window = center_window(image.height, image.width)
+    window = center_window(image.height, image.width, share=share)
     pixels = image.decode()
     crop = pixels[window.top :, window.left :][: window.height, : window.width]
     return np.rint(resize(crop, size)).astype(np.uint8)

@@ -30,6 +30,7 @@ from byol_jax import (
     run_knn,
     run_linear_eval,
     run_pretrain,
+    run_transfer,
     sessions,
 )
 from byol_jax import config as config_lib
@@ -38,6 +39,7 @@ TASKS: dict[str, Callable[[Any, pathlib.Path], None]] = {
     "pretrain": run_pretrain.run,
     "linear_eval": run_linear_eval.run,
     "semi_supervised": run_finetune.run,
+    "transfer": run_transfer.run,
     "knn": run_knn.run,
     "embed": run_embed.run,
     "export": run_export.run,

@@ -50,6 +50,14 @@ class Set(NamedTuple):
         return list(getattr(features["label"], "names", ())) if "label" in features else []
 
     @property
+    def num_tags(self) -> int:
+        """Number of classes of a set like VOC, whose images may have several; 0 of all others."""
+        features = self.builder.info.features
+        if "label" in features or "labels" not in features:
+            return 0
+        return getattr(getattr(features["labels"], "feature", None), "num_classes", 0) or 0
+
+    @property
     def image_shape(self) -> tuple[int | None, ...]:
         """(height, width, channels), None for what differs between images."""
         return self.builder.info.features["image"].shape
@@ -72,6 +80,9 @@ class Records:
         self._source = _open_split(tfds_set, split)
         self._parse = tf_example_pb2.Example.FromString
         self._name = f"{tfds_set.name}/{split}"
+        self._num_tags = tfds_set.num_tags
+        has_difficult = "labels_no_difficult" in tfds_set.builder.info.features
+        self._counted = "labels_no_difficult" if has_difficult else "labels"
 
     def __len__(self) -> int:
         return len(self._source)
@@ -94,6 +105,17 @@ class Records:
         features = self._features(index)
         names = features["file_name"].bytes_list.value if "file_name" in features else ()
         return names[0].decode(errors="replace") if names else ""
+
+    def tags(self, index: int) -> np.ndarray:
+        """int8 [T] for each class: 1 the image has it, 0 it has not.
+
+        -1: all that it has of it is difficult to see, which VOC's evaluation does not count.
+        """
+        features = self._features(index)
+        tags = np.zeros(self._num_tags, np.int8)
+        tags[list(features["labels"].int64_list.value)] = -1
+        tags[list(features[self._counted].int64_list.value)] = 1
+        return tags
 
     def name(self, index: int) -> str:
         """What to call an image in a message: its file name if the set knows it."""

@@ -11,15 +11,15 @@ ROWS = [
     for names in (
         "config parallel metrics pickles deepmind torch_files torch_encoder images patterns "
         "reference",
-        "datasets folder host_views records tfds_sets augment crop batch_norm micro_batches "
-        "networks resnet cards exported torch_layout objectives optimizers checkpoint loop "
-        "workdir sessions thumbnails trackers",
-        "input_pipeline eval_pipeline atlas neighbours linear labelled probes pack_sources "
-        "packed_set weights",
+        "datasets folder host_views records tfds_sets transfer_sets augment crop batch_norm "
+        "micro_batches networks resnet cards exported torch_layout objectives optimizers "
+        "checkpoint loop workdir sessions thumbnails trackers",
+        "input_pipeline eval_pipeline atlas neighbours linear logistic labelled probes "
+        "pack_sources packed_set weights",
         "pretrain curator gallery initial collapse checks finetune build encoders features "
         "baselines evaluation supervised stablehlo torch_export",
-        "run_pretrain run_linear_eval run_finetune run_knn run_embed run_export run_gallery "
-        "preview inspect convert pack bench_input main_loop",
+        "run_pretrain run_linear_eval run_finetune run_transfer run_knn run_embed run_export "
+        "run_gallery preview inspect convert pack bench_input main_loop",
     )
 ]
 DOORS = {
@@ -35,7 +35,7 @@ DOORS = {
     "PIL": {"images", "thumbnails"},
     "pyarrow": {"run_embed"},
     "cv2": {"host_views", "packed_set"},
-    "sklearn": {"probes", "atlas"},  # scores; maps for people
+    "sklearn": {"probes", "logistic", "atlas"},  # scores; maps for people
     "tensorboardX": {"workdir"},
     "safetensors": {"torch_files"},
     "torch": {"torch_encoder", "torch_export"},

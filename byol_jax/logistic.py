@@ -15,10 +15,15 @@ from typing import NamedTuple
 import numpy as np
 import sklearn.exceptions
 import sklearn.linear_model
+import threadpoolctl
 
 from byol_jax import config as config_lib
 
 UsageError = config_lib.UsageError
+
+# Products below so many multiplications are done by one thread: a millisecond's work, for which
+# several threads wait for each other, forty times as long where other programs are busy, too.
+THREADED_SIZE = 10**8
 
 
 class Solver(NamedTuple):
@@ -141,7 +146,9 @@ def _fit(
     strength: float,
 ) -> int:
     """Goes on from the weights that the model has; 1 if it did not converge, else 0."""
-    with warnings.catch_warnings(record=True) as caught:
+    is_small = features.size * len(np.unique(targets)) < THREADED_SIZE
+    threads = threadpoolctl.threadpool_limits(1 if is_small else None)
+    with threads, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model.set_params(C=1 / strength).fit(features, targets)
     failed = sklearn.exceptions.ConvergenceWarning

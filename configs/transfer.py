@@ -3,8 +3,8 @@
     python -m byol_jax.main_loop --config=configs/transfer.py:pets --config.checkpoint=RUN
 
 RUN is the workdir of a pretraining run, or one of its checkpoints/<step>. Images are resized so
-that the shorter side is the encoder's size (224 in the paper); the square in the middle is encoded.
-L-BFGS minimises
+that the shorter side is the encoder's size (224 in the paper), and the square in the middle is
+encoded. L-BFGS minimises
 
     sum over images of the cross-entropy + lambda / 2 * sum of the squared weights
 

@@ -261,7 +261,7 @@ def smaller(arguments, photographs, checkpoint, output):
     task = next(a for a in arguments if a.startswith("--config=")).split("/")[1].split(".")[0]
     if task in ("byol", "bench_input"):
         return TINY + (["--config.bench.seconds=0.1"] if task == "bench_input" else [])
-    if task == "knn":
+    if task in ("knn", "export"):
         return [f"--config.checkpoint={checkpoint}"]
     if task == "embed":
         where = [f"--config.checkpoint={checkpoint}", f"--config.data.dir={photographs}"]

@@ -107,15 +107,9 @@ def test_what_is_written_is_read_back_bit_by_bit(tmp_path):
 
 BAD = {
     "a head": (lambda t: {"fc.weight": t["conv1.weight"]}, "no ResNet by torchvision's names"),
-    "half": (
-        lambda t: {k: x for k, x in t.items() if "layer3.1" not in k},
-        "holds a network of|lacks",
-    ),
-    "a shape": (
-        lambda t: t | {"bn1.weight": np.zeros(3, np.float32)},
-        r"bn1.weight of shape \(3,\)",
-    ),
-}
+    "half": (lambda t: {k: x for k, x in t.items() if "layer3.1" not in k}, "a network of|lacks"),
+    "a shape": (lambda t: t | {"bn1.weight": np.zeros(3, np.float32)}, "bn1.weight of shape .3,."),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -1,5 +1,6 @@
 """An encoder for PyTorch and ONNX, and what these make of it, where they are installed."""
 
+import importlib
 import importlib.metadata
 import importlib.util
 import pathlib
@@ -23,8 +24,11 @@ _OPSET = 18
 
 
 def has(*packages: str) -> bool:
-    """Whether packages are installed."""
-    return all(importlib.util.find_spec(package) for package in packages)
+    """Whether packages are installed, and work together."""
+    try:
+        return all(importlib.import_module(package) for package in packages)
+    except (ImportError, RuntimeError):  # torchvision says so of a torch of another build
+        return False
 
 
 def save(folder: pathlib.Path, params: Mapping[str, Any], state: Mapping[str, Any]) -> None:

@@ -77,7 +77,7 @@ def load_run(folder: pathlib.Path, name: str) -> Run:
     if not (rows or config or result):
         raise ReportError(
             f"{folder} is not the folder of a run: it has no metrics.jsonl, config.json or "
-            f"result.json.{_nearby(folder / 'x')}"
+            f"result.json.{_nearby(folder / 'x') or _nearby(folder)}"
         )
     gallery = {part: _read_json(folder / "gallery" / f"{part}.json", notes) for part in GALLERIES}
     sessions = _read_sessions(folder / "sessions.jsonl")

@@ -98,6 +98,7 @@ def make_server(paths: Sequence[str], *, port: int) -> http.server.ThreadingHTTP
 
 
 class _Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 64  # several browsers, each with several requests
     daemon_threads = True  # an open browser does not keep the command from ending
 
     def handle_error(self, request: object, client_address: object) -> None:

@@ -1,0 +1,268 @@
+"""Reports of runs in every state: what they say, what they escape, what they leave out."""
+
+import html.parser
+import json
+import threading
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+
+from byol_jax import report, report_charts, report_data, report_plots, report_verdict, report_watch
+
+CONFIG = {"task": "pretrain", "preset": "x", "total_steps": 100, "model": {"encoder": "tiny"}}
+
+
+def row(step, **more):
+    return {"step": step, "train/loss": 3.0, "train/feature_std": 0.9, **more}
+
+
+def make_run(folder, rows, *, config=CONFIG, tail="", **files):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    text = "".join(json.dumps(r) + "\n" for r in rows)
+    (folder / "metrics.jsonl").write_text(text + tail)
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
+
+
+class Page(html.parser.HTMLParser):
+    """What a browser makes of a page: its elements, its text, its data block."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text, self._open, self.blocks = [], "", "", []
+        self.feed(text)
+        self.data = json.loads(self.blocks[0])
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self._open = tag
+
+    def handle_endtag(self, tag):
+        self._open = ""
+
+    def handle_data(self, data):
+        if self._open == "script":
+            self.blocks.append(data)
+        elif self._open != "style":
+            self.text += data
+
+
+def render(*folders, tmp_path):
+    out = report.write([str(folder) for folder in folders], tmp_path / "page.html")
+    return Page(out.read_text())
+
+
+def verdict(folder, *, later=0.0):
+    run = report_data.load_run(folder, "run")
+    return report_verdict.judge(run, now=run.changed + later)
+
+
+PROBES = [
+    row(0, **{"probe/knn_top1": 0.3, "probe/raw_pixels_knn_top1": 0.5}),
+    row(100, **{"probe/knn_top1": 0.9}),
+]
+
+
+def test_a_finished_run_says_what_it_has_learned(tmp_path):
+    page = render(make_run(tmp_path / "run", PROBES), tmp_path=tmp_path)
+    assert (
+        "Finished: all 100 steps" in page.text
+        and "from 30.0% (random weights) to 90.0%" in page.text
+    )
+    assert "raw pixels give 50.0%" in page.text and "No collapse" in page.text
+
+
+STATES = {
+    "going on": ([row(10)], 5, "Going on: 10 of 100"),
+    "interrupted": ([row(10)], 9999, "Interrupted after 10 of 100"),
+    "one step": ([row(1)], 5, "1 of 100 steps"),
+    "no step": ([], 5, "0 of 100 steps"),
+    "collapsed": ([row(100, **{"train/feature_std": 0.01})], 5, "COLLAPSED"),
+    "worse": ([PROBES[0], row(100, **{"probe/knn_top1": 0.2})], 5, "no better than it began"),
+    "below pixels": ([PROBES[0], row(100, **{"probe/knn_top1": 0.4})], 5, "not beat raw pixels"),
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_the_verdict_knows_every_state(state, tmp_path):
+    rows, later, expected = STATES[state]
+    folder = make_run(tmp_path / "run", rows)
+    assert expected in " ".join(verdict(folder, later=later).sentences)
+    assert render(folder, tmp_path=tmp_path).tags
+
+
+def test_a_failed_run_says_why_and_a_stopped_one_that_it_resumes(tmp_path):
+    folder = make_run(tmp_path / "run", [row(10)])
+    for message, expected in (("loss is nan", "loss is nan"), ("", "Stopped and saved after 10")):
+        end = {"event": "end", "status": "failed" if message else "done", "message": message}
+        (folder / "sessions.jsonl").write_text(json.dumps(end) + "\n")
+        assert expected in verdict(folder).sentences[0]
+
+
+def test_without_labels_there_is_no_accuracy_and_no_error(tmp_path):
+    folder = make_run(tmp_path / "run", [row(100)], data={"num_classes": 0})
+    assert any("No labels" in sentence for sentence in verdict(folder).sentences)
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
+def test_what_is_no_number_is_a_gap_and_is_said(value, tmp_path):
+    folder = make_run(tmp_path / "run", [row(1), row(2, **{"train/loss": value}), row(3)])
+    page = render(folder, tmp_path=tmp_path)
+    assert page.data["charts"][0]["curves"][0]["y"] == [3.0, None, 3.0]
+    assert "1 values are not numbers, first train/loss at step 2" in page.text
+
+
+def test_a_truncated_last_line_is_left_out_and_a_broken_one_before_is_counted(tmp_path):
+    folder = make_run(tmp_path / "run", [row(1), row(2)], tail='{"step": 3, "train/lo')
+    run = report_data.load_run(folder, "run")
+    assert [r["step"] for r in run.rows] == [1, 2] and not run.notes
+    (folder / "metrics.jsonl").write_text('{"step": 1}\nrubbish\n{"step": 2}\n')
+    run = report_data.load_run(folder, "run")
+    assert [r["step"] for r in run.rows] == [1, 2] and "1 lines" in run.notes[0]
+
+
+def test_thousands_of_steps_keep_their_extremes_and_invent_nothing():
+    values = np.random.default_rng(0).normal(size=20_000)
+    values[7_777], values[12_345] = 50, -50
+    points = list(enumerate(values.tolist()))
+    points[9_000] = (9_000, None)
+    thinned = report_charts.thin(points)
+    assert len(thinned) <= report_charts.MAX_POINTS + 2 and set(thinned) <= set(points)
+    assert {points[0], points[-1], points[7_777], points[12_345], points[9_000]} <= set(thinned)
+    for start in range(0, 20_000, 1000):  # in every stretch a screen could show
+        whole = [v for _, v in points[start : start + 1000] if v is not None]
+        kept = [v for s, v in thinned if start <= s < start + 1000 and v is not None]
+        assert np.quantile(whole, 0.99) <= max(kept) <= max(whole)
+        assert np.quantile(whole, 0.01) >= min(kept) >= min(whole)
+
+
+EVIL = "</script><script>alert('\"1\"')</script>"
+
+
+def test_names_and_values_are_escaped_wherever_they_appear(tmp_path):
+    rows = [row(1, **{f"train/{EVIL}": 1.0})]
+    config = CONFIG | {"preset": EVIL, EVIL: EVIL}
+    atlas = {"split": EVIL, "step": 1, "method": EVIL, "labels": [0, 0], "classes": [EVIL]}
+    atlas |= {"names": [EVIL, EVIL], "tile": 1, "columns": 2, "sheet": EVIL, "start_title": EVIL}
+    atlas |= {"now": [[0, 1], [0, 1]], "purity": {"now": None}}
+    pair = {"image": EVIL, "view1": EVIL, "view2": EVIL, "name": EVIL, "label": EVIL}
+    folders = []
+    for name in ("one <b>", "two \"'>"):
+        folder = make_run(tmp_path / name, rows, config=config | {"name": name})
+        make_run(folder / "gallery", [], atlas=atlas, pairs={"size": 9, "images": [pair]})
+        folders.append(folder)
+    page = render(*folders, tmp_path=tmp_path)
+    assert sum(tag == "script" for tag, _ in page.tags) == 3  # data, library, ours
+    assert not any(key.startswith("on") for _, attributes in page.tags for key in attributes)
+    assert EVIL in page.text and page.data["atlases"][0]["classes"] == [EVIL]
+    assert "damaged" not in page.text
+
+
+def test_a_page_asks_for_nothing_and_runs_only_its_own_scripts(tmp_path):
+    page = render(make_run(tmp_path / "run", PROBES), tmp_path=tmp_path)
+    for tag, attributes in page.tags:
+        for key in ("src", "href"):
+            assert attributes.get(key, "#")[0] == "#" or attributes[key].startswith("data:"), tag
+    policy = next(a["content"] for t, a in page.tags if t == "meta" and "http-equiv" in a)
+    assert "default-src 'none'" in policy and "script-src 'sha256-" in policy
+    assert "connect-src" not in policy
+
+
+def test_a_missing_folder_and_one_of_no_run_are_told_from_each_other(tmp_path, capsys):
+    make_run(tmp_path / "run", PROBES)
+    (tmp_path / "empty").mkdir()
+    for name, words in (("rnu", "no folder"), ("empty", "not the folder of a run")):
+        with pytest.raises(SystemExit) as stopped:
+            report.main([str(tmp_path / name)])
+        error = capsys.readouterr().err
+        assert stopped.value.code == 2 and words in error and str(tmp_path / "run") in error
+
+
+def test_a_damaged_gallery_or_result_is_said_and_the_rest_is_shown(tmp_path):
+    folder = make_run(tmp_path / "run", PROBES)
+    make_run(folder / "gallery", [], atlas={"labels": [1]})
+    (folder / "result.json").write_text("{")
+    page = render(folder, tmp_path=tmp_path)
+    assert "atlas.json is damaged" in page.text and "result.json cannot be read" in page.text
+    assert "Finished" in page.text
+
+
+def test_a_report_never_fails_a_run(tmp_path, capsys):
+    assert report.write_for(tmp_path / "nothing") is None
+    assert "To make it later: python -m byol_jax.report" in capsys.readouterr().err
+
+
+def test_runs_are_compared_by_what_differs_only(tmp_path):
+    other = CONFIG | {"model": {"encoder": "large"}}
+    folders = [make_run(tmp_path / "a" / "run", PROBES)]
+    folders.append(make_run(tmp_path / "b" / "run", PROBES, config=other))
+    page = render(*folders, tmp_path=tmp_path)
+    assert page.data["runs"] == ["a/run", "b/run"]
+    keys = page.text.split("Keys of the config that differ")[1].split("Curves")[0]
+    assert "model.encoder" in keys and "large" in keys and "total_steps" not in keys
+
+
+def test_an_evaluation_shows_its_accuracy_with_its_interval(tmp_path):
+    result = {"task": "knn", "accuracy": {"top1": 0.925}, "interval_95": {"top1": [0.91, 0.94]}}
+    result |= {"table": [{"k": 10, "top1": 0.9}], "num_images": {"evaluated": 2000}}
+    folder = tmp_path / "knn"
+    folder.mkdir()
+    (folder / "result.json").write_text(json.dumps(result))
+    page = render(folder, tmp_path=tmp_path)
+    assert "top-1 92.50% (95 % interval 91.00% to 94.00%)" in page.text
+    assert "Measured on 2,000 images" in page.text
+
+
+def test_plots_come_with_all_their_data(tmp_path):
+    folder = make_run(tmp_path / "run", [row(1, **{"train/loss": 1 / 3}), row(2)])
+    runs = report_data.load_runs([str(folder)])
+    files = report_plots.write(runs, tmp_path / "plots", ["svg"])
+    assert {f.suffix for f in files} == {".svg", ".csv"} and all(f.stat().st_size for f in files)
+    lines = (tmp_path / "plots" / "loss.csv").read_text().splitlines()
+    assert float(lines[1].split(",")[-1]) == 1 / 3 and len(lines) == 3
+
+
+@pytest.fixture
+def served(tmp_path):
+    folder = make_run(tmp_path / "run", [row(1)])
+    server = report_watch.make_server([str(folder)], port=0)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+    yield folder, f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def get(address, **headers):
+    with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=5) as a:
+        return a.read().decode()
+
+
+def test_a_live_page_follows_a_run_and_survives_its_restart(served):
+    folder, address = served
+    before = get(f"{address}/version")
+    assert Page(get(address)).data["last"] == 1
+    make_run(folder, [row(1), row(50)])
+    assert get(f"{address}/version") != before and Page(get(address)).data["last"] == 50
+    moved = folder.rename(folder.with_name("gone"))
+    assert Page(get(address)).data["last"] == 50
+    moved.rename(folder)
+    make_run(folder, [row(2)])
+    assert Page(get(address)).data["last"] == 2
+
+
+def test_a_live_page_answers_many_at_once_and_no_other_names(served):
+    _, address = served
+    answers = []
+    threads = [threading.Thread(target=lambda: answers.append(get(address))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 8 and len(set(answers)) == 1
+    for path, headers in (("/", {"Host": "evil.example"}), ("/etc/passwd", {})):
+        with pytest.raises(urllib.error.HTTPError):
+            get(address + path, **headers)

@@ -259,9 +259,9 @@ TINY = [
 def smaller(arguments, photographs, checkpoint, output):
     """What to add to a command of the README, so that it takes seconds and needs no data set."""
     task = next(a for a in arguments if a.startswith("--config=")).split("/")[1].split(".")[0]
-    if task in ("byol", "bench_input"):
+    if task in ("byol", "bench_input", "preview"):
         return TINY + (["--config.bench.seconds=0.1"] if task == "bench_input" else [])
-    if task in ("knn", "export"):
+    if task in ("knn", "export", "gallery"):
         return [f"--config.checkpoint={checkpoint}"]
     if task == "embed":
         where = [f"--config.checkpoint={checkpoint}", f"--config.data.dir={photographs}"]

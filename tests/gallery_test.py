@@ -78,6 +78,7 @@ def test_a_map_keeps_clusters_together():
     np.testing.assert_array_equal(atlas.project(features), atlas.project(features))
 
 
+@pytest.mark.slow
 def test_pairs_are_the_views_of_the_first_step(small_patterns):
     """Those that a mapped function, as the training step is, makes with its own keys."""
     config = make_config()

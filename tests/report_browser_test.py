@@ -1,9 +1,7 @@
 """The page in a real browser: ``pytest -m browser``, with Chromium, its driver and selenium."""
 
-import http.server
 import json
 import shutil
-import threading
 
 import numpy as np
 import pytest

@@ -18,7 +18,13 @@ def without_speed(rows):
 
 def test_a_run_leaves_config_metrics_checkpoints_and_events(run_folder):
     names = {path.name for path in run_folder.iterdir()}
-    assert names == {"config.json", "data.json", "metrics.jsonl", "checkpoints", "tensorboard"}
+    expected = {"config.json", "data.json", "metrics.jsonl", "checkpoints", "tensorboard"}
+    assert names == expected | {"sessions.jsonl", "gallery"}
+    galleries = {path.name for path in (run_folder / "gallery").iterdir()}
+    assert galleries == {
+        "start.npz",
+        *(f"{n}.json" for n in "pairs neighbours atlas classes".split()),
+    }
     assert json.loads((run_folder / "config.json").read_text())["batch_size"] == 8
     assert {path.name for path in (run_folder / "checkpoints").iterdir()} == {"2", "4"}
 

@@ -13,6 +13,7 @@ from tests.report_test import CONFIG, PROBES, make_run, row
 webdriver = pytest.importorskip("selenium.webdriver")
 pytestmark = [
     pytest.mark.browser,
+    pytest.mark.slow,
     pytest.mark.skipif(not shutil.which("chromedriver"), reason="needs chromium-driver"),
 ]
 

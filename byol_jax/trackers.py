@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -51,7 +52,7 @@ class WeightsAndBiases:
             ) from None
         self._wandb = wandb
         path = workdir / "wandb_id"
-        known = path.read_text().strip() if path.exists() else wandb.util.generate_id()
+        known = path.read_text().strip() if path.exists() else secrets.token_hex(4)
         path.write_text(known + "\n")
         self._run = wandb.init(
             project=project,

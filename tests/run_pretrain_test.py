@@ -32,15 +32,9 @@ def test_a_run_leaves_config_metrics_checkpoints_and_events(run_folder):
 def test_metrics_have_the_names_that_scripts_rely_on(run_folder):
     rows = workdir.read_metrics(run_folder)
     assert [row["step"] for row in rows] == [0, 1, 2, 2, 3, 4, 4]
-<<<<<<< HEAD
-    names = (
-        "loss repr_loss view1_loss view2_loss target_cosine online_loss online_top1 online_top5 "
-    )
-    names += "learning_rate tau gradient_norm feature_std effective_rank images_per_second"
-=======
-    names = "loss repr_loss view1_loss view2_loss online_loss online_top1 online_top5"
-    names += " learning_rate tau gradient_norm feature_std effective_rank images_per_second"
->>>>>>> a657151 (Names of metrics within the line)
+    names = "loss repr_loss view1_loss view2_loss target_cosine online_loss online_top1"
+    names += " online_top5 learning_rate tau gradient_norm feature_std effective_rank"
+    names += " images_per_second"
     assert set(rows[1]) == {"step"} | {f"train/{name}" for name in names.split()}
     probe = {"step", "probe/knn_top1", "probe/feature_std", "probe/effective_rank"}
     assert set(rows[0]) == probe | {"probe/linear_top1", "probe/raw_pixels_knn_top1"}

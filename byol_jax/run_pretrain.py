@@ -23,6 +23,7 @@ from byol_jax import (
     trackers,
 )
 from byol_jax import config as config_lib
+from byol_jax import forecast as forecasts
 from byol_jax import workdir as workdir_lib
 
 
@@ -119,10 +120,13 @@ class _Run:
         if first_step == 0:
             self._probe(0, state)
         self._progress.say("Compiling the training step...")
+        update, state = parallel.pmap_update(self._job.update), parallel.replicate(state)
+        forecast = forecasts.make_forecast(self._config, self._job, update, state)
+        self._progress.say(forecasts.describe(forecast, self._config))
         try:
             state, step = loop.run(
-                parallel.pmap_update(self._job.update),
-                parallel.replicate(state),
+                update,
+                state,
                 self._feed(first_step),
                 first_step=first_step,
                 total_steps=total_steps,

@@ -13,11 +13,11 @@ ROWS = [
         "reference",
         "datasets folder host_views records tfds_sets transfer_sets augment crop batch_norm "
         "micro_batches networks resnet cards exported torch_layout objectives optimizers "
-        "checkpoint loop workdir sessions thumbnails trackers",
+        "checkpoint loop workdir sessions thumbnails trackers flops",
         "input_pipeline eval_pipeline atlas neighbours linear logistic labelled probes "
         "pack_sources packed_set weights",
         "pretrain curator gallery initial collapse checks finetune build encoders features "
-        "baselines evaluation supervised stablehlo torch_export",
+        "baselines evaluation supervised stablehlo torch_export forecast",
         "run_pretrain run_linear_eval run_finetune run_transfer run_knn run_embed run_export "
         "run_gallery preview inspect convert pack bench_input main_loop",
     )

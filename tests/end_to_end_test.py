@@ -256,13 +256,23 @@ TINY = [
 ]
 
 
+QUICK = {
+    "knn": [],
+    "export": [],
+    "gallery": [],
+    "linear_eval": ["--config.total_epochs=0.2", "--config.base_learning_rates=(0.2, 0.1)"],
+    "semi_supervised": ["--config.epochs=(0.1,)", "--config.base_learning_rates=(0.2, 0.1)"],
+    "transfer": ["--config.lambdas.count=2"],
+}
+
+
 def smaller(arguments, photographs, checkpoint, output):
     """What to add to a command of the README, so that it takes seconds and needs no data set."""
     task = next(a for a in arguments if a.startswith("--config=")).split("/")[1].split(".")[0]
     if task in ("byol", "bench_input", "preview"):
         return TINY + (["--config.bench.seconds=0.1"] if task == "bench_input" else [])
-    if task in ("knn", "export", "gallery"):
-        return [f"--config.checkpoint={checkpoint}"]
+    if task in QUICK:
+        return [f"--config.checkpoint={checkpoint}", *QUICK[task]]
     if task == "embed":
         where = [f"--config.checkpoint={checkpoint}", f"--config.data.dir={photographs}"]
         return [*where, "--config.skip_bad=true"]

@@ -22,7 +22,7 @@ def main(runs: str) -> None:
                 cells[f"{name} {measure}", weights].append(result["label_free"][measure])
     columns = ("checkpoint", "random", "pixels")
     print("| | BYOL | random | raw pixels |\n|---|---|---|---|")
-    for name in dict.fromkeys(name for name, _ in cells):
+    for name in sorted({name for name, _ in cells}):
         print(f"| {name} | " + " | ".join(_cell(cells[name, c]) for c in columns) + " |")
 
 

@@ -34,6 +34,7 @@ done
 for set in patterns cifar10; do
   for weights in checkpoint random; do
     at=(--config.checkpoint="$runs/$set-0" --config.weights=$weights)
+    task "$set-logistic-$weights-0" transfer.py "${at[@]}"
     for share in 1percent 10percent; do
       task "$set-$share-$weights-0" "semi_supervised.py:$share" "${at[@]}" "${few_labels[@]}"
     done
@@ -47,4 +48,5 @@ for seed in 0 1 2; do
     done
   done
 done
+task patterns-logistic-pixels-0 transfer.py --config.checkpoint="$runs/patterns-0" --config.weights=pixels
 python experiments/evaluation/collect.py "$runs"

@@ -8,6 +8,7 @@ so that scikit-learn's C is 1 / lambda; biases are free. With the mean over N im
 sum, the same penalty would be called lambda / N. Shapes: N images, F features, C classes.
 """
 
+import functools
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -21,9 +22,9 @@ from byol_jax import config as config_lib
 
 UsageError = config_lib.UsageError
 
-# Products below so many multiplications are done by one thread: a millisecond's work, for which
-# several threads wait for each other, forty times as long where other programs are busy, too.
-THREADED_SIZE = 10**8
+# Products of fewer multiplications are left to one thread: several wait for each other, where other
+# programs are busy, too, up to forty times as long as the work takes.
+THREADED_SIZE = 10**9
 
 
 class Solver(NamedTuple):
@@ -133,6 +134,11 @@ def _require_finite(features: np.ndarray) -> None:
         raise UsageError("Some features are not finite numbers: the encoder has diverged.")
 
 
+@functools.cache
+def _blas() -> threadpoolctl.ThreadpoolController:
+    return threadpoolctl.ThreadpoolController()
+
+
 def _model(solver: Solver) -> sklearn.linear_model.LogisticRegression:
     return sklearn.linear_model.LogisticRegression(
         max_iter=solver.max_iterations, tol=solver.tolerance, warm_start=True
@@ -147,7 +153,7 @@ def _fit(
 ) -> int:
     """Goes on from the weights that the model has; 1 if it did not converge, else 0."""
     is_small = features.size * len(np.unique(targets)) < THREADED_SIZE
-    threads = threadpoolctl.threadpool_limits(1 if is_small else None)
+    threads = _blas().limit(limits=1 if is_small else None)
     with threads, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model.set_params(C=1 / strength).fit(features, targets)

@@ -74,6 +74,41 @@ class Imagenet2012(ByolTestShapes):
             yield number, {"image": io.BytesIO(data), "label": number % 1000}
 
 
+class ByolTestVoc(tfds.core.GeneratorBasedBuilder):
+    """Like VOC: several classes an image, some of them only in objects that are hard to see."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS = []
+    pkg_dir_path = "."
+    CLASSES = ["cat", "dog", "sheep"]
+    COUNTS = {"train": 20, "validation": 10, "test": 15}
+
+    def _info(self):
+        classes = tfds.features.Sequence(tfds.features.ClassLabel(names=self.CLASSES))
+        image = tfds.features.Image(shape=(None, None, 3))
+        features = {"image": image, "labels": classes, "labels_no_difficult": classes}
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {name: self._generate_examples(count) for name, count in self.COUNTS.items()}
+
+    def _generate_examples(self, n):
+        for number in range(n):
+            pixels = np.zeros((20, 24, 3), np.uint8)
+            pixels[..., 0], pixels[..., 1] = 200 * (number % 2), 200 * (number // 2 % 2)
+            pixels[..., 2] = number
+            seen = [c for c in (0, 1) if pixels[0, 0, c]]
+            difficult = [2] if number % 5 == 4 else []
+            yield (
+                number,
+                {
+                    "image": io.BytesIO(encode(pixels)),
+                    "labels": [*seen, *difficult],
+                    "labels_no_difficult": seen,
+                },
+            )
+
+
 @pytest.fixture(scope="module")
 def tfds_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tfds")
@@ -170,6 +205,22 @@ def test_what_is_too_large_for_memory_is_read_one_by_one(tfds_folder, monkeypatc
     assert isinstance(data, datasets.Stream) and data.num_classes == 3
     whole = datasets.load("tfds:byol_test_shapes/rgb", "test", data_dir=tfds_folder)
     assert isinstance(whole, datasets.Images)
+
+
+def test_images_of_several_classes_have_tags_instead_of_a_label(tmp_path):
+    ByolTestVoc(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    train, test = (
+        datasets.load("tfds:byol_test_voc", split, data_dir=str(tmp_path))
+        for split in ("train", "test")
+    )
+    assert (train.num_classes, train.num_tags, train.records.read(0)[1]) == (0, 3, -1)
+    both = datasets.join(train, test.select(np.array([14, 3])))
+    assert both.num_tags == 3 and both.take(21).num_images == 21
+    indices = np.array([21, 0, 13, 20])
+    for index, tags in zip(indices, datasets.tags(both, indices), strict=True):
+        red, green, number = images.EncodedImage(both.records.read(index)[0]).decode()[0, 0]
+        assert tags.tolist() == [red > 0, green > 0, -1 if number % 5 == 4 else 0]
+    assert datasets.load("patterns", "test").num_tags == 0
 
 
 def test_the_first_images_can_be_taken(tfds_folder):

@@ -20,6 +20,17 @@ def test_center_windows_equal_the_reference():
     np.testing.assert_array_equal(ours, windows)
 
 
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (65, 48), (50, 50)])
+def test_the_largest_square_in_the_middle_can_be_cropped(height, width):
+    side = min(height, width)
+    top, left, *sides = host_views.center_window(height, width, share=1.0)
+    assert sides == [side, side] and min(top, left) == 0
+    assert abs(2 * top + side - height) <= 1 and abs(2 * left + side - width) <= 1
+    picture = drawn_picture(height, width)
+    crop = host_views.center_crop(images.EncodedImage(encode(picture)), side, share=1.0)
+    np.testing.assert_array_equal(crop, picture[top : top + side, left : left + side])
+
+
 def test_sides_of_windows_equal_the_reference():
     fields = ("image_hw", "area_fraction", "log_aspect", "window")
     rows = zip(*(GEOMETRY[f"crop_geometry|{field}"].tolist() for field in fields), strict=True)

@@ -1,5 +1,7 @@
 """Scores and collapse measures against the reference's values and constructed cases."""
 
+import fractions
+
 import numpy as np
 import pytest
 
@@ -74,3 +76,73 @@ def test_the_bootstrap_interval_is_close_to_the_normal_approximation(n, share):
 
 def test_the_bootstrap_interval_of_a_perfect_score_has_no_width():
     assert metrics.bootstrap_interval(np.ones(10, bool), seed=0) == (1, 1)
+
+
+# Metrics of transfer.
+
+
+def test_mean_per_class_weighs_classes_alike_and_leaves_absent_ones_out():
+    labels = np.array([0, 0, 0, 0, 2, 2])
+    hits = np.array([1, 1, 1, 0, 0, 0])
+    assert metrics.mean_per_class(hits, labels) == pytest.approx((0.75 + 0) / 2)
+
+
+def test_the_interval_of_mean_per_class_is_that_of_its_standard_error():
+    """Normal approximation; a rare class makes it wider than that of the plain mean."""
+    labels = np.repeat([0, 1], [900, 100])
+    hits = np.random.default_rng(0).random(1000) < 0.7
+    low, high = metrics.bootstrap_mean_per_class(hits, labels, seed=0, resamples=4000)
+    shares = [hits[labels == c].mean() for c in (0, 1)]
+    error = np.sqrt(sum(p * (1 - p) / n for p, n in zip(shares, (900, 100), strict=True))) / 2
+    mean = metrics.mean_per_class(hits, labels)
+    np.testing.assert_allclose([low, high], [mean - 1.96 * error, mean + 1.96 * error], atol=4e-3)
+
+
+def brute_force_map11(scores, tags):
+    """By the definition: of every threshold the recall and the precision."""
+    precisions = []
+    for c in range(scores.shape[1]):
+        score, tag = scores[tags[:, c] >= 0, c], tags[tags[:, c] >= 0, c]
+        if not tag.sum():
+            continue
+        points = []
+        for threshold in score:
+            chosen = tag[score >= threshold]
+            points.append((fractions.Fraction(int(chosen.sum()), int(tag.sum())), chosen.mean()))
+        levels = [fractions.Fraction(level, 10) for level in range(11)]
+        precisions.append(
+            np.mean([max(p for recall, p in points if recall >= level) for level in levels])
+        )
+    return np.mean(precisions)
+
+
+@pytest.mark.parametrize("decimals", [8, 1])
+@pytest.mark.parametrize("count", [3, 20, 97])
+def test_map11_is_vocs_definition_also_with_equal_scores(count, decimals):
+    rng = np.random.default_rng(count)
+    tags = rng.choice([-1, 0, 1], (count, 4), p=[0.1, 0.6, 0.3]).astype(np.int8)
+    tags[0], tags[:, 3] = 1, 0  # a class that no image has
+    scores = np.round(rng.standard_normal((count, 4)) + tags, decimals)
+    assert metrics.map11(scores, tags) == pytest.approx(brute_force_map11(scores, tags), abs=1e-12)
+    order = rng.permutation(count)
+    assert metrics.map11(scores[order], tags[order]) == metrics.map11(scores, tags)
+
+
+def test_map11_of_a_known_ranking():
+    """Right, wrong, right, and one that is not counted: precision 1 up to half, 2/3 after it."""
+    scores = np.array([[4.0], [3], [2], [5]])
+    tags = np.array([[1], [0], [1], [-1]], np.int8)
+    assert metrics.map11(scores, tags) == pytest.approx((6 * 1 + 5 * 2 / 3) / 11)
+    assert metrics.map11(np.zeros((4, 1)), tags) == pytest.approx(2 / 3)  # a collapsed encoder
+    assert np.isnan(metrics.map11(scores, 0 * tags))
+
+
+def test_images_drawn_twice_count_twice_in_the_bootstrap_of_map11():
+    rng = np.random.default_rng(0)
+    tags = rng.integers(0, 2, (60, 3)).astype(np.int8)
+    scores = rng.standard_normal((60, 3)) + tags
+    found = metrics.bootstrap_map11(scores, tags, seed=4, resamples=50)
+    rng = np.random.default_rng(4)
+    drawn = [rng.integers(60, size=60) for _ in range(50)]
+    expected = [brute_force_map11(scores[rows], tags[rows]) for rows in drawn]
+    np.testing.assert_allclose(found, np.percentile(expected, [2.5, 97.5]), atol=1e-12)

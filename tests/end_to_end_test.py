@@ -262,7 +262,7 @@ QUICK = {
     "gallery": [],
     "linear_eval": ["--config.total_epochs=0.2", "--config.base_learning_rates=(0.2, 0.1)"],
     "semi_supervised": ["--config.epochs=(0.1,)", "--config.base_learning_rates=(0.2, 0.1)"],
-    "transfer": ["--config.lambdas.count=2"],
+    "transfer": ["--config.lambdas.count=3"],
 }
 
 

@@ -155,7 +155,9 @@ def score(config: Any, measured: Measured, seed: int) -> dict[str, Any]:
             for name in _names(measured)
         },
         "train_accuracy": _values(measured, final.scores(features), targets),
-        "selected": evaluation.selection(table, best, len(validation), measured.subject),
+        "selected": evaluation.selection(
+            table, best, len(validation), config.data.validation_split
+        ),
         "final": _ending(final),
         "not_converged": sum(row.get("not_converged", 0) for row in table) + final.not_converged,
         "table": table,

@@ -51,9 +51,20 @@ def test_the_result_says_everything_about_itself(result):
     assert result["metric"] == "top1" and result["checkpoint"] == result["before"]
     best = max(row["validation_top1"] for row in result["table"])
     assert result["selected"]["validation_top1"] == best
+    assert result["selected"]["on"] == "validation: 20 images held out of the train split"
     for name in ("top1", "top5"):
         low, high = result["interval_95"][name]
         assert low <= result["accuracy"][name] <= high
+
+
+def test_frozen_means_frozen(run_folder, result, monkeypatch, tmp_path):
+    """Bit for bit: parameters and batch-norm statistics, in memory and in the checkpoint."""
+    held = []
+    load = encoders.load_encoder
+    monkeypatch.setattr(encoders, "load_encoder", lambda path: held.append(load(path)) or held[0])
+    measure(tmp_path, run_folder)
+    assert encoders.fingerprint(held[0].params, held[0].state) == result["before"]["sha256"]
+    assert load(str(run_folder)).identity == result["before"]
 
 
 def test_accuracies_are_those_of_scikit_learn_called_directly(run_folder, result, tmp_path):

@@ -111,6 +111,7 @@ class Recording(ml_collections.ConfigDict):
         return values
 
 
+@pytest.mark.slow
 def test_every_key_of_every_preset_is_used(monkeypatch, tmp_path):
     from byol_jax import run_pretrain
 

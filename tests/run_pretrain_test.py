@@ -11,6 +11,8 @@ from byol_jax import build, run_pretrain, workdir
 from byol_jax.config import UsageError
 from tests.conftest import final_state, make_config
 
+pytestmark = pytest.mark.slow  # each worker would train a run for them
+
 
 def without_speed(rows):
     return [{k: v for k, v in row.items() if k != "train/images_per_second"} for row in rows]

@@ -123,7 +123,7 @@ def make_update(
       loss_fn: what `make_loss` gives.
       optimizer: updates the online parameters, the probe's among them.
       make_views: (key, batch) -> two views, float [b, H, W, 3] in [0, 1].
-      seed: of the augmentations; the key of a step depends on seed, step and device alone.
+      seed: of the augmentations; the key of a step depends on seed and step alone.
       learning_rate: for the metrics; the optimizer has its own.
       target_ema: tau of every step.
       axis: name of the mapped axis to average over; None outside of a map.
@@ -133,7 +133,7 @@ def make_update(
     """
 
     def update(state: TrainState, batch: Batch):
-        key = parallel.step_key(seed, state.step, axis=axis)
+        key = parallel.step_key(seed, state.step)
         views = make_views(key, batch)
         grads, (scalars, online_state, target_state, projection) = jax.grad(loss_fn, has_aux=True)(
             state.online_params, state, views, batch["labels"]
@@ -164,19 +164,34 @@ def make_views(
     image_size: int,
     area_range: tuple[float, float],
     method: str,
+    batch_size: int | None = None,
 ) -> Callable[[jax.Array, Batch], Views]:
     """Flips and recolours two views of uint8 images.
 
     They are cut out of ``batch['images']`` [b, H, W, 3], unless the batch has ``view1`` and
-    ``view2`` [b, image_size, image_size, 3], which the host has cut.
+    ``view2`` [b, image_size, image_size, 3], which the host has cut. Of a batch of B images in
+    parts, ``place`` [b] says which of them are here: random values are drawn for all of them and
+    those in place are taken, so that what happens to an image does not depend on the devices.
+
+    Args:
+      view1: strengths of the first view.
+      view2: those of the second.
+      image_size: of the views.
+      area_range: share of an image that is cut out, least and most.
+      method: of resizing.
+      batch_size: B; None if every batch is whole.
     """
+
+    def in_place(drawn: Any, batch: Batch) -> Any:
+        return jax.tree.map(lambda x: x[batch["place"]], drawn) if batch_size else drawn
 
     def cut(key: jax.Array, batch: Batch, name: str) -> jax.Array:
         if name in batch:
             return batch[name].astype(jnp.float32) / 255
-        return crop.random_resized_crop(
-            key, batch["images"], image_size, area_range=area_range, method=method
-        )
+        images = batch["images"]
+        count, size = batch_size or images.shape[0], images.shape[1:3]
+        windows = crop.draw_windows(key, count, size, area_range=area_range)
+        return crop.resize_windows(images, in_place(windows, batch), image_size, method=method)
 
     def views(key: jax.Array, batch: Batch) -> Views:
         made = []
@@ -184,7 +199,9 @@ def make_views(
             jax.random.split(key), ("view1", "view2"), (view1, view2), strict=True
         ):
             crop_key, augment_key = jax.random.split(view_key)
-            made.append(augment.augment(augment_key, cut(crop_key, batch, name), view))
+            images = cut(crop_key, batch, name)
+            draws = augment.draw(augment_key, batch_size or images.shape[0], view)
+            made.append(augment.apply(images, in_place(draws, batch), view))
         return tuple(made)
 
     return views

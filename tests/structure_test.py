@@ -7,7 +7,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 ROWS = [
-    {"config", "parallel", "metrics", "deepmind", "images", "patterns"},
+    {"config", "parallel", "metrics", "deepmind", "images", "patterns", "soundness"},
     {
         "datasets",
         "folder",
@@ -21,6 +21,7 @@ ROWS = [
         "objectives",
         "optimizers",
         "checkpoint",
+        "snapshots",
         "loop",
         "workdir",
     },
@@ -29,7 +30,7 @@ ROWS = [
     {"run_pretrain", "run_knn", "run_embed", "convert", "pack", "bench_input", "main_loop"},
 ]
 DOORS = {
-    "orbax": {"checkpoint"},
+    "orbax": {"checkpoint", "snapshots"},
     "pickle": {"deepmind"},
     "pickletools": {"deepmind"},
     "grain": {"input_pipeline", "eval_pipeline"},

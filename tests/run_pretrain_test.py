@@ -18,7 +18,14 @@ def without_speed(rows):
 
 def test_a_run_leaves_config_metrics_checkpoints_and_events(run_folder):
     names = {path.name for path in run_folder.iterdir()}
-    assert names == {"config.json", "data.json", "lock", "metrics.jsonl", "checkpoints", "tensorboard"}
+    assert names == {
+        "config.json",
+        "data.json",
+        "lock",
+        "metrics.jsonl",
+        "checkpoints",
+        "tensorboard",
+    }
     assert json.loads((run_folder / "config.json").read_text())["batch_size"] == 8
     assert {path.name for path in (run_folder / "checkpoints").iterdir()} == {"2", "4"}
 

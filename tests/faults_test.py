@@ -6,6 +6,7 @@ What is compared with an uninterrupted run is compared bit for bit.
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import jax
@@ -89,14 +90,17 @@ def test_two_processes_told_to_stop_at_different_times_stop_after_the_same_step(
 
 
 def slow_saves():
-    """Makes Orbax take its time between a checkpoint's last file and its final name."""
+    """Makes Orbax take its time between the first checkpoint's last file and its final name."""
     from orbax.checkpoint._src.path import atomicity
 
     finalize = atomicity.AtomicRenameTemporaryPath.finalize
+    calls = []
 
     async def slow(self, *arguments, **options):
-        print("SAVING", file=__import__("sys").stderr, flush=True)
-        time.sleep(1)
+        calls.append(1)
+        if len(calls) == 1:
+            print("SAVING", file=sys.stderr, flush=True)
+            time.sleep(1)
         result = finalize(self, *arguments, **options)
         return await result if hasattr(result, "__await__") else result
 
@@ -211,10 +215,10 @@ def test_without_any_sound_checkpoint_nothing_is_started_again(copy):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of a megabyte and a half."""
+    """A file system of four megabytes."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
     if subprocess.run(command, capture_output=True).returncode:
         pytest.skip("mounting a small disk takes more rights")
     yield folder

@@ -67,7 +67,8 @@ def _live(arguments, devices, log, before):
     _add_pico()
     if before:
         before()
-    app.run(main_loop.main, argv=["main_loop", *arguments], flags_parser=main_loop.parse_flags)
+    sys.argv = ["main_loop", *arguments]  # which the flags of configs read themselves
+    app.run(main_loop.main, flags_parser=main_loop.parse_flags)
 
 
 class Life:

@@ -89,7 +89,7 @@ def build(config: Any, data_card: workdir.DataCard | None = None) -> Job:
     update = pretrain.make_update(
         pretrain.make_loss(make_train_forward(config, data_card, axis=axis), objective),
         optimizer,
-        make_views(config),
+        make_views(config, batch_size=config.batch_size),
         seed=config.seed,
         learning_rate=learning_rate,
         target_ema=make_target_ema(settings.base_target_ema, total_steps=total_steps),
@@ -278,8 +278,8 @@ def make_train_batches(config: Any, data: datasets.Dataset) -> input_pipeline.Tr
     )
 
 
-def make_views(config: Any) -> Callable[..., Any]:
-    """The augmentations of a config."""
+def make_views(config: Any, *, batch_size: int | None = None) -> Callable[..., Any]:
+    """The augmentations of a config, of whole batches or of parts of them."""
     view1, view2 = (
         augment.View(**{field: section[field] for field in augment.View._fields})
         for section in (config.augment.view1, config.augment.view2)
@@ -291,4 +291,5 @@ def make_views(config: Any) -> Callable[..., Any]:
         image_size=config.data.image_size,
         area_range=(section.min_area, section.max_area),
         method=section.method,
+        batch_size=batch_size,
     )

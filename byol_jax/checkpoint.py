@@ -1,76 +1,18 @@
-"""Checkpoints in and out, through Orbax: atomic, asynchronous, the last few kept."""
+"""Networks out of checkpoints, through Orbax: which one, whether it is sound, and of what."""
 
 import logging
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from byol_jax import cards, soundness
 from byol_jax import config as config_lib
 
 UsageError = config_lib.UsageError
-
-
-class Checkpoints:
-    """The checkpoints of one run: its state, and where its input iterator stands.
-
-    Args:
-      workdir: folder of the run; checkpoints go to ``checkpoints/<step>`` below it.
-      keep: how many of the newest to keep.
-    """
-
-    def __init__(self, workdir: pathlib.Path, *, keep: int):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
-        self._folder = workdir / "checkpoints"
-        self._manager = ocp.CheckpointManager(self._folder.absolute(), options=options)
-
-    def save(self, step: int, state: Any, iterator_state: dict[str, Any]) -> None:
-        """Starts to save; returns as soon as the state has been copied off the device."""
-        if step == self.latest_step:
-            return
-        items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), iterator=ocp.args.JsonSave(iterator_state)
-        )
-        self._manager.save(step, args=items)
-
-    @property
-    def latest_step(self) -> int | None:
-        """Step of the newest finished checkpoint; None if there is none."""
-        return self._manager.latest_step()
-
-    @property
-    def latest_path(self) -> pathlib.Path | None:
-        """Folder of the newest checkpoint; None if there is none."""
-        step = self.latest_step
-        return None if step is None else self._folder / str(step)
-
-    def restore_latest(self, template: Any) -> tuple[Any, dict[str, Any]]:
-        """Reads the newest checkpoint.
-
-        Args:
-          template: a state of arrays (or shapes) as the current config builds it.
-
-        Returns:
-          The state, and the iterator's.
-
-        Raises:
-          UsageError: the checkpoint is of another network.
-        """
-        step = self.latest_step
-        _require_same_network(self.latest_path / "state", template)
-        items = ocp.args.Composite(
-            state=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, template)),
-            iterator=ocp.args.JsonRestore(),
-        )
-        restored = self._manager.restore(step, args=items)
-        return restored.state, restored.iterator
-
-    def close(self) -> None:
-        """Waits until everything is on disk."""
-        self._manager.wait_until_finished()
-        self._manager.close()
 
 
 def load_networks(path: str, template: Any) -> Any:
@@ -86,12 +28,10 @@ def load_networks(path: str, template: Any) -> Any:
     Raises:
       UsageError: there is no checkpoint at the path, or it is of another network.
     """
-    folder = _state_folder(pathlib.Path(path).expanduser())
-    _require_same_network(folder, template)
-    with ocp.StandardCheckpointer() as checkpointer:
-        loaded = checkpointer.restore(folder.absolute())
+    folder = _step_folder(pathlib.Path(path).expanduser())
     names = ("online_params", "target_params", "online_state", "target_state")
-    return template._replace(**{name: loaded[name] for name in names})
+    loaded = _load(folder, names, template.online_params)
+    return template._replace(**loaded)
 
 
 class Saved(NamedTuple):
@@ -127,7 +67,7 @@ def find(path: str) -> pathlib.Path:
             f"{folder} was never finished: a run was stopped while it wrote it. Give another "
             f"folder of {folder.parent}, or the workdir for its newest finished one."
         )
-    return _state_folder(folder).parent
+    return _step_folder(folder)
 
 
 def load_network(step_folder: pathlib.Path, built: Any, name: str) -> Saved:
@@ -141,36 +81,80 @@ def load_network(step_folder: pathlib.Path, built: Any, name: str) -> Saved:
     Raises:
       UsageError: the checkpoint is half-written or damaged, or of another encoder than ``built``.
     """
-    folder = (step_folder / "state").absolute()
     names = (f"{name}_params", f"{name}_state")
+    return Saved(*_load(step_folder, names, built).values())
+
+
+def _load(step_folder: pathlib.Path, names: Sequence[str], built: Any) -> dict[str, Any]:
+    """Some fields of the saved state, verified by their digests if the checkpoint has any.
+
+    Heads that ``built`` lacks are not compared.
+    """
+    folder = step_folder / "state"
     if not folder.is_dir():
         raise _damaged(step_folder, "its folder 'state' is missing")
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        metadata = _quietly(checkpointer.metadata, folder).item_metadata
-        if metadata is None or not set(names) <= set(metadata.tree):
+    with Reader(folder) as reader:
+        if not set(names) <= set(reader.tree):
             raise _damaged(step_folder, "it does not say what it holds")
-        item = {name: metadata.tree[name] for name in names}
+        item = {name: reader.tree[name] for name in names}
         saved = item[names[0]]
-        heads = ("projector", "predictor", "classifier")
-        encoder = {module: saved[module] for module in saved if module.split("/")[0] not in heads}
-        _compare(step_folder, encoder, built)
+        ignored = set(cards.HEADS) - {module.split("/")[0] for module in built}
+        compared = {m: leaves for m, leaves in saved.items() if m.split("/")[0] not in ignored}
+        require_same_network(step_folder, compared, built)
         module = min(saved)
         leaf = min(saved[module])
         first = {names[0]: {module: {leaf: saved[module][leaf]}}}
         try:
             # Arrays that fail side by side fill the screen with traces, the first one alone not.
-            _restore_some(checkpointer, folder, first)
-            return Saved(*map(_restore_some(checkpointer, folder, item).get, names))
+            reader.read(first)
+            loaded = {name: reader.read(item)[name] for name in names}
+            expected = soundness.read_digests(step_folder)
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise _damaged(step_folder, reason[0][:200]) from None
+    found = {name: soundness.digest_arrays(tree) for name, tree in loaded.items()}
+    changed = expected and soundness.first_difference(expected, found, names)
+    if changed:
+        raise _damaged(step_folder, f"its {changed} are not what was saved")
+    return loaded
 
 
-def _restore_some(checkpointer: ocp.PyTreeCheckpointer, folder: pathlib.Path, item: Any) -> Any:
-    """Reads a part of a tree as arrays of the host: the devices it came from may not be here."""
-    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
-    arguments = ocp.args.PyTreeRestore(item, restore_args=as_numpy, partial_restore=True)
-    return checkpointer.restore(folder, arguments)
+class Reader:
+    """Reads trees out of one ``state`` folder, as arrays of the host.
+
+    The devices that they came from may not be here, nor the other processes.
+
+    Attributes:
+      tree: names, shapes and types of all that is there; empty if the folder does not say.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        options = alone()
+        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options)
+        self._checkpointer = ocp.Checkpointer(handler, multiprocessing_options=options)
+        self._folder = folder.absolute()
+        metadata = _quietly(self._checkpointer.metadata, self._folder).item_metadata
+        self.tree: dict[str, Any] = metadata.tree if metadata else {}
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._checkpointer.close()
+
+    def read(self, item: Any) -> Any:
+        """A part of the tree, or all of it, built like the item."""
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
+        arguments = ocp.args.PyTreeRestore(item, restore_args=as_numpy, partial_restore=True)
+        return self._checkpointer.restore(self._folder, arguments)
+
+
+def alone() -> "ocp.options.MultiprocessingOptions":
+    """Lets one of several processes work without the others."""
+    index = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"process{index}"
+    )
 
 
 def _quietly(call: Any, folder: pathlib.Path) -> Any:
@@ -190,30 +174,24 @@ def _damaged(folder: pathlib.Path, reason: str) -> UsageError:
     return UsageError(f"The checkpoint {folder} is half-written or damaged: {reason}. {hint}")
 
 
-def _state_folder(path: pathlib.Path) -> pathlib.Path:
+def _step_folder(path: pathlib.Path) -> pathlib.Path:
     if (path / "state").is_dir():
-        return path / "state"
+        return path
     steps = [p for p in (path / "checkpoints").glob("*") if p.name.isdigit()]
     if not steps:
         raise UsageError(
             f"No checkpoint at {path}: give a workdir of a run, or one of its checkpoints/<step>."
         )
-    return max(steps, key=lambda p: int(p.name)) / "state"
+    return max(steps, key=lambda p: int(p.name))
 
 
-def _require_same_network(folder: pathlib.Path, template: Any) -> None:
-    """Compares what a checkpoint's ``state`` folder holds with what the config builds."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        saved = checkpointer.metadata(folder.absolute()).item_metadata.tree["online_params"]
-    _compare(folder.parent, saved, template.online_params)
-
-
-def _compare(step_folder: pathlib.Path, saved: Any, built: Any) -> None:
-    shapes = [_shapes(saved), _shapes(built)]
-    if shapes[0] == shapes[1]:
+def require_same_network(step_folder: pathlib.Path, saved: Any, built: Any) -> None:
+    """Raises `UsageError` unless a checkpoint's parameters have the names and shapes built."""
+    both = [shapes(saved), shapes(built)]
+    if both[0] == both[1]:
         return
-    key = min(dict(shapes[0].items() ^ shapes[1].items()))
-    held, wanted = (tree.get(key, "nothing") for tree in shapes)
+    key = min(dict(both[0].items() ^ both[1].items()))
+    held, wanted = (tree.get(key, "nothing") for tree in both)
     raise UsageError(
         f"The checkpoint {step_folder} is of another network ({_encoder(saved)}) than the "
         f"config builds ({_encoder(built)}): it holds {held} at {key}, the config wants {wanted}. "
@@ -221,7 +199,8 @@ def _compare(step_folder: pathlib.Path, saved: Any, built: Any) -> None:
     )
 
 
-def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
+def shapes(params: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of parameters by their names."""
     return {
         f"{module}/{name}": tuple(leaf.shape)
         for module, leaves in params.items()

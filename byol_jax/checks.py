@@ -37,7 +37,7 @@ def check(config: Any) -> None:
         "model.width_multiplier",
         "data.image_size",
     )
-    for key in ("data.threads", "data.workers"):
+    for key in ("data.threads", "data.workers", "keep_every_steps"):
         if config_lib.get(config, key) < 0:
             raise UsageError(f"--config.{key} must be 0 or more.")
     for key, value in config_lib.flatten(config.to_dict()).items():

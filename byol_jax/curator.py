@@ -142,20 +142,21 @@ def find_rows(
 def first_views(config: Any, batch: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Two views, uint8 [b, S, S, 3], of the first device's part of the first batch [B, ...].
 
-    Keys are those of step 0 there, so that these are the views that the network is trained on.
+    The key is that of step 0, so that these are the views that the network is trained on.
     """
-    key = parallel.step_key(config.seed, jnp.int32(0), axis=None)
-    if parallel.reduction_axis():
-        key = jax.random.fold_in(key, 0)
+    key = parallel.step_key(config.seed, jnp.int32(0))
     count = len(batch["labels"]) // jax.local_device_count()
-    return draw_views(config, key, {name: rows[:count] for name, rows in batch.items()})
+    part = {name: rows[:count] for name, rows in batch.items()}
+    return draw_views(config, key, part, batch_size=config.batch_size)
 
 
 def draw_views(
-    config: Any, key: jax.Array, batch: Mapping[str, np.ndarray]
+    config: Any, key: jax.Array, batch: Mapping[str, np.ndarray], *, batch_size: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Two views, uint8 [b, S, S, 3], of a batch [b, ...]."""
+    """Two views, uint8 [b, S, S, 3], of a batch [b, ...], or of a part of one of that size."""
     # Runs once, so compiling it without optimisations is what saves time.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    made = jax.jit(build.make_views(config), compiler_options=options)(key, dict(batch))
+    made = jax.jit(build.make_views(config, batch_size=batch_size), compiler_options=options)(
+        key, dict(batch)
+    )
     return tuple(np.rint(np.asarray(view) * 255).astype(np.uint8) for view in made)

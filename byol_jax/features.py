@@ -164,7 +164,7 @@ def extract(
         for all_rows, new in zip(found, rows, strict=True):
             all_rows[count : count + len(new)] = new
         count += len(chunk.labels)
-    found = Features(*(parallel.all_rows(rows[:count]) for rows in found))
+    found = Features(*(parallel.gather_rows(rows[:count]) for rows in found))
     if not len(found.labels):
         raise UsageError(f"None of the {data.num_images:,} images can be used ({title}).")
     if jax.process_count() == 1:

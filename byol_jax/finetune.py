@@ -40,7 +40,7 @@ class Trial(NamedTuple):
       learning_rate: at the first step; it decays to 0 by a cosine.
       weight_decay: times a weight is added to its gradient; none for biases and norm parameters.
       total_steps: number of updates.
-      seed: of the views; the key of a step depends on seed, step and device alone.
+      seed: of the views; the key of a step depends on seed and step alone.
     """
 
     learning_rate: jax.Array
@@ -102,7 +102,7 @@ def make_update(
 
     def update(state: TrainState, batch: Any):
         network, trial = state.network, state.trial
-        images = make_view(parallel.step_key(trial.seed, state.step, axis=axis), batch)
+        images = make_view(parallel.step_key(trial.seed, state.step), batch)
         trained = (network.encoder, network.head)
         (loss, (new_state, logits)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             trained, network.state, images, batch["labels"]

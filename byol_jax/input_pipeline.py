@@ -7,7 +7,7 @@ and both views are cut here. Shapes: b images of a batch, g of a group, S image 
 import functools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import grain
@@ -73,6 +73,7 @@ class TrainBatches:
     Yields:
       In memory: ``{'images': uint8 [b, H, W, 3], 'labels': int32 [b]}``; encoded:
       ``{'view1': uint8 [b, S, S, 3], 'view2': ..., 'labels': ...}``, as many views as the crop has.
+      Both have ``'place': int32 [b]``, where each image is in the batch of all processes together.
 
     Raises:
       TooManyBadImagesError: naming three of them.
@@ -93,30 +94,40 @@ class TrainBatches:
         self._data = data
         self._max_bad = int(max_bad_share * data.num_images)
         self.bad_images: dict[int, str] = {}  # index: reason, in the order they were met
-        order = grain.MapDataset.range(data.num_images).seed(seed).shuffle().repeat(EPOCHS)
-        shard = slice(process_index, None, process_count)
-        if isinstance(data, datasets.Images):
-            batches = order[shard].batch(batch_size).map(functools.partial(_gather, data))
+        self._batch_size, self._reading = batch_size, reading
+        self._process_index, self._process_count = process_index, process_count
+        self._load = functools.partial(
+            _load_group, data=data, crop=crop, seed=seed, max_bad=self._max_bad
+        )
+        self._order = grain.MapDataset.range(data.num_images).seed(seed).shuffle().repeat(EPOCHS)
+        self._position = 0  # in the global order
+        self._batches = self._start()
+
+    def _start(self) -> Iterator[dict[str, Any]]:
+        """Batches from the current position on, as if all before had been drawn."""
+        shard = slice(self._position + self._process_index, None, self._process_count)
+        if isinstance(self._data, datasets.Images):
+            batches = self._order[shard].batch(self._batch_size)
             options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
-            self._batches = iter(batches.to_iter_dataset(options))
-        else:
-            load = functools.partial(
-                _load_group, data=data, crop=crop, seed=seed, max_bad=self._max_bad
-            )
-            size = math.gcd(batch_size, GROUP)
-            groups = order.map_with_index(_with_position)[shard].batch(size).map(load)
-            self._batches = iter(_streamed(groups, batch_size // size, reading))
+            gather = functools.partial(_gather, self._data)
+            return iter(batches.map(gather).to_iter_dataset(options))
+        size = math.gcd(self._batch_size, GROUP)
+        numbered = self._order.map_with_index(_with_position)
+        groups = numbered[shard].batch(size).map(self._load)
+        return iter(_streamed(groups, self._batch_size // size, self._reading))
 
     def __iter__(self) -> "TrainBatches":
         return self
 
     def __next__(self) -> dict[str, np.ndarray]:
         batch = next(self._batches)
+        self._position += self._batch_size * self._process_count
         for index, reason in batch.pop("bad", ()):
             self.bad_images.setdefault(index, reason)
         if len(self.bad_images) > self._max_bad:
             raise _too_many(self._data, self.bad_images)
-        return batch
+        place = np.arange(self._batch_size, dtype=np.int32) * self._process_count
+        return batch | {"place": place + self._process_index}
 
     def close(self) -> None:
         """Ends threads and processes."""
@@ -127,12 +138,17 @@ class TrainBatches:
         return self._data.records.name(index)
 
     def get_state(self) -> dict[str, Any]:
-        """Where the batches stand, to be written as JSON."""
-        return {"grain": self._batches.get_state(), "bad": list(self.bad_images.items())}
+        """Where the batches of all processes stand, to be written as JSON.
+
+        However many processes there were, any other number of them can go on from it.
+        """
+        return {"images": self._position, "bad": list(self.bad_images.items())}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Goes on where ``get_state`` was called."""
-        self._batches.set_state(state["grain"])
+        self._batches.close()
+        self._position = state["images"]
+        self._batches = self._start()
         self.bad_images = dict(map(tuple, state["bad"]))
 
 

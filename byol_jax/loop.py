@@ -4,6 +4,7 @@ Metrics of a step are fetched while the next one already runs, so that the host 
 device wait.
 """
 
+import os
 import signal
 import sys
 import time
@@ -32,10 +33,20 @@ class Hook(NamedTuple):
 
 
 class Progress:
-    """A tqdm bar on a terminal, else a plain line now and then, to standard error."""
+    """A tqdm bar on a terminal, else a plain line now and then, to standard error.
 
-    def __init__(self, *, first_step: int, total_steps: int, batch_size: int):
+    Args:
+      first_step: updates done before.
+      total_steps: updates to have been done at the end.
+      batch_size: images of an update.
+      is_shown: else nothing is printed, and speed is measured all the same.
+    """
+
+    def __init__(
+        self, *, first_step: int, total_steps: int, batch_size: int, is_shown: bool = True
+    ):
         self._batch_size = batch_size
+        self._is_shown = is_shown
         self._is_terminal = sys.stderr.isatty()
         self._last = (first_step, time.monotonic())
         self._total = total_steps
@@ -44,7 +55,7 @@ class Progress:
             initial=first_step,
             unit="step",
             dynamic_ncols=True,
-            disable=not self._is_terminal,
+            disable=not (self._is_terminal and is_shown),
         )
 
     def advance(self) -> None:
@@ -74,7 +85,8 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Prints a line without breaking the bar."""
-        tqdm.tqdm.write(text, file=sys.stderr)
+        if self._is_shown:
+            tqdm.tqdm.write(text, file=sys.stderr)
 
     def close(self) -> None:
         """Leaves the bar as it stands."""
@@ -82,27 +94,31 @@ class Progress:
 
 
 class StopRequest:
-    """Turns the first SIGINT or SIGTERM into a flag; the second one acts as it always did."""
+    """Turns the first SIGINT or SIGTERM into a flag; the second one ends the process at once.
+
+    Attributes:
+      is_made: whether there was a signal.
+    """
 
     def __enter__(self) -> "StopRequest":
-        self.signal: int | None = None
+        self.is_made = False
         self._previous = {
             number: signal.signal(number, self._remember)
             for number in (signal.SIGINT, signal.SIGTERM)
         }
         return self
 
-    def _remember(self, number: int, _frame: Any) -> None:
-        self.signal = number
-        self._restore()
-        print("\nFinishing this step, then saving. Again to stop at once.", file=sys.stderr)
-
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+    def _remember(self, _number: int, _frame: Any) -> None:
+        self.is_made = True
+        for number in self._previous:
+            # Not Python's own handler, whose exception would wait for threads that write.
+            signal.signal(number, signal.SIG_DFL)
+        # Not print, which may be what the signal came in the middle of.
+        os.write(2, b"\nFinishing this step, then saving. Again to stop at once.\n")
 
     def __exit__(self, *_: Any) -> None:
-        self._restore()
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
 
 def run(
@@ -116,8 +132,9 @@ def run(
     on_metrics: Callable[[int, dict[str, np.ndarray], Any], None],
     hooks: Sequence[Hook],
     progress: Progress,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Any, int]:
-    """Runs updates until ``total_steps`` are done or a signal asks to stop.
+    """Runs updates until ``total_steps`` are done or it is asked to stop.
 
     Args:
       update: (state, batch) -> (state, metrics, outputs); all metrics are scalars.
@@ -129,6 +146,7 @@ def run(
       on_metrics: called with (steps done, metrics, outputs) of such a step.
       hooks: called in this order when their turn comes.
       progress: what the person sees.
+      should_stop: asked before the first step and after each, while the device still works on it.
 
     Returns:
       The state, and the number of updates that made it.
@@ -138,27 +156,28 @@ def run(
     """
     pending = None
     step = first_step
-    with StopRequest() as stop:
-        while step < total_steps and stop.signal is None:
-            state, metrics, outputs = update(state, next(batches))
-            step += 1
-            if step == first_step + 1:
-                jax.block_until_ready(metrics)
-                progress.restart(step)  # compilation is no part of the speed
+    is_stopped = should_stop()
+    while step < total_steps and not is_stopped:
+        state, metrics, outputs = update(state, next(batches))
+        step += 1
+        is_stopped = should_stop()
+        if step == first_step + 1:
+            jax.block_until_ready(metrics)
+            progress.restart(step)  # compilation is no part of the speed
+        _flush(pending, on_metrics)
+        pending = None
+        if step % log_every == 0 or step == total_steps:
+            pending = (step, metrics, outputs)
+        progress.advance()
+        due = [hook for hook in hooks if hook.every and step % hook.every == 0]
+        if due:
+            _check_finite(step, jax.device_get(metrics))
             _flush(pending, on_metrics)
             pending = None
-            if step % log_every == 0 or step == total_steps:
-                pending = (step, metrics, outputs)
-            progress.advance()
-            due = [hook for hook in hooks if hook.every and step % hook.every == 0]
-            if due:
-                _check_finite(step, jax.device_get(metrics))
-                _flush(pending, on_metrics)
-                pending = None
-                _run_hooks(due, step, state, progress)
-        _flush(pending, on_metrics)
-        if step > first_step:
-            _check_finite(step, jax.device_get(metrics))
+            _run_hooks(due, step, state, progress)
+    _flush(pending, on_metrics)
+    if step > first_step:
+        _check_finite(step, jax.device_get(metrics))
     return state, step
 
 

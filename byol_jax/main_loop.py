@@ -4,12 +4,14 @@ Any key of the config can be overridden, as in ``--config.batch_size=128``. Conf
 ``configs/``; the text on top of each says what it does, on what hardware, and how long it takes.
 """
 
+import os
 import pathlib
 import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -32,6 +34,7 @@ from byol_jax import (
     run_pretrain,
     run_transfer,
     sessions,
+    snapshots,
 )
 from byol_jax import config as config_lib
 
@@ -50,12 +53,28 @@ TASKS: dict[str, Callable[[Any, pathlib.Path], None]] = {
     "pack": pack.run,
 }
 
+# What ends a run with a message and status 1.
+FAILURES = (
+    collapse.CollapseError,
+    loop.NonFiniteError,
+    input_pipeline.TooManyBadImagesError,
+    parallel.OtherProcessError,
+    snapshots.SaveError,
+)
+
 _CONFIG = config_flags.DEFINE_config_file(
     "config", "configs/byol.py", "Config file, and after a colon its preset."
 )
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder for what a task writes; default: runs/<task>-<preset>."
 )
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "HOST:PORT of process 0, if there are several and this is no TPU pod, SLURM or alike.",
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 
 
 def main(_: Sequence[str]) -> None:
@@ -65,17 +84,20 @@ def main(_: Sequence[str]) -> None:
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{name}").expanduser()
     began = time.time()
     try:
+        parallel.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
         config_lib.lookup(TASKS, config.task, key="task")(config, workdir)
         _conclude(workdir, began)
     except config_lib.UsageError as error:
         _fail(str(error), status=2)
-    except (
-        collapse.CollapseError,
-        loop.NonFiniteError,
-        input_pipeline.TooManyBadImagesError,
-    ) as error:
+    except FAILURES as error:
         _conclude(workdir, began, message=str(error))
         _fail(str(error), status=1)
+    except OSError as error:
+        _fail(f"{error}. What was finished is kept; the same command goes on.", status=1)
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        _leave(f"Another process has failed or is gone: {error}")
     except KeyboardInterrupt:  # not while training, which saves
         _fail("Interrupted. What was finished is kept; the same command goes on.", status=130)
 
@@ -115,6 +137,12 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
 def _fail(message: str, *, status: int = 2) -> None:
     print(f"Error: {message}", file=sys.stderr)
     sys.exit(status)
+
+
+def _leave(message: str) -> None:
+    """Ends without the farewell between processes, for which one of them is missing."""
+    print(f"Error: {message}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,92 @@
-"""The only module that knows of more than one device: pmap, keys per device, replication.
+"""The only module that knows of more than one device or process: pmap, replication, agreement.
 
 The state has no device axis anywhere: it enters pmap with ``in_axes=None`` and leaves it with
-``out_axes=None``. Batches carry a leading axis D of local devices.
+``out_axes=None``. Batches carry a leading axis D of local devices. With several processes, every
+function below that says "all processes" has to be called by all of them, in the same order.
 """
 
+import hashlib
+import json
+import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from byol_jax import config as config_lib
+
+T = TypeVar("T")
+UsageError = config_lib.UsageError
+
 AXIS = "devices"  # name of the axis that `jax.lax.pmean` and batch norm reduce over
+HEARTBEAT_SECONDS = 40  # a process that is silent for so long counts as dead
+EXIT_SECONDS = 30  # that a process which ends waits for the others
+
+
+class OtherProcessError(RuntimeError):
+    """Another process of this run failed or is gone."""
+
+
+def initialize(
+    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> None:
+    """Joins the processes of one run; to be called before anything else of JAX.
+
+    Without arguments the processes of a TPU pod, of SLURM and of what else JAX knows find each
+    other, and where there is only one nothing happens.
+
+    Args:
+      coordinator: host and port of process 0, such as ``10.0.0.1:1234``.
+      num_processes: how many there are.
+      process_id: which one this is, from 0.
+
+    Raises:
+      UsageError: some arguments are given and not all, or they make no sense.
+      OtherProcessError: the other processes did not come.
+    """
+    given = (coordinator, num_processes, process_id)
+    if any(value is not None for value in given):
+        _check_flags(*given)
+    elif os.environ.get("SLURM_NTASKS") == "1":  # where JAX would take one GPU of many
+        return
+    # Its handler would swallow SIGTERM; which step is the last one, the votes of `Vote` decide.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            *given,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=EXIT_SECONDS,
+        )
+    except ValueError as error:
+        if coordinator is None and "coordinator_address should be defined" in str(error):
+            return  # no cluster: one process
+        raise
+    except RuntimeError as error:
+        if "must be called before" in str(error):
+            raise
+        reason = (str(error).strip().splitlines() or ["unknown"])[0]
+        raise OtherProcessError(f"The processes did not find each other: {reason}") from None
+
+
+def _check_flags(
+    coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> None:
+    example = "--coordinator=10.0.0.1:1234 --num_processes=2 --process_id=0"
+    if None in (coordinator, num_processes, process_id):
+        raise UsageError(f"Give all three flags or none (on TPU pods and SLURM): {example}.")
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdigit():
+        raise UsageError(f"--coordinator={coordinator} is not HOST:PORT, as in {example}.")
+    if not 0 <= process_id < num_processes:
+        raise UsageError(
+            f"--process_id={process_id} must be from 0 to {num_processes - 1}, one less than "
+            f"--num_processes={num_processes}."
+        )
+
+
+# Within a process.
 
 
 def reduction_axis() -> str | None:
@@ -32,7 +107,7 @@ def groups(size: int | None) -> list[list[int]] | None:
 
 
 def pmap_update(update: Callable[..., Any], *, num_devices: int | None = None) -> Callable:
-    """Runs ``update(state, batch) -> (state, metrics, outputs)`` on every local device.
+    """Runs ``update(state, batch) -> (state, metrics, outputs)`` on every device of all processes.
 
     Args:
         update: state and metrics must come out equal on all devices (means over `AXIS`).
@@ -53,7 +128,7 @@ def pmap_update(update: Callable[..., Any], *, num_devices: int | None = None) -
 
 
 def replicate(state: Any, *, num_devices: int | None = None) -> Any:
-    """Copies a state to every device in the form that `pmap_update` gives back.
+    """Copies a state to every local device in the form that `pmap_update` gives back.
 
     Without it the second step would be compiled once more, for its new kind of input.
     """
@@ -62,10 +137,9 @@ def replicate(state: Any, *, num_devices: int | None = None) -> Any:
     return jax.device_put(state, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
 
-def step_key(seed: int, step: jax.Array, *, axis: str | None) -> jax.Array:
-    """The random key of one step on this device: a function of seed, step and device only."""
-    key = jax.random.fold_in(jax.random.key(seed), step)
-    return jax.random.fold_in(key, jax.lax.axis_index(axis)) if axis else key
+def step_key(seed: int, step: jax.Array) -> jax.Array:
+    """The random key of one step, the same on all devices: a function of seed and step only."""
+    return jax.random.fold_in(jax.random.key(seed), step)
 
 
 def shard(batch: Any, *, num_devices: int | None = None) -> Any:
@@ -98,28 +172,113 @@ def batch_size(wanted: int, num_images: int) -> int:
     return max(min(wanted, num_images) // devices, 1) * devices
 
 
-def all_rows(rows: np.ndarray) -> np.ndarray:
-    """The rows [n, ...] of all processes, one process after the other; n may differ."""
-    if jax.process_count() == 1:
-        return rows
-    counts = multihost_utils.process_allgather(np.array(len(rows)))
-    padded = np.zeros((counts.max(), *rows.shape[1:]), rows.dtype)
-    padded[: len(rows)] = rows
-    gathered = multihost_utils.process_allgather(padded)
-    return np.concatenate([part[:n] for part, n in zip(gathered, counts, strict=True)])
+# Between processes; with one process all of it is free.
+
+
+def is_writer() -> bool:
+    """Whether this process writes logs, checkpoints and results: the first one does."""
+    return jax.process_index() == 0
 
 
 def assert_replicated(state: Any) -> None:
-    """Raises if devices hold different copies, which a forgotten mean over devices leads to."""
+    """Raises on all processes if devices hold different copies: a mean over them was forgotten."""
+    digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         shards = [np.asarray(piece.data) for piece in getattr(leaf, "addressable_shards", [])]
         if any(not np.array_equal(shards[0], other, equal_nan=True) for other in shards[1:]):
             raise AssertionError(f"devices disagree about {jax.tree_util.keystr(path)}")
+        if shards and jax.process_count() > 1:
+            digest.update(np.ascontiguousarray(shards[0]))
+    if len(set(gather_json(digest.hexdigest()))) > 1:
+        raise AssertionError("processes disagree about the state")
 
 
-def is_writer() -> bool:
-    """Whether this process writes logs: the first one does."""
-    return jax.process_index() == 0
+def gather_json(value: Any) -> list[Any]:
+    """What can be written as JSON, of all processes in their order, on all processes."""
+    if jax.process_count() == 1:
+        return [value]
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    return [json.loads(part.tobytes()) for part in _gather(text)]
+
+
+def gather_rows(rows: np.ndarray) -> np.ndarray:
+    """Joins arrays [n, ...] of all processes, in their order; each may have an n of its own."""
+    if jax.process_count() == 1:
+        return rows
+    return np.concatenate(_gather(rows))
+
+
+def _gather(rows: np.ndarray) -> list[np.ndarray]:
+    counts = multihost_utils.process_allgather(np.array(len(rows), np.int32))
+    # Few different sizes, as each is a program to be compiled.
+    size = 1 << int(counts.max()).bit_length()
+    padded = np.zeros((size, *rows.shape[1:]), rows.dtype)
+    padded[: len(rows)] = rows
+    parts = multihost_utils.process_allgather(padded)
+    return [np.asarray(part[:count]) for part, count in zip(parts, counts, strict=True)]
+
+
+def broadcast(tree: Any) -> Any:
+    """The writer's arrays, bit for bit, on all processes; the others give some of equal shapes."""
+    if jax.process_count() == 1:
+        return tree
+    leaves, structure = jax.tree.flatten(jax.device_get(tree))
+    leaves = [np.asarray(leaf) for leaf in leaves]
+    # As bytes, since the broadcast is a sum, which has no -0.
+    sent = [np.ascontiguousarray(leaf).reshape(-1).view(np.uint8) for leaf in leaves]
+    received = multihost_utils.broadcast_one_to_all(sent)
+    whole = [
+        np.asarray(data).view(leaf.dtype).reshape(leaf.shape)
+        for data, leaf in zip(received, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, whole)
+
+
+def together(call: Callable[[], T]) -> T:
+    """Calls on all processes; if it fails on one, it fails on all.
+
+    Raises:
+      UsageError: raised by another process; this one's own error comes as it is.
+      OtherProcessError: likewise, for any other error.
+    """
+    result, own, report = None, None, None
+    try:
+        result = call()
+    except Exception as error:
+        own, report = error, {"text": str(error), "is_usage": isinstance(error, UsageError)}
+    reports = gather_json(report)
+    if own is not None:
+        raise own
+    for index, other in enumerate(reports):
+        if other:
+            kind = UsageError if other["is_usage"] else OtherProcessError
+            raise kind(f"Process {index}: {other['text']}")
+    return result
+
+
+def on_writer(call: Callable[[], T]) -> T:
+    """Calls on the writer alone; all processes get its result, as JSON has it, or its error."""
+    result = together(lambda: call() if is_writer() else None)
+    return result if jax.process_count() == 1 else gather_json(result)[0]
+
+
+class Vote:
+    """Lets processes that were told to stop at different times stop after the same step."""
+
+    def __init__(self):
+        self._count = jax.pmap(lambda flag: jax.lax.psum(flag, AXIS), axis_name=AXIS)
+        self._votes: jax.Array | None = None
+
+    def any(self, flag: bool) -> bool:
+        """Whether a process had given True one call before; with one process, the flag itself.
+
+        The votes of a step are counted while the next one runs, so that nothing waits.
+        """
+        if jax.process_count() == 1:
+            return flag
+        previous = self._votes
+        self._votes = self._count(np.full(jax.local_device_count(), flag, np.int32))
+        return previous is not None and bool(np.asarray(previous)[0])
 
 
 def peak_memory() -> int | None:

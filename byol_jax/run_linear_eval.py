@@ -169,7 +169,7 @@ def _augmented(config: Any, measured: Measured) -> Train:
     make_view = supervised.make_view(encoder, min_area)
 
     def update(state: Frozen, batch: dict[str, jax.Array]) -> tuple[Frozen, dict, None]:
-        key = parallel.step_key(state.seed, state.training.step, axis=axis)
+        key = parallel.step_key(state.seed, state.training.step)
         outputs, _ = forward.apply(
             state.params,
             state.bn_state,

@@ -1,9 +1,10 @@
 """The pretraining task: restores, trains, probes, logs and saves."""
 
+import contextlib
 import pathlib
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import haiku as hk
 import jax
@@ -11,7 +12,6 @@ import numpy as np
 
 from byol_jax import (
     build,
-    checkpoint,
     collapse,
     curator,
     datasets,
@@ -20,11 +20,14 @@ from byol_jax import (
     parallel,
     pretrain,
     sessions,
+    snapshots,
     trackers,
 )
 from byol_jax import config as config_lib
 from byol_jax import forecast as forecasts
 from byol_jax import workdir as workdir_lib
+
+UsageError = config_lib.UsageError
 
 
 def run(config: Any, workdir: pathlib.Path) -> None:
@@ -34,16 +37,46 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         UsageError: a mistake in the config, or a workdir that does not fit it; nothing is written.
         loop.NonFiniteError: the loss or a gradient stopped being a number.
         collapse.CollapseError: the projections have collapsed, and the config says to stop then.
+        snapshots.SaveError: a checkpoint could not be written.
+        parallel.OtherProcessError: another process failed; only the first one uses the workdir.
     """
-    job = build.build(config, workdir_lib.read_data_card(workdir))
-    workdir_lib.open_workdir(workdir, config, job.data_card)
+    with contextlib.ExitStack() as stack:
+        job = _build(config, workdir)
+        _say(f"{config_lib.to_json(config)}\n{describe(config, job, workdir)}\n")
+        parallel.on_writer(lambda: _open(stack, workdir, config, job.data_card))
+        stop = stack.enter_context(loop.StopRequest())
+        _Run(config, workdir, job, stop).run()
+
+
+def _build(config: Any, workdir: pathlib.Path) -> build.Job:
+    """The parts of the run, alike on all processes."""
+
+    def read() -> dict[str, Any] | None:
+        card = workdir_lib.read_data_card(workdir)
+        return card and card._asdict()
+
+    known = parallel.on_writer(read)
+    card = known and workdir_lib.make_data_card(known)
+    job = parallel.together(lambda: build.build(config, card))
+    cards = [workdir_lib.make_data_card(c) for c in parallel.gather_json(job.data_card._asdict())]
+    differing = [str(index) for index, card in enumerate(cards) if card != cards[0]]
+    if differing:
+        raise UsageError(
+            f"Process {', '.join(differing)} finds other images of {config.data.name} than process "
+            "0: give all of them the same."
+        )
+    return job
+
+
+def _open(
+    stack: contextlib.ExitStack, workdir: pathlib.Path, config: Any, card: workdir_lib.DataCard
+) -> None:
+    """Keeps the workdir for this run until the stack ends."""
+    stack.enter_context(workdir_lib.lock(workdir))
+    changes = workdir_lib.open_workdir(workdir, config, card)
     sessions.note_start(workdir)
-    _say(f"{config_lib.to_json(config)}\n{describe(config, job, workdir)}\n")
-    checkpoints = checkpoint.Checkpoints(workdir, keep=config.keep_checkpoints)
-    try:
-        _Run(config, workdir, job, checkpoints).run()
-    finally:
-        checkpoints.close()
+    if changes:
+        _say("Going on with another config, as told:\n  " + "\n  ".join(changes))
 
 
 def describe(config: Any, job: build.Job, workdir: pathlib.Path) -> str:
@@ -67,59 +100,104 @@ def describe(config: Any, job: build.Job, workdir: pathlib.Path) -> str:
     )
 
 
-class _Run:
-    """What the steps of one run share. Checkpoints between are written after all logs of a step."""
+class BadImage(NamedTuple):
+    """A training image that cannot be used.
 
-    def __init__(self, config, workdir, job: build.Job, checkpoints: checkpoint.Checkpoints):
-        self._config, self._workdir, self._job = config, workdir, job
-        self._checkpoints = checkpoints
+    Attributes:
+        step: whose batch it was drawn for first.
+        name: of its file.
+        reason: what is wrong with it.
+    """
+
+    step: int
+    name: str
+    reason: str
+
+
+class _Run:
+    """What the steps of one run share. Checkpoints between are written after all logs of a step.
+
+    All processes go through the same steps and meet in each probe, log and save; the first one
+    alone has a logger and checkpoints.
+    """
+
+    def __init__(self, config, workdir, job: build.Job, stop: loop.StopRequest):
+        self._config, self._workdir, self._job, self._stop = config, workdir, job, stop
+        self._logger: workdir_lib.Logger | None = None
+        self._checkpoints: snapshots.Checkpoints | None = None
         self._batches = build.make_train_batches(config, job.train)
         self._score = build.make_probe(config, job)
         self._guard = collapse.make_guard(config, job.settings, job.warmup_steps)
         self._is_streamed = isinstance(job.train, datasets.Stream)
-        self._bad_counts: dict[int, int] = {}  # by step, until it is logged
+        self._bad_images: dict[int, BadImage] = {}  # that were met, here or elsewhere
 
     def run(self) -> None:
         """Trains to the end, or until a signal asks to stop."""
         state, first_step = self._restore()
+        self._progress = loop.Progress(
+            first_step=first_step,
+            total_steps=self._job.total_steps,
+            batch_size=self._config.batch_size,
+            is_shown=parallel.is_writer(),
+        )
+        try:
+            parallel.on_writer(lambda: self._open_files(first_step))
+            self._curator = curator.Curator(
+                self._config, self._workdir, self._job, self._logger, self._progress.say
+            )
+            step = self._train(state, first_step)
+        finally:
+            self._batches.close()
+            self._progress.close()
+            if self._logger:
+                self._logger.close()
+            if self._checkpoints:
+                self._checkpoints.close()
+        if step < self._job.total_steps:
+            _say(f"Stopped after step {step:,} and saved. Resume with the same command.")
+        elif parallel.is_writer():
+            _say(summarise(self._workdir, self._config.collapse.min_feature_std))
+
+    def _restore(self) -> tuple[pretrain.TrainState, int]:
+        """The newest sound checkpoint, which one process reads, or else the initial state."""
+        state = self._job.state
+
+        def read() -> list[Any]:
+            nonlocal state
+            restored = snapshots.restore_newest(self._workdir, self._job.state, warn=_say)
+            if restored is None:
+                return [0, None]
+            state = restored.state
+            _say(f"Resuming from step {restored.step:,} of {self._workdir}.")
+            return [restored.step, restored.iterator]
+
+        step, iterator_state = parallel.on_writer(read)
+        if iterator_state is not None:
+            self._batches.set_state(iterator_state)
+            self._bad_images = {
+                index: BadImage(step, self._batches.bad_image_name(index), reason)
+                for index, reason in self._batches.bad_images.items()
+            }
+        return parallel.broadcast(state), step
+
+    def _open_files(self, first_step: int) -> None:
         self._logger = workdir_lib.Logger(
             self._workdir,
             first_step=first_step,
             others=trackers.make_trackers(self._config, self._workdir),
         )
-        self._progress = loop.Progress(
-            first_step=first_step,
-            total_steps=self._job.total_steps,
-            batch_size=self._config.batch_size,
+        self._checkpoints = snapshots.Checkpoints(
+            self._workdir,
+            keep=self._config.keep_checkpoints,
+            keep_every=self._config.keep_every_steps,
         )
-        self._curator = curator.Curator(
-            self._config, self._workdir, self._job, self._logger, self._progress.say
-        )
-        try:
-            step = self._train(state, first_step)
-        finally:
-            self._batches.close()
-            self._progress.close()
-            self._logger.close()
-        if step < self._job.total_steps:
-            _say(f"Stopped after step {step:,} and saved. The same command resumes.")
-        else:
-            _say(summarise(self._workdir, self._config.collapse.min_feature_std))
-
-    def _restore(self) -> tuple[pretrain.TrainState, int]:
-        step = self._checkpoints.latest_step
-        if step is None:
-            return self._job.state, 0
-        state, iterator_state = self._checkpoints.restore_latest(self._job.state)
-        self._batches.set_state(iterator_state)
-        _say(f"Resuming from {self._checkpoints.latest_path}.")
-        return state, step
 
     def _train(self, state: pretrain.TrainState, first_step: int) -> int:
         total_steps = self._job.total_steps
         if first_step == 0:
             self._probe(0, state)
         self._progress.say("Compiling the training step...")
+        vote = parallel.Vote()
         update, state = parallel.pmap_update(self._job.update), parallel.replicate(state)
         forecast = forecasts.make_forecast(self._config, self._job, update, state)
         self._progress.say(forecasts.describe(forecast, self._config))
@@ -137,50 +215,75 @@ class _Run:
                     loop.Hook(self._config.checkpoint_every_steps, self._unless_last(self._save)),
                 ],
                 progress=self._progress,
+                should_stop=lambda: vote.any(self._stop.is_made),
             )
         except loop.NonFiniteError as error:
-            good = self._checkpoints.latest_path or "none yet"
+            good = parallel.on_writer(self._last_good)
             key = f"optimizer.{self._config.optimizer.name}.base_learning_rate"
             raise loop.NonFiniteError(
                 f"{error} Last good checkpoint: {good}. A smaller {key} or a longer warm-up may "
                 "help; give it another --workdir."
             ) from None
         except collapse.CollapseError as error:
-            last = self._checkpoints.latest_path or "none yet"
+            last = parallel.on_writer(self._last_good)
             raise collapse.CollapseError(
                 f"{error}\nStopped, as collapse.action says. Another config needs another "
                 f"--workdir. Last checkpoint: {last}."
             ) from None
-        self._save(step, state)
-        if step == total_steps and not self._is_probed(step):
+        if step > first_step:
+            self._save(step, state)
+        parallel.on_writer(lambda: self._checkpoints.finish())
+        if step == total_steps and not parallel.on_writer(lambda: self._is_probed(step)):
             self._probe(step, state)
         return step
 
     def _feed(self, first_step: int) -> Iterator[Any]:
-        """Batches by device; lists the bad images met on the way as soon as they are met."""
-        listed: set[int] = set()
+        """Batches by device; notes the bad images met on the way as soon as they are met."""
         for step in range(first_step + 1, self._job.total_steps + 1):
             try:
                 batch = next(self._batches)
             finally:  # also when there are too many
-                bad = self._batches.bad_images
-                new = [index for index in bad if index not in listed]
-                if new:
-                    names = {self._batches.bad_image_name(index): bad[index] for index in new}
-                    workdir_lib.note_bad_images(self._workdir, names)
-                    listed.update(new)
-            self._bad_counts[step] = len(bad)
-            self._curator.see_batch(step, batch, bad)
+                self._note_bad_images(step, self._batches.bad_images)
+            self._curator.see_batch(step, batch, self._batches.bad_images)
             yield parallel.shard(batch)
+
+    def _note_bad_images(self, step: int, bad: Mapping[int, str]) -> None:
+        new = {
+            index: BadImage(step, self._batches.bad_image_name(index), reason)
+            for index, reason in bad.items()
+            if index not in self._bad_images
+        }
+        self._bad_images |= new
+        if new and parallel.is_writer():
+            reasons = {image.name: image.reason for image in new.values()}
+            workdir_lib.note_bad_images(self._workdir, reasons)
+
+    def _share_bad_images(self) -> None:
+        """Tells every process of those that the others have met."""
+        if not self._is_streamed or jax.process_count() == 1:
+            return
+        for other in parallel.gather_json(list(self._bad_images.items())):
+            for index, (step, _, reason) in other:
+                self._note_bad_images(step, {index: reason})
+                own = self._bad_images[index]
+                self._bad_images[index] = own._replace(step=min(step, own.step))
+                self._batches.bad_images.setdefault(index, reason)
 
     def _is_probed(self, step: int) -> bool:
         """Whether the last probe is there; it is made after the last checkpoint."""
         rows = workdir_lib.read_metrics(self._workdir)
         return any(row["step"] == step and "probe/feature_std" in row for row in rows)
 
+    def _last_good(self) -> str:
+        with contextlib.suppress(snapshots.SaveError):
+            self._checkpoints.finish()
+        return str(self._checkpoints.latest_path or "none yet")
+
     def _save(self, step: int, state: pretrain.TrainState) -> None:
         parallel.assert_replicated(state)
-        self._checkpoints.save(step, state, self._batches.get_state())
+        self._share_bad_images()
+        if self._checkpoints:
+            self._checkpoints.save(step, state, self._batches.get_state())
 
     def _unless_last(self, run: Callable[[int, Any], None]) -> Callable[[int, Any], None]:
         """A hook that leaves the last step out, which is saved and probed in any case."""
@@ -188,32 +291,31 @@ class _Run:
 
     def _probe(self, step: int, state: pretrain.TrainState) -> None:
         measured = self._score(step, state)
-        self._logger.write(step, measured.scalars)
+        if self._logger:
+            self._logger.write(step, measured.scalars)
         self._progress.say(_probe_line(step, measured.scalars))
         self._curator.see_probe(step, measured)
 
     def _log(self, step: int, scalars: dict[str, Any], projection: jax.Array) -> None:
         """Logs a step; spread and rank are those of the projections, which the loss compares."""
         features = np.asarray(projection).reshape(-1, projection.shape[-1])  # [D, b, P] -> [D b, P]
+        features = parallel.gather_rows(features)  # [B, P]
+        self._share_bad_images()
         watched = collapse.Measures(
             metrics.feature_std(features),
             metrics.effective_rank(features),
             float(scalars["target_cosine"]),
         )
-        speed = self._progress.report(step, float(scalars["loss"]))
-        bad_images = self._bad_counts[step]
-        self._bad_counts = {s: n for s, n in self._bad_counts.items() if s > step}
-        data = {"data/bad_images": bad_images} if self._is_streamed else {}
-        self._logger.write(
-            step,
-            {
-                **{f"train/{name}": float(value) for name, value in scalars.items()},
-                "train/feature_std": watched.feature_std,
-                "train/effective_rank": watched.effective_rank,
-                "train/images_per_second": speed,
-                **data,
-            },
-        )
+        row = {
+            **{f"train/{name}": float(value) for name, value in scalars.items()},
+            "train/feature_std": watched.feature_std,
+            "train/effective_rank": watched.effective_rank,
+            "train/images_per_second": self._progress.report(step, float(scalars["loss"])),
+        }
+        if self._is_streamed:  # some may have been met after this step
+            row["data/bad_images"] = sum(bad.step <= step for bad in self._bad_images.values())
+        if self._logger:
+            self._logger.write(step, row)
         warning = self._guard.check(step, watched)
         if warning:
             self._progress.say(warning)
@@ -255,4 +357,5 @@ def summarise(workdir: pathlib.Path, collapsed_std: float) -> str:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    if parallel.is_writer():
+        print(text, file=sys.stderr, flush=True)

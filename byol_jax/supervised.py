@@ -36,17 +36,25 @@ def min_area(config: Any, encoder: encoders.Encoder) -> float:
 def make_view(encoder: encoders.Encoder, min_area: float) -> Callable[[jax.Array, Any], jax.Array]:
     """Builds view(key, batch) -> float [b, S, S, 3] in [0, 1], cut and flipped at random.
 
+    What happens to an image does not depend on how many devices share the batch.
+
     Args:
       encoder: whose image size is S.
       min_area: share of the image's area that a crop has at least.
     """
-    return pretrain.make_view(
-        _FLIP,
-        name="view1",
-        image_size=encoder.image_size,
-        area_range=(min_area, 1.0),
-        method="cubic",
-    )
+
+    def view(key: jax.Array, batch: Any) -> jax.Array:
+        make = pretrain.make_view(
+            _FLIP,
+            name="view1",
+            image_size=encoder.image_size,
+            area_range=(min_area, 1.0),
+            method="cubic",
+            batch_size=len(batch["labels"]) * jax.device_count(),
+        )
+        return make(key, batch)
+
+    return view
 
 
 def make_batches(

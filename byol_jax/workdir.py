@@ -1,12 +1,14 @@
 """The folder of a run: its config, its metrics, and what must not be mixed up in it."""
 
+import contextlib
+import fcntl
 import importlib.metadata
 import json
 import math
 import os
 import pathlib
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +22,7 @@ UsageError = config_lib.UsageError
 
 # What may differ when a run goes on: none of it changes what is learned.
 CHANGEABLE = (
+    "accept_changes",
     "checkpoint_every_steps",
     "collapse.action",
     "collapse.max_target_cosine",
@@ -31,6 +34,7 @@ CHANGEABLE = (
     "data.threads",
     "gallery.max_images",
     "keep_checkpoints",
+    "keep_every_steps",
     "log_every_steps",
     "wandb_project",
 )
@@ -67,44 +71,92 @@ class DataCard(NamedTuple):
     std: tuple[float, ...]
 
 
+def make_data_card(fields: Mapping[str, Any]) -> DataCard:
+    """A card from what has been JSON."""
+    card = DataCard(**fields)
+    return card._replace(mean=tuple(card.mean), std=tuple(card.std))
+
+
 def read_data_card(workdir: pathlib.Path) -> DataCard | None:
     """The card of the run in this folder; None if there is none yet."""
     try:
-        card = DataCard(**json.loads((workdir / "data.json").read_text()))
-        return card._replace(mean=tuple(card.mean), std=tuple(card.std))
+        return make_data_card(json.loads((workdir / "data.json").read_text()))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(f"Cannot read {workdir / 'data.json'}: {error}.") from None
 
 
-def open_workdir(workdir: pathlib.Path, config: Any, data_card: DataCard) -> None:
+@contextlib.contextmanager
+def lock(workdir: pathlib.Path) -> Iterator[None]:
+    """Makes the folder and keeps other runs out of it for as long as this process lives.
+
+    The system frees the lock of a process that is killed.
+
+    Raises:
+        UsageError: the folder cannot be written to, or another run is using it.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = (workdir / "lock").open("a+")
+    except OSError as error:
+        raise UsageError(f"Cannot write to the workdir {workdir}: {error}.") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UsageError(
+                f"Another run is using the workdir {workdir} ({file.read().strip()}): wait for "
+                "it, stop it, or give another --workdir."
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield
+
+
+def open_workdir(workdir: pathlib.Path, config: Any, data_card: DataCard) -> list[str]:
     """Makes the folder and stores config and card in it, or checks that the config is the same.
+
+    Returns:
+        In what the config differs from the stored one, if that is accepted; a line for each key.
 
     Raises:
         UsageError: the folder cannot be written to, or belongs to a run of another config.
     """
+    changed: list[str] = []
     path = workdir / "config.json"
     text = config_lib.to_json(config)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            _require_same_config(workdir, json.loads(path.read_text()), json.loads(text))
+            changed = _changes(path, json.loads(text))
         _replace(path, text)
         _replace(workdir / "data.json", json.dumps(data_card._asdict()) + "\n")
     except OSError as error:
         raise UsageError(f"Cannot write to the workdir {workdir}: {error}.") from None
+    return changed
 
 
-def _require_same_config(workdir: pathlib.Path, old: Any, new: Any) -> None:
+def _changes(path: pathlib.Path, new: Any) -> list[str]:
+    """Differences that matter; raises unless they are accepted."""
+    try:
+        old = json.loads(path.read_text())
+    except ValueError as error:
+        raise UsageError(f"Cannot read {path}: {error}. Give another --workdir.") from None
     differences = config_lib.differences(old, new)
     changed = [line for line in differences if line.split(":")[0] not in CHANGEABLE]
-    if changed:
+    if changed and not new["accept_changes"]:
         raise UsageError(
-            f"{workdir} holds a run of another config:\n  "
+            f"{path.parent} holds a run of another config:\n  "
             + "\n  ".join(changed)
-            + "\nGive the same config to resume it, or another --workdir."
+            + "\nGive the same config to resume it, or another --workdir. To go on with the new "
+            "one all the same, add --config.accept_changes=true."
         )
+    return changed
 
 
 def _replace(path: pathlib.Path, text: str) -> None:

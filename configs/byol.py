@@ -52,7 +52,9 @@ def _reference() -> ml_collections.ConfigDict:
     config.total_epochs = config_dict.placeholder(float)
     config.checkpoint = ""  # start from the networks of this run, export or file
     config.checkpoint_every_steps = 1000
-    config.keep_checkpoints = 3
+    config.keep_checkpoints = 3  # the newest
+    config.keep_every_steps = 0  # those at its multiples stay for good; 0: none
+    config.accept_changes = False  # go on in a workdir of another config
     config.log_every_steps = 100
 
     config.data = _data()

@@ -39,14 +39,9 @@ def make_config(**overrides):
 
 def final_state(folder, config):
     """The newest checkpoint of a run, on the host."""
-    import jax
+    from byol_jax import build, snapshots
 
-    from byol_jax import build, checkpoint
-
-    checkpoints = checkpoint.Checkpoints(folder, keep=config.keep_checkpoints)
-    state, _ = checkpoints.restore_latest(build.build(config).state)
-    checkpoints.close()
-    return jax.device_get(state)
+    return snapshots.restore_newest(folder, build.build(config).state, warn=print).state
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -86,10 +86,10 @@ def test_pairs_are_the_views_of_the_first_step(small_patterns):
     batches = input_pipeline.TrainBatches(train, batch_size=8, seed=config.seed)
     batch = next(batches)
     batches.close()
-    make_views = build.make_views(config)
+    make_views = build.make_views(config, batch_size=config.batch_size)
 
     def views(batch):
-        key = parallel.step_key(config.seed, jnp.int32(0), axis=parallel.AXIS)
+        key = parallel.step_key(config.seed, jnp.int32(0))
         return make_views(key, batch)
 
     expected = jax.pmap(views, axis_name=parallel.AXIS)(parallel.shard(batch))

@@ -10,7 +10,7 @@ import pytest
 from byol_jax import loop
 
 
-def run(update, *, first_step=0, total_steps=6, log_every=2, hooks=(), log=None):
+def run(update, *, first_step=0, total_steps=6, log_every=2, hooks=(), log=None, should_stop=bool):
     progress = loop.Progress(first_step=first_step, total_steps=total_steps, batch_size=4)
     rows = [] if log is None else log
     state, step = loop.run(
@@ -23,6 +23,7 @@ def run(update, *, first_step=0, total_steps=6, log_every=2, hooks=(), log=None)
         on_metrics=lambda step, metrics, outputs: rows.append((step, float(metrics["loss"]))),
         hooks=hooks,
         progress=progress,
+        should_stop=should_stop,
     )
     progress.close()
     return state, step, rows
@@ -59,9 +60,17 @@ def test_a_signal_ends_the_run_after_its_step(number):
         return count(state, batch)
 
     before = signal.getsignal(number)
-    state, step, _ = run(update)
+    with loop.StopRequest() as stop:
+        state, step, _ = run(update, should_stop=lambda: stop.is_made)
+        assert signal.getsignal(number) is signal.SIG_DFL  # the next one ends the process at once
     assert step == state == 4
     assert signal.getsignal(number) is before
+
+
+def test_a_signal_before_the_first_step_leaves_nothing_to_do():
+    with loop.StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert run(count, first_step=2, should_stop=lambda: stop.is_made) == (2, 2, [])
 
 
 @pytest.mark.parametrize("name", ["loss", "gradient_norm"])

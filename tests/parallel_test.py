@@ -35,12 +35,34 @@ def test_assert_replicated_notices_a_forgotten_mean():
         parallel.assert_replicated({"w": wrong})
 
 
-def test_keys_differ_by_seed_step_and_device():
-    keys = jax.pmap(
-        lambda seed, step: jax.random.key_data(parallel.step_key(seed, step, axis=parallel.AXIS)),
-        axis_name=parallel.AXIS,
-    )
+def test_keys_differ_by_seed_and_step():
+    keys = jax.vmap(lambda seed, step: jax.random.key_data(parallel.step_key(seed, step)))
     seeds, steps = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
     assert len(np.unique(keys(seeds, steps), axis=0)) == 4
-    assert len(np.unique(keys(np.zeros(4, int), np.zeros(4, int)), axis=0)) == 4
     np.testing.assert_array_equal(keys(seeds, steps), keys(seeds, steps))
+
+
+FLAGS = {
+    "one of three": ((None, 2, None), "all three flags or none"),
+    "no port": (("here", 2, 0), "is not HOST:PORT"),
+    "no host": ((":1234", 2, 0), "is not HOST:PORT"),
+    "too large": (("here:1234", 2, 2), "from 0 to 1"),
+    "negative": (("here:1234", 2, -1), "from 0 to 1"),
+}
+
+
+@pytest.mark.parametrize("case", FLAGS)
+def test_flags_that_make_no_sense_are_refused(case):
+    arguments, message = FLAGS[case]
+    with pytest.raises(parallel.UsageError, match=message):
+        parallel.initialize(*arguments)
+
+
+def test_one_process_needs_no_other():
+    assert parallel.gather_json({"a": [1]}) == [{"a": [1]}]
+    rows = np.arange(6).reshape(3, 2)
+    assert parallel.gather_rows(rows) is rows and parallel.broadcast(rows) is rows
+    assert parallel.on_writer(lambda: 3) == parallel.together(lambda: 3) == 3
+    with pytest.raises(KeyError, match="own"):
+        parallel.on_writer(lambda: {}["own"])
+    assert [parallel.Vote().any(flag) for flag in (False, True)] == [False, True]

@@ -21,7 +21,7 @@ def without_speed(rows):
 def test_a_run_leaves_config_metrics_checkpoints_and_events(run_folder):
     names = {path.name for path in run_folder.iterdir()}
     expected = {"config.json", "data.json", "metrics.jsonl", "checkpoints", "tensorboard"}
-    assert names == expected | {"sessions.jsonl", "gallery"}
+    assert names == expected | {"sessions.jsonl", "gallery", "lock"}
     galleries = {path.name for path in (run_folder / "gallery").iterdir()}
     assert galleries == {
         "start.npz",

@@ -13,7 +13,7 @@ ROWS = [
         "reference",
         "datasets folder host_views records tfds_sets transfer_sets augment crop batch_norm "
         "micro_batches networks resnet cards exported torch_layout objectives optimizers "
-        "checkpoint loop workdir sessions thumbnails trackers flops",
+        "checkpoint loop workdir sessions thumbnails trackers flops snapshots soundness",
         "input_pipeline eval_pipeline atlas neighbours linear logistic labelled probes "
         "pack_sources packed_set weights",
         "pretrain curator gallery initial collapse checks finetune build encoders features "
@@ -23,7 +23,7 @@ ROWS = [
     )
 ]
 DOORS = {
-    "orbax": {"checkpoint"},
+    "orbax": {"checkpoint", "snapshots"},
     # What follows pickles never unpickles: it takes the list of opcodes, and nothing else.
     "pickle": set(),
     "pickletools": {"pickles"},

@@ -1,0 +1,287 @@
+"""Interruptions and damage of all kinds, to one process and to several.
+
+What is compared with an uninterrupted run is compared bit for bit.
+"""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from byol_jax import build, snapshots
+from tests import lives
+
+pytestmark = pytest.mark.slow
+
+
+def final_state(workdir):
+    template = build.build(lives.small_config()).state
+    restored = snapshots.restore_newest(workdir, template, warn=pytest.fail)
+    assert restored.step == 60
+    return restored.state
+
+
+def assert_same_run(workdir, other):
+    jax.tree.map(np.testing.assert_array_equal, final_state(workdir), final_state(other))
+    assert lives.metrics(workdir) == lives.metrics(other)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """Workdirs of runs that were left alone, by their number of processes."""
+    made = {}
+
+    def run(processes):
+        if processes not in made:
+            workdir = tmp_path_factory.mktemp(f"uninterrupted{processes}") / "run"
+            lives.finish(workdir, (processes, 1))
+            made[processes] = workdir
+        return made[processes]
+
+    return run
+
+
+@pytest.fixture
+def copy(uninterrupted, tmp_path):
+    """A finished run of one process, to be damaged."""
+    shutil.copytree(uninterrupted(1), tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_killed_at_twenty_random_moments_a_run_ends_bit_identical(
+    processes, uninterrupted, tmp_path
+):
+    """Within steps and saves, and some while a process still starts."""
+    rng = np.random.default_rng(processes)
+    workdir = tmp_path / "run"
+    for number, step in enumerate(np.sort(rng.choice(np.arange(1, 58), 20, replace=False))):
+        life = lives.Life(workdir, (processes, 1))
+        if number % 5 == 4:
+            time.sleep(rng.uniform(0, 2))
+        else:
+            life.wait_for_step(step)
+            time.sleep(rng.uniform(0, 0.02))
+        life.kill()
+    assert "Resuming from" in lives.finish(workdir, (processes, 1))
+    assert_same_run(workdir, uninterrupted(processes))
+
+
+def test_two_processes_told_to_stop_at_different_times_stop_after_the_same_step(
+    uninterrupted, tmp_path
+):
+    life = lives.Life(tmp_path / "run", (2, 1))
+    life.wait_for_step(7)
+    life.signal(signal.SIGTERM, 1)
+    time.sleep(0.01)
+    if life.processes[0].is_alive():
+        life.signal(signal.SIGTERM, 0)
+    assert life.finish() == [0, 0], life.text()
+    stopped = lives.steps(tmp_path / "run")[-1]
+    assert f"Stopped after step {stopped} and saved. Resume with the same command" in life.text()
+    assert lives.metrics(tmp_path / "run")[-1]["step"] == stopped < 60
+    lives.finish(tmp_path / "run", (2, 1))
+    assert_same_run(tmp_path / "run", uninterrupted(2))
+
+
+def slow_saves():
+    """Makes Orbax take its time between the first checkpoint's last file and its final name."""
+    from orbax.checkpoint._src.path import atomicity
+
+    finalize = atomicity.AtomicRenameTemporaryPath.finalize
+    calls = []
+
+    async def slow(self, *arguments, **options):
+        calls.append(1)
+        if len(calls) == 1:
+            print("SAVING", file=sys.stderr, flush=True)
+            time.sleep(1)
+        result = finalize(self, *arguments, **options)
+        return await result if hasattr(result, "__await__") else result
+
+    atomicity.AtomicRenameTemporaryPath.finalize = slow
+
+
+def test_a_signal_during_a_save_lets_it_end(uninterrupted, tmp_path):
+    life = lives.Life(tmp_path / "run", before=slow_saves)
+    life.wait_for_text("SAVING")
+    life.signal(signal.SIGTERM)
+    assert life.finish() == [0], life.text()
+    assert lives.steps(tmp_path / "run")[0] == 3
+    lives.finish(tmp_path / "run")
+    assert_same_run(tmp_path / "run", uninterrupted(1))
+
+
+def test_a_second_signal_ends_the_process_at_once(tmp_path):
+    life = lives.Life(tmp_path / "run", before=slow_saves)
+    life.wait_for_text("SAVING")
+    life.signal(signal.SIGINT)
+    life.wait_for_text("Again to stop at once")
+    life.signal(signal.SIGINT)
+    assert life.finish(seconds=0.5) == [-signal.SIGINT], life.text()
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_if_one_of_two_processes_is_killed_the_other_stops(killed, tmp_path):
+    life = lives.Life(tmp_path / "run", (2, 1), total_steps=100_000)
+    life.wait_for_step(4)
+    life.signal(signal.SIGKILL, killed)
+    statuses = life.finish(seconds=120)
+    assert statuses[killed] == lives.KILLED and statuses[1 - killed] not in (0, None)
+    assert "process" in life.text(1 - killed)
+
+
+def test_any_topology_goes_on_from_a_checkpoint_of_any_other(uninterrupted, tmp_path):
+    """Losses are those of one device, to rounding; each example is seen once, by whoever."""
+    for topology, steps in (((2, 2), 20), ((1, 4), 40), ((1, 1), 60)):
+        life = lives.Life(tmp_path / "run", topology)
+        if steps < 60:
+            life.wait_for_step(steps)
+            life.signal(signal.SIGTERM)
+        assert life.finish() == [0] * topology[0], life.text()
+    expected, found = (
+        [row["train/loss"] for row in lives.metrics(workdir) if "train/loss" in row]
+        for workdir in (uninterrupted(1), tmp_path / "run")
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-3, rtol=0)
+
+
+def flip_byte(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    path.write_bytes(data)
+
+
+def largest(folder):
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+DAMAGE = {
+    "truncated": lambda folder: largest(folder).write_bytes(largest(folder).read_bytes()[:50]),
+    "a file deleted": lambda folder: largest(folder).unlink(),
+    "a byte flipped": lambda folder: flip_byte(largest(folder)),
+    "empty": lambda folder: shutil.rmtree(folder / "state"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(kind, copy):
+    template = build.build(lives.small_config()).state
+    DAMAGE[kind](copy / "checkpoints" / "60")
+    warnings = []
+    restored = snapshots.restore_newest(copy, template, warn=warnings.append)
+    assert restored.step == 57 and restored.iterator["images"] == 57 * 8
+    (warning,) = warnings
+    assert "skipped the damaged checkpoint" in warning and "checkpoints/60 " in warning
+    assert (copy / "checkpoints" / "60.damaged").exists()
+
+
+def test_a_flipped_byte_anywhere_is_found_or_does_no_harm(copy):
+    template = build.build(lives.small_config()).state
+    whole = snapshots.restore_newest(copy, template, warn=pytest.fail)
+    folder = copy / "checkpoints" / "60"
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        before = path.read_bytes()
+        flip_byte(path)
+        restored = snapshots.restore_newest(copy, template, warn=lambda _: None)
+        if restored.step == 60:
+            jax.tree.map(np.testing.assert_array_equal, restored.state, whole.state)
+            assert restored.iterator == whole.iterator
+        else:
+            folder.with_name("60.damaged").rename(folder)
+        path.write_bytes(before)
+
+
+def test_a_run_goes_on_from_the_one_before_a_damaged_checkpoint(copy, uninterrupted):
+    DAMAGE["a byte flipped"](copy / "checkpoints" / "60")
+    assert "skipped the damaged checkpoint" in lives.finish(copy)
+    assert_same_run(copy, uninterrupted(1))
+
+
+def test_without_any_sound_checkpoint_nothing_is_started_again(copy):
+    for step in lives.steps(copy):
+        DAMAGE["a byte flipped"](copy / "checkpoints" / str(step))
+    before = (copy / "metrics.jsonl").read_bytes()
+    life = lives.Life(copy)
+    assert life.finish() == [2] and "None of the checkpoints" in life.text(), life.text()
+    assert (copy / "metrics.jsonl").read_bytes() == before
+    assert lives.steps(copy) == [54, 57, 60]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of four megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting a small disk takes more rights")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_named_and_what_was_saved_stays(small_disk, uninterrupted):
+    workdir = small_disk / "run"
+    life = lives.Life(workdir, total_steps=60)
+    life.wait_for_step(7)
+    life.signal(signal.SIGTERM)
+    assert life.finish() == [0], life.text()
+    good = lives.steps(workdir)
+    stuffing = small_disk / "stuffing"
+    with stuffing.open("wb") as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+                file.flush()
+        except OSError:
+            pass
+    life = lives.Life(workdir)
+    assert life.finish() in ([1], [2]), life.text()
+    assert "Traceback" not in life.text() and "No space left" in life.text(), life.text()
+    assert lives.steps(workdir) == good
+    stuffing.unlink()
+    lives.finish(workdir)
+    assert_same_run(workdir, uninterrupted(1))
+
+
+def test_a_second_run_in_one_workdir_is_refused(tmp_path, uninterrupted):
+    first = lives.Life(tmp_path / "run")
+    first.wait_for_step(2)
+    first.signal(signal.SIGSTOP)
+    shutil.move(tmp_path / "run-0.log", tmp_path / "first.log")
+    second = lives.Life(tmp_path / "run")
+    assert second.finish() == [2], second.text()
+    assert "Another run is using the workdir" in second.text()
+    assert str(first.processes[0].pid) in second.text()
+    first.signal(signal.SIGCONT)
+    assert first.finish() == [0]
+    assert_same_run(tmp_path / "run", uninterrupted(1))
+
+
+def spoil_step_five():
+    """Makes the loss of the fifth batch, and so its gradients, no numbers."""
+    from byol_jax import objectives
+
+    byol = objectives.OBJECTIVES["byol"]
+    calls = []
+
+    def loss(*arguments):
+        calls.append(1)
+        return byol.loss(*arguments) * float("nan")
+
+    objectives.OBJECTIVES["byol"] = byol._replace(loss=loss)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_number_that_is_none_stops_all_with_advice(processes, copy):
+    shutil.rmtree(copy / "checkpoints" / "60")
+    life = lives.Life(copy, (processes, 1), before=spoil_step_five)
+    assert life.finish() == [1] * processes, life.text()
+    assert "step 58 is nan" in life.text() and "Traceback" not in life.text()
+    assert f"Last good checkpoint: {copy / 'checkpoints' / '57'}" in life.text()
+    assert lives.steps(copy) == [54, 57]

@@ -105,7 +105,7 @@ def flops_of_an_image(config: Any) -> int:
 def _empty_batch(config: Any, data: datasets.Dataset) -> dict[str, np.ndarray]:
     """As the input makes it on this process, without the images."""
     count = config.batch_size // jax.process_count()
-    labels = {"labels": np.zeros(count, np.int32)}
+    labels = {name: np.zeros(count, np.int32) for name in ("labels", "place")}
     if isinstance(data, datasets.Images):
         return {"images": np.zeros((count, *data.images.shape[1:]), np.uint8)} | labels
     shape = (count, config.data.image_size, config.data.image_size, 3)

@@ -128,12 +128,12 @@ def open_workdir(workdir: pathlib.Path, config: Any, data_card: DataCard) -> lis
         UsageError: the folder cannot be written to, or belongs to a run of another config.
     """
     changed: list[str] = []
-    path = workdir / "config.json"
+    path, accept = workdir / "config.json", config.accept_changes
     text = config_lib.to_json(config)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            changed = _changes(path, json.loads(text))
+            changed = _changes(path, json.loads(text), accept=accept)
         _replace(path, text)
         _replace(workdir / "data.json", json.dumps(data_card._asdict()) + "\n")
     except OSError as error:
@@ -141,7 +141,7 @@ def open_workdir(workdir: pathlib.Path, config: Any, data_card: DataCard) -> lis
     return changed
 
 
-def _changes(path: pathlib.Path, new: Any) -> list[str]:
+def _changes(path: pathlib.Path, new: Any, *, accept: bool) -> list[str]:
     """Differences that matter; raises unless they are accepted."""
     try:
         old = json.loads(path.read_text())
@@ -149,7 +149,7 @@ def _changes(path: pathlib.Path, new: Any) -> list[str]:
         raise UsageError(f"Cannot read {path}: {error}. Give another --workdir.") from None
     differences = config_lib.differences(old, new)
     changed = [line for line in differences if line.split(":")[0] not in CHANGEABLE]
-    if changed and not new["accept_changes"]:
+    if changed and not accept:
         raise UsageError(
             f"{path.parent} holds a run of another config:\n  "
             + "\n  ".join(changed)

@@ -4,6 +4,7 @@ import importlib
 
 import jax
 import ml_collections
+import numpy as np
 import pytest
 
 from byol_jax import augment, build, main_loop, optimizers, pretrain
@@ -180,7 +181,13 @@ def test_presets_build_and_take_a_step(preset, monkeypatch):
             job.update, axis_name=build.parallel.AXIS, in_axes=(None, 0), out_axes=(None, None, 0)
         )(state, batch),
         job.state,
-        build.parallel.shard({"images": job.train.images[:4], "labels": job.train.labels[:4]}),
+        build.parallel.shard(
+            {
+                "images": job.train.images[:4],
+                "labels": job.train.labels[:4],
+                "place": np.arange(4, dtype=np.int32),
+            }
+        ),
     )
     assert shapes[0].step.shape == ()
     assert job.total_steps == 1

@@ -55,7 +55,7 @@ def test_every_epoch_shows_every_image_in_another_order():
 
 def test_images_and_labels_belong_together():
     batch = next(make())
-    assert batch.keys() == {"images", "labels"}
+    assert batch.keys() == {"images", "labels", "place"}
     np.testing.assert_array_equal(batch["images"][:, 0, 0, 0], batch["labels"])
     assert batch["images"].dtype == np.uint8 and batch["images"].shape == (5, 2, 2, 3)
 
@@ -119,7 +119,7 @@ def test_streamed_batches_have_two_views_of_the_image_that_their_label_names():
     colours = np.random.RandomState(0).randint(0, 256, (N, 3))
     files = [encode(np.full((20, 30, 3), colour, np.uint8)) for colour in colours]
     batch = next(make_streamed(files))
-    assert batch.keys() == {"view1", "view2", "labels"}
+    assert batch.keys() == {"view1", "view2", "labels", "place"}
     assert batch["labels"].shape == (5,) and batch["labels"].dtype == np.int32
     for view in (batch["view1"], batch["view2"]):
         assert view.shape == (5, SIZE, SIZE, 3) and view.dtype == np.uint8
@@ -198,6 +198,8 @@ def test_processes_take_turns_in_what_one_would_see(processes, batch_size):
         for i in range(processes)
     ]
     expected = take(make_streamed(batch_size=1), processes * batch_size * count)
+    whole = processes * batch_size
+    expected["place"] = np.tile(np.arange(whole), count)
     for key in expected:
         together = np.stack([shard[key] for shard in shards], 1)
         np.testing.assert_array_equal(together.reshape(expected[key].shape), expected[key])

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from byol_jax import workdir
 
-CONFIG = ConfigDict({"seed": 0, "data": {"name": "patterns"}})
+CONFIG = ConfigDict({"seed": 0, "data": {"name": "patterns"}, "accept_changes": False})
 CARD = workdir.DataCard(1000, 10, "c0ffee", (0.5, 0.25, 0.125), (0.2, 0.1, 0.05))
 
 
@@ -21,7 +21,7 @@ def test_the_config_is_stored_and_the_same_one_may_come_back(tmp_path):
 def test_another_config_is_refused_and_the_differences_are_named(tmp_path):
     workdir.open_workdir(tmp_path, CONFIG, CARD)
     before = (tmp_path / "config.json").read_bytes()
-    other = ConfigDict({"seed": 1, "data": {"name": "patterns"}})
+    other = ConfigDict({"seed": 1, "data": {"name": "patterns"}, "accept_changes": False})
     with pytest.raises(workdir.UsageError, match="seed: 0 -> 1"):
         workdir.open_workdir(tmp_path, other, CARD)
     assert (tmp_path / "config.json").read_bytes() == before

@@ -13,28 +13,29 @@ import sklearn.linear_model
 import sklearn.preprocessing
 
 from byol_jax import config as config_lib
-from byol_jax import datasets, eval_pipeline, metrics, neighbours
+from byol_jax import datasets, eval_pipeline, metrics, neighbours, parallel
 
 UsageError = config_lib.UsageError
 
 
 def extract_features(
     encode: Callable[[np.ndarray], np.ndarray], batches: Iterable[eval_pipeline.EvalBatch]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Features [N, F] and labels [N] of all images but the padding.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features [N, F], labels [N] and indices [N] of all images but the padding.
 
     Args:
       encode: maps uint8 images of one batch [b, H, W, 3] to features [b, F].
       batches: at least one.
     """
     parts = [
-        (np.asarray(encode(batch.images))[batch.mask], batch.labels[batch.mask])
+        (np.asarray(encode(batch.images)), batch.labels, batch.indices, batch.mask)
         for batch in batches
     ]
     if not parts:
         raise UsageError("None of the images of a split to be probed can be used.")
-    features, labels = zip(*parts, strict=True)
-    return np.concatenate(features), np.concatenate(labels)
+    *columns, mask = map(np.concatenate, zip(*parts, strict=True))
+    features, labels, indices = (column[mask] for column in columns)
+    return features, labels, indices
 
 
 def knn_predict(
@@ -153,15 +154,24 @@ class Probe:
     def _features(
         self, params: Any, state: Any, data: datasets.Dataset, *, skip_bad: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Features, labels and indices of all images that can be used."""
-        indices: list[np.ndarray] = []
+        """Features, labels and indices of all usable images; every process encodes its share."""
+        own = np.arange(parallel.process_index(), data.num_images, parallel.process_count())
         batches = eval_pipeline.eval_batches(
-            data, batch_size=self._batch_size, image_size=self._image_size, skip_bad=skip_bad
+            data if parallel.process_count() == 1 else data.select(own),
+            batch_size=self._batch_size,
+            image_size=self._image_size,
+            skip_bad=skip_bad,
         )
-        features, labels = extract_features(
-            lambda images: self._encode(params, state, images), _noted(batches, indices)
+        indices: list[np.ndarray] = []
+        features, labels = parallel.together(
+            lambda: extract_features(
+                lambda images: self._encode(params, state, images), _noted(batches, indices)
+            )
         )
-        return features, labels, np.concatenate(indices)
+        found = features, labels, own[np.concatenate(indices)]
+        features, labels, positions = map(parallel.gather_rows, found)
+        order = np.argsort(positions)
+        return features[order], labels[order], positions[order]
 
     def score_raw_pixels(self) -> dict[str, float]:
         """kNN accuracy of the pixels of images in memory, centred: what a network has to beat."""

@@ -146,6 +146,7 @@ class _Run:
                 self._config, self._workdir, self._job, self._logger, self._progress.say
             )
             step = self._train(state, first_step)
+            parallel.together(lambda: None)  # the writer may take longer, the others wait
         finally:
             self._batches.close()
             self._progress.close()

@@ -4,6 +4,7 @@ Every life of a run is a fork of a server that has imported everything and start
 so do dozens of them fit into a test.
 """
 
+import atexit
 import json
 import multiprocessing
 import os
@@ -68,7 +69,10 @@ def _live(arguments, devices, log, before):
     if before:
         before()
     sys.argv = ["main_loop", *arguments]  # which the flags of configs read themselves
-    app.run(main_loop.main, flags_parser=main_loop.parse_flags)
+    try:
+        app.run(main_loop.main, flags_parser=main_loop.parse_flags)
+    finally:
+        atexit._run_exitfuncs()  # which multiprocessing leaves out
 
 
 class Life:

@@ -53,14 +53,9 @@ TASKS: dict[str, Callable[[Any, pathlib.Path], None]] = {
     "pack": pack.run,
 }
 
-# What ends a run with a message and status 1.
-FAILURES = (
-    collapse.CollapseError,
-    loop.NonFiniteError,
-    input_pipeline.TooManyBadImagesError,
-    parallel.OtherProcessError,
-    snapshots.SaveError,
-)
+# What ends a run with a message and status 1: on all processes alike, or perhaps on one alone.
+SHARED_FAILURES = (collapse.CollapseError, loop.NonFiniteError, parallel.OtherProcessError)
+LONE_FAILURES = (input_pipeline.TooManyBadImagesError, snapshots.SaveError)
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", "configs/byol.py", "Config file, and after a colon its preset."
@@ -89,9 +84,12 @@ def main(_: Sequence[str]) -> None:
         _conclude(workdir, began)
     except config_lib.UsageError as error:
         _fail(str(error), status=2)
-    except FAILURES as error:
+    except SHARED_FAILURES as error:
         _conclude(workdir, began, message=str(error))
         _fail(str(error), status=1)
+    except LONE_FAILURES as error:
+        _conclude(workdir, began, message=str(error))
+        _leave(str(error))
     except OSError as error:
         _fail(f"{error}. What was finished is kept; the same command goes on.", status=1)
     except jax.errors.JaxRuntimeError as error:
@@ -140,7 +138,8 @@ def _fail(message: str, *, status: int = 2) -> None:
 
 
 def _leave(message: str) -> None:
-    """Ends without the farewell between processes, for which one of them is missing."""
+    """Ends at once, without the farewell between processes, to which not all would come."""
+    sys.stdout.flush()
     print(f"Error: {message}", file=sys.stderr, flush=True)
     os._exit(1)
 

@@ -257,8 +257,7 @@ class Logger:
             tracker.write_image(step, name, pixels)
 
     def close(self) -> None:
-        """Flushes and closes everything."""
-        self._file.close()
-        self._board.close()
-        for tracker in self._others:
-            tracker.close()
+        """Closes everything; `write` has said it if one of the files could not be written to."""
+        for file in (self._file, self._board, *self._others):
+            with contextlib.suppress(OSError):
+                file.close()

@@ -3,6 +3,8 @@
 What is compared with an uninterrupted run is compared bit for bit.
 """
 
+import contextlib
+import os
 import shutil
 import signal
 import subprocess
@@ -225,28 +227,30 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_full_disk_is_named_and_what_was_saved_stays(small_disk, uninterrupted):
-    workdir = small_disk / "run"
-    life = lives.Life(workdir, total_steps=60)
-    life.wait_for_step(7)
-    life.signal(signal.SIGTERM)
-    assert life.finish() == [0], life.text()
-    good = lives.steps(workdir)
-    stuffing = small_disk / "stuffing"
-    with stuffing.open("wb") as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-                file.flush()
-        except OSError:
-            pass
-    life = lives.Life(workdir)
-    assert life.finish() in ([1], [2]), life.text()
-    assert "Traceback" not in life.text() and "No space left" in life.text(), life.text()
-    assert lives.steps(workdir) == good
-    stuffing.unlink()
-    lives.finish(workdir)
-    assert_same_run(workdir, uninterrupted(1))
+def fill(path, *, room):
+    """Writes a file until so many bytes are left on its disk."""
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    os.truncate(path, max(path.stat().st_size - room, 0))
+
+
+@pytest.mark.parametrize("room", [0, 100_000])
+def test_a_full_disk_is_named_and_what_was_saved_stays(room, small_disk, copy, uninterrupted):
+    """Full at the start, or in the middle of a save."""
+    shutil.rmtree(copy / "checkpoints" / "60")
+    shutil.move(copy, small_disk / "run")
+    copy.symlink_to(small_disk / "run")
+    good = {p: p.read_bytes() for p in (copy / "checkpoints").rglob("*") if p.is_file()}
+    fill(small_disk / "stuffing", room=room)
+    life = lives.Life(copy)
+    assert life.finish() == ([1] if room else [2]), life.text()
+    last = life.text().splitlines()[-1]
+    assert last.startswith("Error: Cannot write") and "No space left" in last, life.text()
+    assert {p: p.read_bytes() for p in good} == good
+    (small_disk / "stuffing").unlink()
+    lives.finish(copy)
+    assert_same_run(copy, uninterrupted(1))
 
 
 def test_a_second_run_in_one_workdir_is_refused(tmp_path, uninterrupted):

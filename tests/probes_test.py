@@ -62,12 +62,13 @@ def test_linear_probe_agrees_with_scikit_learn():
 def test_features_come_in_order_and_without_padding(n):
     images = np.random.RandomState(0).randint(0, 256, (n, 2, 2, 3)).astype(np.uint8)
     data = datasets.Images(images, np.arange(n, dtype=np.int32), n)
-    features, labels = probes.extract_features(
+    features, labels, indices = probes.extract_features(
         lambda batch: batch.reshape(len(batch), -1),
         eval_pipeline.eval_batches(data, batch_size=4, image_size=2),
     )
     np.testing.assert_array_equal(features, images.reshape(n, -1))
     np.testing.assert_array_equal(labels, np.arange(n))
+    np.testing.assert_array_equal(indices, np.arange(n))
 
 
 def make_probe(train, test, encoder):

@@ -52,6 +52,7 @@ def test_a_data_card_that_cannot_be_read_is_named(tmp_path, text):
 def changeable(**values):
     return ConfigDict(
         {
+            "accept_changes": False,
             "checkpoint_every_steps": 5,
             "keep_checkpoints": 3,
             "log_every_steps": 1,

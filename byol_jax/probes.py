@@ -4,7 +4,7 @@ Shapes: N train features, M features to classify, F embedding size, C classes.
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -162,13 +162,10 @@ class Probe:
             image_size=self._image_size,
             skip_bad=skip_bad,
         )
-        indices: list[np.ndarray] = []
-        features, labels = parallel.together(
-            lambda: extract_features(
-                lambda images: self._encode(params, state, images), _noted(batches, indices)
-            )
+        features, labels, indices = parallel.together(
+            lambda: extract_features(lambda images: self._encode(params, state, images), batches)
         )
-        found = features, labels, own[np.concatenate(indices)]
+        found = features, labels, own[indices]
         features, labels, positions = map(parallel.gather_rows, found)
         order = np.argsort(positions)
         return features[order], labels[order], positions[order]
@@ -194,12 +191,3 @@ class Probe:
             k=self._k,
             temperature=self._temperature,
         )
-
-
-def _noted(
-    batches: Iterable[eval_pipeline.EvalBatch], indices: list[np.ndarray]
-) -> Iterator[eval_pipeline.EvalBatch]:
-    """The batches; where each of their images is in the split is added to ``indices``."""
-    for batch in batches:
-        indices.append(batch.indices[batch.mask])
-        yield batch

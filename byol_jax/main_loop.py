@@ -4,6 +4,7 @@ Any key of the config can be overridden, as in ``--config.batch_size=128``. Conf
 ``configs/``; the text on top of each says what it does, on what hardware, and how long it takes.
 """
 
+import contextlib
 import os
 import pathlib
 import sys
@@ -88,7 +89,8 @@ def main(_: Sequence[str]) -> None:
         _conclude(workdir, began, message=str(error))
         _fail(str(error), status=1)
     except LONE_FAILURES as error:
-        _conclude(workdir, began, message=str(error))
+        with contextlib.suppress(OSError):  # of a full disk
+            _conclude(workdir, began, message=str(error))
         _leave(str(error))
     except OSError as error:
         _fail(f"{error}. What was finished is kept; the same command goes on.", status=1)

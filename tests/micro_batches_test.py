@@ -7,8 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_jax import micro_batches, networks, objectives, optimizers, parallel, pretrain, resnet
+from byol_jax import (
+    build,
+    micro_batches,
+    networks,
+    objectives,
+    optimizers,
+    parallel,
+    pretrain,
+    resnet,
+)
 from tests import golden_data, pretrain_test
+from tests.conftest import make_config
 
 RUN, RUN_CONFIG = pretrain_test.RUN, pretrain_test.RUN_CONFIG
 STATE = ("online_params", "target_params", "online_state", "target_state")
@@ -163,3 +173,27 @@ def test_in_evaluation_a_plan_changes_nothing(make_small):
         for f in (plain, parts)
     ]
     assert jaxprs[0] == jaxprs[1]
+
+
+@pytest.mark.slow
+def test_bfloat16_stays_near_float32_over_fifty_steps():
+    """Within 0.15 of a loss that falls from 6.5 to 4 at every step, 0.03 on average."""
+    losses = {}
+    for dtype in ("float32", "bfloat16"):
+        config = make_config(
+            batch_size=32, total_steps=50, **{"model.dtype": dtype, "optimizer.warmup_steps": 10}
+        )
+        job = build.build(config)
+        batches = build.make_train_batches(config, job.train)
+        update, state = parallel.pmap_update(job.update), parallel.replicate(job.state)
+        rows = []
+        for _ in range(config.total_steps):
+            state, scalars, projection = update(state, parallel.shard(next(batches)))
+            rows.append(scalars["loss"])
+        batches.close()
+        assert {x.dtype.name for x in jax.tree.leaves(state)} == {"float32", "int32"}
+        assert projection.dtype == jnp.float32
+        losses[dtype] = np.array(jax.device_get(rows))
+    difference = np.abs(losses["bfloat16"] - losses["float32"])
+    assert losses["float32"][0] - losses["float32"][-1] > 1
+    assert 0 < difference.max() < 0.15 and difference.mean() < 0.03

@@ -269,6 +269,8 @@ QUICK = {
 def smaller(arguments, photographs, checkpoint, output):
     """What to add to a command of the README, so that it takes seconds and needs no data set."""
     task = next(a for a in arguments if a.startswith("--config=")).split("/")[1].split(".")[0]
+    if any("accumulate" in argument for argument in arguments):
+        return [*TINY, "--config.batch_size=32"]  # four micro-batches on each of four devices
     if task in ("byol", "bench_input", "preview"):
         return TINY + (["--config.bench.seconds=0.1"] if task == "bench_input" else [])
     if task in QUICK:

@@ -36,7 +36,13 @@ class Unit(NamedTuple):
 
 
 def encoder_units(
-    encoder: str, *, image_size: int, stem: str, width_multiplier: int = 1, resnet_v2: bool = False
+    encoder: str,
+    *,
+    image_size: int,
+    stem: str,
+    width_multiplier: int = 1,
+    resnet_v2: bool = False,
+    always_project: bool = True,
 ) -> list[Unit]:
     """The stem and the residual blocks of an encoder, for images of a size in pixels."""
     spec = lookup(resnet.ENCODERS, encoder, key="encoder")
@@ -49,14 +55,15 @@ def encoder_units(
         out *= width_multiplier
         for block in range(blocks):
             step = 1 if block else stride
-            unit = _block(spec.bottleneck, size, step, channels, out, is_first=block == 0)
+            projects = block == 0 and (always_project or step > 1 or channels != out)
+            unit = _block(spec.bottleneck, size, step, channels, out, projects=projects)
             units.append(unit._replace(norm_is_first=resnet_v2))
             size, channels = -(-size // step), out
     return units
 
 
 def _block(
-    bottleneck: bool, size: int, stride: int, channels: int, out: int, *, is_first: bool
+    bottleneck: bool, size: int, stride: int, channels: int, out: int, *, projects: bool
 ) -> Unit:
     small = -(-size // stride)
     if bottleneck:
@@ -68,7 +75,7 @@ def _block(
         )
     else:
         convs = (_conv(small, 3, channels, out), _conv(small, 3, out, out))
-    return Unit(convs, _conv(small, 1, channels, out) if is_first else 0)
+    return Unit(convs, _conv(small, 1, channels, out) if projects else 0)
 
 
 def _conv(size: int, kernel: int, channels_in: int, channels_out: int) -> int:

@@ -89,6 +89,7 @@ def flops_of_an_image(config: Any) -> int:
         stem=model.stem,
         width_multiplier=model.width_multiplier,
         resnet_v2=model.resnet_v2,
+        always_project=model.padding != "torch",
     )
     heads = model.projector_hidden_size, model.projector_output_size
     parts = config.accumulate if config.accumulate_statistics == "exact" else 1

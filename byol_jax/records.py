@@ -12,6 +12,7 @@ import tqdm
 from array_record.python import array_record_module
 
 from byol_jax import config as config_lib
+from byol_jax import parallel
 
 UsageError = config_lib.UsageError
 
@@ -147,8 +148,9 @@ def progress_bar(*, total: int, done: int, unit: str, title: str) -> tqdm.tqdm:
 
 
 def say(text: str) -> None:
-    """Prints a line to standard error without breaking a bar."""
-    tqdm.tqdm.write(text, file=sys.stderr)
+    """Prints a line to standard error without breaking a bar; of several processes the first."""
+    if parallel.is_writer():
+        tqdm.tqdm.write(text, file=sys.stderr)
 
 
 def format_size(num_bytes: int) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -143,29 +144,41 @@ def test_a_folder_with_a_bad_image_is_learned_from_in_both_modes(run_folder, tmp
         assert found["num_images"]["train"] == 40 and found["num_images"]["bad"] == 2
 
 
-def program(workdir, run, devices):
+def program(workdir, run, *, devices, processes=1):
+    """The result of the program in processes of its own, each with so many devices."""
     command = [sys.executable, "-m", "byol_jax.main_loop", "--config=configs/linear_eval.py"]
     command += [f"--config.checkpoint={run}", "--config.batch_size=64", f"--workdir={workdir}"]
     command += ["--config.total_epochs=4", "--config.features=cached"]
     command += ["--config.data.train_split=test"]
     flags = f"--xla_force_host_platform_device_count={devices}"
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    options = {"cwd": ROOT, "env": os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}}
+    started = []
+    address = f"localhost:{free_port()}"
+    for index in range(processes):
+        joined = [f"--coordinator={address}", f"--num_processes={processes}"]
+        joined = [*joined, f"--process_id={index}"] if processes > 1 else []
+        started.append(subprocess.Popen(command + joined, stderr=subprocess.PIPE, **options))
+    for process in started:
+        errors = process.communicate(timeout=300)[1]
+        assert process.returncode == 0, errors.decode()
     return json.loads((workdir / "result.json").read_text())
 
 
-def test_four_devices_give_the_accuracy_of_one(run_folder, tmp_path):
-    one, four = (program(tmp_path / str(n), run_folder, n) for n in (1, 4))
-    assert one["devices"] != four["devices"]
-    assert one["num_images"] == four["num_images"] and one["selected"] == four["selected"]
-    assert one["accuracy"] == four["accuracy"] and one["table"] == four["table"]
+def free_port():
+    """A free port."""
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return found.getsockname()[1]
+
+
+def test_four_devices_and_two_processes_give_the_accuracy_of_one(run_folder, tmp_path):
+    one = program(tmp_path / "one", run_folder, devices=1)
+    four = program(tmp_path / "four", run_folder, devices=4)
+    two = program(tmp_path / "two", run_folder, devices=2, processes=2)
+    assert len({found["devices"] for found in (one, four, two)}) == 3
+    for found in (four, two):
+        for key in ("num_images", "selected", "accuracy", "table"):
+            assert found[key] == one[key]
 
 
 BAD = {

@@ -4,7 +4,9 @@ One process reads and writes them, and no trace of processes or devices is in th
 """
 
 import json
+import os
 import pathlib
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -71,12 +73,10 @@ class Checkpoints:
         try:
             call()
         except (OSError, ValueError, RuntimeError) as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            kept = sorted(_steps(self._folder))
-            older = f"Sound as before: {', '.join(map(str, kept))}." if kept else "None is there."
+            kept = ", ".join(map(str, sorted(_steps(self._folder)))) or "none"
             raise SaveError(
-                f"Cannot write a checkpoint to {self._folder}: {_reason(error, lines)}. {older} "
-                "Once this is mended (is the disk full?), the same command goes on."
+                f"Cannot write a checkpoint to {self._folder}: {_reason(error)}. Those of earlier "
+                f"steps are as they were ({kept}). Once this is mended, the same command goes on."
             ) from None
 
     @property
@@ -165,8 +165,7 @@ def _read(folder: pathlib.Path, template: Any) -> Restored:
     except (DamagedError, UsageError):
         raise
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise DamagedError(lines[0][:200]) from None
+        raise DamagedError(_reason(error)) from None
     if changed:
         raise DamagedError(f"its {changed} are not what was saved")
     return Restored(int(folder.name), state, iterator)
@@ -182,5 +181,8 @@ def _steps(folder: pathlib.Path) -> list[int]:
     return [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
 
 
-def _reason(error: Exception, lines: list[str]) -> str:
-    return (getattr(error, "strerror", None) or lines[0])[:300]
+def _reason(error: Exception) -> str:
+    """What the system said, whose number TensorStore puts at the end of much, or the first line."""
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return os.strerror(int(code[1])) if code else lines[0][:200]

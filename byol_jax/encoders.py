@@ -3,7 +3,6 @@
 Shapes: b images of a batch, S the encoder's image size, F embedding size.
 """
 
-import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import haiku as hk
 import jax
 import numpy as np
 
-from byol_jax import cards, parallel, pretrain
+from byol_jax import cards, parallel, pretrain, soundness
 from byol_jax import weights as weights_lib
 
 
@@ -93,15 +92,5 @@ def make_forward(
 
 
 def fingerprint(params: Any, state: Any) -> str:
-    """The sha256 over names, types, shapes and bytes of all arrays, in the order of their names."""
-    digest = hashlib.sha256()
-    for tree in (params, state):
-        for path, leaf in sorted(_named_leaves(tree)):
-            digest.update(f"{path} {leaf.dtype} {leaf.shape}\n".encode())
-            digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()
-
-
-def _named_leaves(tree: Any) -> list[tuple[str, np.ndarray]]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return [(jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in leaves]
+    """What tells one encoder from another: `soundness.digest_arrays` of all it is made of."""
+    return soundness.digest_arrays(params, state)

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import haiku as hk
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from byol_jax import metrics, objectives, optimizers, parallel
+from byol_jax import linear, metrics, objectives, optimizers, parallel
 
 HEAD = "classifier"
 
@@ -62,10 +61,9 @@ Apply = Callable[[Network, jax.Array], jax.Array]
 
 
 def init_head(embedding_size: int, num_classes: int, *, seed: int) -> dict[str, Any]:
-    """A classifier: weights of deviation 1 / sqrt(F), as Haiku's, and no bias."""
-    shape = (embedding_size, num_classes)
-    drawn = jax.random.truncated_normal(jax.random.key(seed), -2, 2, shape)
-    return {HEAD: {"w": drawn / np.sqrt(embedding_size), "b": jnp.zeros(num_classes)}}
+    """A classifier that starts as those of linear evaluation do."""
+    weights = linear.draw_weights(embedding_size, num_classes, seed=seed)
+    return {HEAD: {"w": weights, "b": jnp.zeros(num_classes)}}
 
 
 def init_state(network: Network, trial: Trial) -> TrainState:

@@ -50,14 +50,20 @@ def init(
     num_classes: int,
     seed: int,
 ) -> State:
-    """Heads that all start alike: weights of deviation 1 / sqrt(F), as Haiku's, and no bias."""
-    copies, shape = len(learning_rates), (embedding_size, num_classes)
-    drawn = jax.random.truncated_normal(jax.random.key(seed), -2, 2, shape)
-    weights = jnp.stack([drawn / np.sqrt(embedding_size)] * copies)
-    heads = Heads(weights, jnp.zeros((copies, num_classes)))
+    """Heads that all start alike, with `draw_weights` and no bias."""
+    copies = len(learning_rates)
+    drawn = draw_weights(embedding_size, num_classes, seed=seed)
+    heads = Heads(jnp.stack([drawn] * copies), jnp.zeros((copies, num_classes)))
     steps = jnp.asarray(total_steps, jnp.int32)
     rates = jnp.asarray(learning_rates, jnp.float32)
     return State(jnp.zeros((), jnp.int32), steps, rates, heads, _TRACE.init(heads))
+
+
+def draw_weights(embedding_size: int, num_classes: int, *, seed: int) -> jax.Array:
+    """Weights [F, C] of an untrained classifier, of deviation 1 / sqrt(F), as Haiku's."""
+    shape = (embedding_size, num_classes)
+    drawn = jax.random.truncated_normal(jax.random.key(seed), -2, 2, shape)
+    return drawn / np.sqrt(embedding_size)
 
 
 def update(

@@ -175,16 +175,6 @@ def batch_size(wanted: int, num_images: int) -> int:
 # Between processes; with one process all of it is free.
 
 
-def process_index() -> int:
-    """Which of the processes this is, from 0."""
-    return jax.process_index()
-
-
-def process_count() -> int:
-    """How many processes there are."""
-    return jax.process_count()
-
-
 def is_writer() -> bool:
     """Whether this process writes logs, checkpoints and results: the first one does."""
     return jax.process_index() == 0

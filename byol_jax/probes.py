@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import sklearn.exceptions
 import sklearn.linear_model
@@ -155,9 +156,9 @@ class Probe:
         self, params: Any, state: Any, data: datasets.Dataset, *, skip_bad: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Features, labels and indices of all usable images; every process encodes its share."""
-        own = np.arange(parallel.process_index(), data.num_images, parallel.process_count())
+        own = np.arange(jax.process_index(), data.num_images, jax.process_count())
         batches = eval_pipeline.eval_batches(
-            data if parallel.process_count() == 1 else data.select(own),
+            data if jax.process_count() == 1 else data.select(own),
             batch_size=self._batch_size,
             image_size=self._image_size,
             skip_bad=skip_bad,

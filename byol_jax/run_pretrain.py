@@ -2,15 +2,15 @@
 
 import contextlib
 import pathlib
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import haiku as hk
 import jax
 import numpy as np
 
 from byol_jax import (
+    bad_images,
     build,
     collapse,
     curator,
@@ -19,8 +19,10 @@ from byol_jax import (
     metrics,
     parallel,
     pretrain,
+    records,
     sessions,
     snapshots,
+    summary,
     trackers,
 )
 from byol_jax import config as config_lib
@@ -42,7 +44,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     """
     with contextlib.ExitStack() as stack:
         job = _build(config, workdir)
-        _say(f"{config_lib.to_json(config)}\n{describe(config, job, workdir)}\n")
+        records.say(f"{config_lib.to_json(config)}\n{describe(config, job, workdir)}\n")
         parallel.on_writer(lambda: _open(stack, workdir, config, job.data_card))
         stop = stack.enter_context(loop.StopRequest())
         _Run(config, workdir, job, stop).run()
@@ -76,7 +78,7 @@ def _open(
     changes = workdir_lib.open_workdir(workdir, config, card)
     sessions.note_start(workdir)
     if changes:
-        _say("Going on with another config, as told:\n  " + "\n  ".join(changes))
+        records.say("Going on with another config, as told:\n  " + "\n  ".join(changes))
 
 
 def describe(config: Any, job: build.Job, workdir: pathlib.Path) -> str:
@@ -100,20 +102,6 @@ def describe(config: Any, job: build.Job, workdir: pathlib.Path) -> str:
     )
 
 
-class BadImage(NamedTuple):
-    """A training image that cannot be used.
-
-    Attributes:
-        step: whose batch it was drawn for first.
-        name: of its file.
-        reason: what is wrong with it.
-    """
-
-    step: int
-    name: str
-    reason: str
-
-
 class _Run:
     """What the steps of one run share. Checkpoints between are written after all logs of a step.
 
@@ -129,7 +117,7 @@ class _Run:
         self._score = build.make_probe(config, job)
         self._guard = collapse.make_guard(config, job.settings, job.warmup_steps)
         self._is_streamed = isinstance(job.train, datasets.Stream)
-        self._bad_images: dict[int, BadImage] = {}  # that were met, here or elsewhere
+        self._bad_images = bad_images.BadImages(self._batches, workdir)
 
     def run(self) -> None:
         """Trains to the end, or until a signal asks to stop."""
@@ -155,9 +143,9 @@ class _Run:
             if self._checkpoints:
                 self._checkpoints.close()
         if step < self._job.total_steps:
-            _say(f"Stopped after step {step:,} and saved. Resume with the same command.")
+            records.say(f"Stopped after step {step:,} and saved. Resume with the same command.")
         elif parallel.is_writer():
-            _say(summarise(self._workdir, self._config.collapse.min_feature_std))
+            records.say(summary.summarise(self._workdir, self._config.collapse.min_feature_std))
 
     def _restore(self) -> tuple[pretrain.TrainState, int]:
         """The newest sound checkpoint, which one process reads, or else the initial state."""
@@ -165,20 +153,17 @@ class _Run:
 
         def read() -> list[Any]:
             nonlocal state
-            restored = snapshots.restore_newest(self._workdir, self._job.state, warn=_say)
+            restored = snapshots.restore_newest(self._workdir, self._job.state, warn=records.say)
             if restored is None:
                 return [0, None]
             state = restored.state
-            _say(f"Resuming from step {restored.step:,} of {self._workdir}.")
+            records.say(f"Resuming from step {restored.step:,} of {self._workdir}.")
             return [restored.step, restored.iterator]
 
         step, iterator_state = parallel.on_writer(read)
         if iterator_state is not None:
             self._batches.set_state(iterator_state)
-            self._bad_images = {
-                index: BadImage(step, self._batches.bad_image_name(index), reason)
-                for index, reason in self._batches.bad_images.items()
-            }
+            self._bad_images.look(step)
         return parallel.broadcast(state), step
 
     def _open_files(self, first_step: int) -> None:
@@ -244,31 +229,9 @@ class _Run:
             try:
                 batch = next(self._batches)
             finally:  # also when there are too many
-                self._note_bad_images(step, self._batches.bad_images)
+                self._bad_images.look(step)
             self._curator.see_batch(step, batch, self._batches.bad_images)
             yield parallel.shard(batch)
-
-    def _note_bad_images(self, step: int, bad: Mapping[int, str]) -> None:
-        new = {
-            index: BadImage(step, self._batches.bad_image_name(index), reason)
-            for index, reason in bad.items()
-            if index not in self._bad_images
-        }
-        self._bad_images |= new
-        if new and parallel.is_writer():
-            reasons = {image.name: image.reason for image in new.values()}
-            workdir_lib.note_bad_images(self._workdir, reasons)
-
-    def _share_bad_images(self) -> None:
-        """Tells every process of those that the others have met."""
-        if not self._is_streamed or jax.process_count() == 1:
-            return
-        for other in parallel.gather_json(list(self._bad_images.items())):
-            for index, (step, _, reason) in other:
-                self._note_bad_images(step, {index: reason})
-                own = self._bad_images[index]
-                self._bad_images[index] = own._replace(step=min(step, own.step))
-                self._batches.bad_images.setdefault(index, reason)
 
     def _is_probed(self, step: int) -> bool:
         """Whether the last probe is there; it is made after the last checkpoint."""
@@ -282,7 +245,8 @@ class _Run:
 
     def _save(self, step: int, state: pretrain.TrainState) -> None:
         parallel.assert_replicated(state)
-        self._share_bad_images()
+        if self._is_streamed:
+            self._bad_images.share()
         if self._checkpoints:
             self._checkpoints.save(step, state, self._batches.get_state())
 
@@ -294,14 +258,13 @@ class _Run:
         measured = self._score(step, state)
         if self._logger:
             self._logger.write(step, measured.scalars)
-        self._progress.say(_probe_line(step, measured.scalars))
+        self._progress.say(summary.probe_line(step, measured.scalars))
         self._curator.see_probe(step, measured)
 
     def _log(self, step: int, scalars: dict[str, Any], projection: jax.Array) -> None:
         """Logs a step; spread and rank are those of the projections, which the loss compares."""
         features = np.asarray(projection).reshape(-1, projection.shape[-1])  # [D, b, P] -> [D b, P]
         features = parallel.gather_rows(features)  # [B, P]
-        self._share_bad_images()
         watched = collapse.Measures(
             metrics.feature_std(features),
             metrics.effective_rank(features),
@@ -313,50 +276,11 @@ class _Run:
             "train/effective_rank": watched.effective_rank,
             "train/images_per_second": self._progress.report(step, float(scalars["loss"])),
         }
-        if self._is_streamed:  # some may have been met after this step
-            row["data/bad_images"] = sum(bad.step <= step for bad in self._bad_images.values())
+        if self._is_streamed:
+            self._bad_images.share()
+            row["data/bad_images"] = self._bad_images.count(step)
         if self._logger:
             self._logger.write(step, row)
         warning = self._guard.check(step, watched)
         if warning:
             self._progress.say(warning)
-
-
-def _probe_line(step: int, scalars: dict[str, float]) -> str:
-    parts = []
-    if "probe/knn_top1" in scalars:
-        parts.append(f"kNN {scalars['probe/knn_top1']:.1%}")
-    if "probe/linear_top1" in scalars:
-        parts.append(f"linear {scalars['probe/linear_top1']:.1%}")
-    parts.append(f"feature std {scalars['probe/feature_std']:.2f}")
-    parts.append(f"effective rank {scalars['probe/effective_rank']:.1f}")
-    if "probe/raw_pixels_knn_top1" in scalars:
-        parts.append(f"(raw pixels: kNN {scalars['probe/raw_pixels_knn_top1']:.1%})")
-    return f"probe at step {step}: " + ", ".join(parts)
-
-
-def summarise(workdir: pathlib.Path, collapsed_std: float) -> str:
-    """A table of the first and the last probe of a finished run, and whether it collapsed."""
-    table = workdir_lib.read_metrics(workdir)
-    rows = [row for row in table if "probe/feature_std" in row]
-    lines = [f"{'':<18}{'kNN':>8}{'linear':>9}{'feature std':>13}{'effective rank':>16}"]
-    if "probe/raw_pixels_knn_top1" in rows[0]:
-        lines.append(f"{'raw pixels':<18}{rows[0]['probe/raw_pixels_knn_top1']:>8.1%}")
-    for row in (rows[0], rows[-1]):
-        name = "random network" if row["step"] == 0 else f"after {row['step']:,} steps"
-        shares = (row.get(f"probe/{column}") for column in ("knn_top1", "linear_top1"))
-        knn, linear = ("-" if share is None else f"{share:.1%}" for share in shares)
-        std, rank = row["probe/feature_std"], row["probe/effective_rank"]
-        lines.append(f"{name:<18}{knn:>8}{linear:>9}{std:>13.2f}{rank:>16.1f}")
-    last = [row for row in table if "train/feature_std" in row][-1]
-    if last["train/feature_std"] < collapsed_std:
-        lines.append(f"COLLAPSED: the projections' std is {last['train/feature_std']:.3f}.")
-    bad = last.get("data/bad_images")
-    if bad:
-        lines.append(f"{bad} bad images were left out: {workdir / 'bad_images.txt'}")
-    return "\n" + "\n".join(lines) + f"\nMetrics and checkpoints: {workdir}"
-
-
-def _say(text: str) -> None:
-    if parallel.is_writer():
-        print(text, file=sys.stderr, flush=True)

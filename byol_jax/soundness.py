@@ -10,14 +10,15 @@ import jax
 import numpy as np
 
 
-def digest_arrays(tree: Any) -> str:
-    """The sha256 over names, types, shapes and bytes of all arrays, in the order of their names."""
+def digest_arrays(*trees: Any) -> str:
+    """The sha256 over names, types, shapes and bytes of all arrays, sorted by name in each tree."""
     digest = hashlib.sha256()
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    named = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
-    for name, leaf in sorted(named.items()):
-        digest.update(f"{name} {leaf.dtype} {leaf.shape}\n".encode())
-        digest.update(np.ascontiguousarray(leaf).tobytes())
+    for tree in trees:
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        named = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+        for name, leaf in sorted(named.items()):
+            digest.update(f"{name} {leaf.dtype} {leaf.shape}\n".encode())
+            digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()
 
 

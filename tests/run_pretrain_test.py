@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from byol_jax import build, run_pretrain, workdir
+from byol_jax import build, run_pretrain, summary, workdir
 from byol_jax.config import UsageError
 from tests.conftest import final_state, make_config
 
@@ -78,16 +78,16 @@ def test_a_run_killed_before_its_last_probe_makes_up_for_it(run_folder, tmp_path
 
 
 def test_the_summary_is_shown(run_folder):
-    text = run_pretrain.summarise(run_folder, 0.1)
+    text = summary.summarise(run_folder, 0.1)
     assert "random network" in text and "raw pixels" in text and str(run_folder) in text
 
 
 def test_a_collapsed_run_says_so(run_folder, tmp_path):
     shutil.copy(run_folder / "metrics.jsonl", tmp_path)
-    assert "COLLAPSED" not in run_pretrain.summarise(tmp_path, 0.1)
+    assert "COLLAPSED" not in summary.summarise(tmp_path, 0.1)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": 5, "train/feature_std": 0.02}) + "\n")
-    assert "COLLAPSED: the projections' std is 0.020" in run_pretrain.summarise(tmp_path, 0.1)
+    assert "COLLAPSED: the projections' std is 0.020" in summary.summarise(tmp_path, 0.1)
 
 
 @pytest.mark.slow

@@ -44,12 +44,10 @@ def small_config(**overrides):
 
 
 def _add_pico():
-    from byol_jax import patterns, resnet
+    from byol_jax import resnet
 
     spec = resnet.EncoderSpec("pico", (1,), (8,), (1,), stem_channels=8)
     resnet.ENCODERS.setdefault("pico", spec)
-    for name, split in patterns.SPLITS.items():
-        patterns.SPLITS[name] = split._replace(num_images=40)
 
 
 def _live(arguments, devices, log, before):
@@ -64,9 +62,11 @@ def _live(arguments, devices, log, before):
     sys.stderr = os.fdopen(2, "w", buffering=1)
     from absl import app
 
-    from byol_jax import main_loop
+    from byol_jax import main_loop, patterns
 
     _add_pico()
+    for name, split in patterns.SPLITS.items():  # of this process, and of no other test
+        patterns.SPLITS[name] = split._replace(num_images=40)
     if before:
         before()
     sys.argv = ["main_loop", *arguments]  # which the flags of configs read themselves

@@ -193,8 +193,11 @@ def _load_group(
     views = np.empty((crop.views, len(numbers), crop.size, crop.size, 3), np.uint8)
     labels = np.empty(len(numbers), np.int32)
     bad: dict[int, str] = {}
+    rng = np.random.Generator(np.random.Philox())
+    start = np.random.Philox(key=[seed, 0]).state
     for i, (position, index) in enumerate(numbers.tolist()):
-        rng = np.random.Generator(np.random.Philox(key=[seed, position]))
+        start["state"]["key"][1] = position
+        rng.bit_generator.state = start  # Philox(key=[seed, position]), in a quarter of the time
         uniforms = rng.random((crop.views, 4))
         while True:
             try:

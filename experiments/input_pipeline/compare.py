@@ -1,6 +1,6 @@
 """Ours against tf.data, in turns on the same machine: images a second, two 224 px views each.
 
-    TFDS_DATA_DIR=... python experiments/input_pipeline/compare.py --packed=FOLDER [--rounds=5]
+    TFDS_DATA_DIR=... python -m experiments.input_pipeline.compare --packed=FOLDER [--rounds=5]
 
 Needs TensorFlow, which byol_jax itself does not: pip install tensorflow-cpu. Every measurement
 has a process of its own, so that no library's idle threads disturb another one's.
@@ -61,17 +61,17 @@ def our_batches(data):
 
 
 def measure(name, packed):
-    """Images a second of one source, after start-up."""
+    """Images a second of one source and milliseconds of CPU an image, after start-up."""
     folder = packed if name == "packed" else None
     data = datasets.load("imagenet2012", "+".join(["train"] * COPIES), data_dir=folder)
     batches = tf_batches(data) if name == "tf.data" else our_batches(data)
     for _ in range(8):  # what start-up has prefetched
         next(batches)
-    start, count = time.perf_counter(), 0
+    start, busy, count = time.perf_counter(), time.process_time(), 0
     while (elapsed := time.perf_counter() - start) < SECONDS:
         next(batches)
-        count += 1
-    return count * BATCH / elapsed
+        count += BATCH
+    return count / elapsed, 1e3 * (time.process_time() - busy) / count
 
 
 def main():
@@ -81,23 +81,36 @@ def main():
     parser.add_argument("--measure", choices=SOURCES, help="only this one, in this process")
     arguments = parser.parse_args()
     if arguments.measure:
-        print(measure(arguments.measure, arguments.packed), flush=True)
+        print(*measure(arguments.measure, arguments.packed), flush=True)
         return
-    rates = {name: [] for name in SOURCES}
+    results = {name: {"images_per_second": [], "cpu_ms": []} for name in SOURCES}
     for _ in range(arguments.rounds):
         for name in SOURCES:  # in turns, so that all see the same machine
-            command = [sys.executable, __file__, f"--packed={arguments.packed}"]
+            command = [sys.executable, "-m", __spec__.name, f"--packed={arguments.packed}"]
             done = subprocess.run(
                 [*command, f"--measure={name}"], check=True, stdout=subprocess.PIPE, text=True
             )
-            rates[name].append(round(float(done.stdout.split()[-1])))
-        print({name: values[-1] for name, values in rates.items()}, file=sys.stderr)
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    for name, median in medians.items():
-        print(f"{name:<8} {median:8.0f} images/s  {median / medians['tf.data']:.2f} x tf.data")
-    results = pathlib.Path(__file__).parent / "results"
-    results.mkdir(exist_ok=True)
-    (results / "compare.json").write_text(json.dumps(rates, indent=2) + "\n")
+            rate, cpu = done.stdout.split()[-2:]
+            results[name]["images_per_second"].append(round(float(rate)))
+            results[name]["cpu_ms"].append(round(float(cpu), 2))
+        print({name: values["images_per_second"][-1] for name, values in results.items()})
+    for name, values in results.items():
+        print(describe(name, values, results["tf.data"]))
+    folder = pathlib.Path(__file__).parent / "results"
+    folder.mkdir(exist_ok=True)
+    (folder / "compare.json").write_text(json.dumps(results, indent=2) + "\n")
+
+
+def describe(name, values, base):
+    """Medians, and the median of each round's ratio to tf.data."""
+    pairs = zip(values["images_per_second"], base["images_per_second"], strict=True)
+    ratio = statistics.median(rate / other for rate, other in pairs)
+    rate, cpu = (statistics.median(values[key]) for key in ("images_per_second", "cpu_ms"))
+    less = statistics.median(base["cpu_ms"]) / cpu
+    return (
+        f"{name:<8} {rate:6.0f} images/s, {ratio:.2f} x tf.data; "
+        f"{cpu:.2f} ms of CPU an image, tf.data's / {less:.2f}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Does the loader's memory stay flat? Draws 20,000 batches of small images and watches it.
 
-python experiments/input_pipeline/memory.py [--batches=20000]
+python -m experiments.input_pipeline.memory [--batches=20000]
 """
 
 import argparse

@@ -28,6 +28,7 @@ from byol_jax import (
     workdir,
 )
 from byol_jax import config as config_lib
+from byol_jax import views as views_lib
 
 UsageError = config_lib.UsageError
 lookup = config_lib.lookup
@@ -285,7 +286,7 @@ def make_views(config: Any, *, batch_size: int | None = None) -> Callable[..., A
         for section in (config.augment.view1, config.augment.view2)
     )
     section = config.augment.crop
-    return pretrain.make_views(
+    return views_lib.make_views(
         view1,
         view2,
         image_size=config.data.image_size,

@@ -19,10 +19,10 @@ from byol_jax import (
     input_pipeline,
     metrics,
     parallel,
-    pretrain,
     records,
 )
 from byol_jax import config as config_lib
+from byol_jax import views as views_lib
 
 UsageError = config_lib.UsageError
 
@@ -260,7 +260,7 @@ def _augmentations(encoder: encoders.Encoder) -> tuple[Any, input_pipeline.Crop]
     if encoder.config:
         return build.make_views(encoder.config), build.make_crop(encoder.config)
     crop = input_pipeline.Crop(encoder.image_size)
-    views = pretrain.make_views(
+    views = views_lib.make_views(
         augment.BYOL_VIEW1,
         augment.BYOL_VIEW2,
         image_size=encoder.image_size,

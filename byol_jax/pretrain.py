@@ -1,4 +1,4 @@
-"""BYOL pretraining: its state, its loss, one update, and the run around them.
+"""BYOL pretraining: its state, its loss, one update, and its encoder.
 
 Shapes: D local devices, b images of a device, B of the global batch, F embedding, P projection.
 """
@@ -13,10 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from byol_jax import augment, crop, metrics, networks, objectives, optimizers, parallel
-
-Batch = dict[str, jax.Array]
-Views = tuple[jax.Array, jax.Array]
+from byol_jax import metrics, networks, objectives, optimizers, parallel
+from byol_jax import views as views_lib
 
 
 class TrainState(NamedTuple):
@@ -73,7 +71,7 @@ def make_loss(
       of one view and running ones move twice. The target runs in training mode.
     """
 
-    def loss_fn(online_params, state: TrainState, views: Views, labels: jax.Array):
+    def loss_fn(online_params, state: TrainState, views: views_lib.Views, labels: jax.Array):
         online, online_state = _both_views(forward, online_params, state.online_state, views)
         target, target_state = _both_views(
             forward, state.target_params, state.target_state, views, part="target"
@@ -105,7 +103,11 @@ def make_loss(
 
 
 def _both_views(
-    forward: hk.TransformedWithState, params: Any, state: Any, views: Views, **options: Any
+    forward: hk.TransformedWithState,
+    params: Any,
+    state: Any,
+    views: views_lib.Views,
+    **options: Any,
 ) -> tuple[list[networks.Outputs], Any]:
     outputs = []
     for view in views:
@@ -117,7 +119,7 @@ def _both_views(
 def make_update(
     loss_fn: Callable[..., Any],
     optimizer: optax.GradientTransformation,
-    make_views: Callable[[jax.Array, Batch], Views],
+    make_views: Callable[[jax.Array, views_lib.Batch], views_lib.Views],
     *,
     seed: int,
     learning_rate: optax.Schedule,
@@ -125,7 +127,7 @@ def make_update(
     axis: str | None,
     parts: int = 1,
     average_state: bool = False,
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array], jax.Array]]:
+) -> Callable[[TrainState, views_lib.Batch], tuple[TrainState, dict[str, jax.Array], jax.Array]]:
     """Builds one step of training (paper, algorithm 1).
 
     Args:
@@ -146,7 +148,7 @@ def make_update(
 
     grad = _in_micro_batches(jax.grad(loss_fn, has_aux=True), parts)
 
-    def update(state: TrainState, batch: Batch):
+    def update(state: TrainState, batch: views_lib.Batch):
         key = parallel.step_key(seed, state.step)
         views = make_views(key, batch)
         grads, (scalars, online_state, target_state, projection) = grad(
@@ -178,7 +180,9 @@ def _in_micro_batches(grad: Callable[..., Any], parts: int) -> Callable[..., Any
     if parts == 1:
         return grad
 
-    def accumulated(online_params: Any, state: TrainState, views: Views, labels: jax.Array):
+    def accumulated(
+        online_params: Any, state: TrainState, views: views_lib.Views, labels: jax.Array
+    ):
         def one(carry: Any, part: Any):
             total, online_state, target_state = carry
             state_now = state._replace(online_state=online_state, target_state=target_state)
@@ -204,72 +208,6 @@ def _mean_state(state: Any, axis: str) -> Any:
     return jax.tree.map(
         lambda x: jax.lax.pmean(x, axis) if jnp.issubdtype(x.dtype, jnp.floating) else x, state
     )
-
-
-def make_views(
-    view1: augment.View,
-    view2: augment.View,
-    *,
-    image_size: int,
-    area_range: tuple[float, float],
-    method: str,
-    batch_size: int | None = None,
-) -> Callable[[jax.Array, Batch], Views]:
-    """Cuts, flips and recolours two views of uint8 images; `make_view` makes each of them."""
-    options = {"image_size": image_size, "area_range": area_range, "method": method}
-    make_first = make_view(view1, name="view1", batch_size=batch_size, **options)
-    make_second = make_view(view2, name="view2", batch_size=batch_size, **options)
-
-    def views(key: jax.Array, batch: Batch) -> Views:
-        keys = jax.random.split(key)
-        return make_first(keys[0], batch), make_second(keys[1], batch)
-
-    return views
-
-
-def make_view(
-    view: augment.View,
-    *,
-    name: str,
-    image_size: int,
-    area_range: tuple[float, float],
-    method: str,
-    batch_size: int | None = None,
-) -> Callable[[jax.Array, Batch], jax.Array]:
-    """Builds view(key, batch) -> float [b, S, S, 3] in [0, 1], cut, flipped and recoloured.
-
-    It is cut out of ``batch['images']`` [b, H, W, 3], unless the batch has it [b, S, S, 3] under
-    its name, since the host has cut it. Of a batch of B images in parts, ``place`` [b] says which
-    of them are here: random values are drawn for all of them and those in place are taken, so that
-    what happens to an image does not depend on the devices.
-
-    Args:
-      view: strengths.
-      name: of the view in the batch.
-      image_size: S.
-      area_range: share of an image that is cut out, least and most.
-      method: of resizing.
-      batch_size: B; None if every batch is whole.
-    """
-
-    def in_place(drawn: Any, batch: Batch) -> Any:
-        return jax.tree.map(lambda x: x[batch["place"]], drawn) if batch_size else drawn
-
-    def cut(key: jax.Array, batch: Batch) -> jax.Array:
-        if name in batch:
-            return batch[name].astype(jnp.float32) / 255
-        images = batch["images"]
-        count, size = batch_size or images.shape[0], images.shape[1:3]
-        windows = crop.draw_windows(key, count, size, area_range=area_range)
-        return crop.resize_windows(images, in_place(windows, batch), image_size, method=method)
-
-    def make(key: jax.Array, batch: Batch) -> jax.Array:
-        crop_key, augment_key = jax.random.split(key)
-        images = cut(crop_key, batch)
-        draws = augment.draw(augment_key, batch_size or images.shape[0], view)
-        return augment.apply(images, in_place(draws, batch), view)
-
-    return make
 
 
 def make_encode(

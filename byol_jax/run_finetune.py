@@ -21,6 +21,7 @@ from byol_jax import (
     parallel,
     pretrain,
     records,
+    subjects,
     supervised,
 )
 from byol_jax import config as config_lib
@@ -55,7 +56,7 @@ class Bench(NamedTuple):
       min_area: of the crops.
     """
 
-    subject: evaluation.Subject
+    subject: subjects.Subject
     labels: np.ndarray
     update: Callable[..., Any]
     classify: Callable[..., jax.Array]
@@ -71,11 +72,11 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     """
     start = time.monotonic()
     settings = make_settings(config)
-    subject = evaluation.open_subject(config)
+    subject = subjects.open_subject(config)
     encoder = baselines.choose(subject.encoder, config.weights, subject.train, seed=config.seed)
     subject = subject._replace(encoder=encoder)
     labels = labelled.read_labels(subject.train)
-    evaluation.require_all_labels(labels, "training")
+    subjects.require_all_labels(labels, "training")
     seeds = range(config.seed, config.seed + config.seeds)
     subsets = {seed: _choose(config, subject, labels, seed) for seed in seeds}
     bench = _make_bench(config, subject, labels, count=len(subsets[config.seed][1]))
@@ -109,12 +110,12 @@ def make_settings(config: Any) -> list[Setting]:
 
 
 def _choose(
-    config: Any, subject: evaluation.Subject, labels: np.ndarray, seed: int
+    config: Any, subject: subjects.Subject, labels: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the images to choose on, and of those to learn from."""
     everything = np.arange(len(labels))
     share = config.data.validation_share
-    validation, rest = evaluation.split_train(subject, everything, share, seed=seed)
+    validation, rest = subjects.split_train(subject, everything, share, seed=seed)
     num_classes = subject.train.num_classes
     if config.labels.list:
         chosen = labelled.listed(config.labels.list, subject.train)
@@ -128,9 +129,7 @@ def _choose(
     return validation, chosen
 
 
-def _make_bench(
-    config: Any, subject: evaluation.Subject, labels: np.ndarray, *, count: int
-) -> Bench:
+def _make_bench(config: Any, subject: subjects.Subject, labels: np.ndarray, *, count: int) -> Bench:
     """Compiles nothing yet; ``count`` images will be learned from."""
     encoder = subject.encoder
     decay = config.bn_decay_rate
@@ -246,7 +245,7 @@ def _evaluate(
     found = features_lib.extract(
         classifier, data, batch_size=config.extract_batch_size, skip_bad=skip_bad, title=title
     )
-    evaluation.require_all_labels(found.labels, title)
+    subjects.require_all_labels(found.labels, title)
     return evaluation.hits(found.features, found.labels)
 
 

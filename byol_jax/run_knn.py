@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from byol_jax import baselines, datasets, encoders, evaluation, neighbours, records
+from byol_jax import baselines, datasets, encoders, evaluation, neighbours, records, subjects
 from byol_jax import config as config_lib
 from byol_jax import features as features_lib
 
@@ -64,7 +64,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         batch_size=config.batch_size,
         seed=config.seed,
     )
-    subject = evaluation.Subject(encoder, source, train, 0, evaluated, names)
+    subject = subjects.Subject(encoder, source, train, 0, evaluated, names)
     result = evaluation.write_result(workdir, config, subject, found, start=start)
     records.say(describe(result))
 
@@ -134,7 +134,7 @@ def score(
         return {"accuracy": {}, "note": "no labels: no accuracy", "num_images": counts}
     train = splits.train
     share = config.knn.validation_share if len(settings) > 1 else 0
-    validation, rest = evaluation.hold_out(len(train.labels), share, seed=seed)
+    validation, rest = subjects.hold_out(len(train.labels), share, seed=seed)
     rows, chosen = [setting._asdict() for setting in settings], 0
     if len(settings) > 1:
         bank = _bank(train, rest, splits.num_classes)

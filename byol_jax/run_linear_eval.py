@@ -11,7 +11,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from byol_jax import baselines, encoders, evaluation, linear, parallel, records, supervised
+from byol_jax import (
+    baselines,
+    encoders,
+    evaluation,
+    linear,
+    parallel,
+    records,
+    subjects,
+    supervised,
+)
 from byol_jax import config as config_lib
 from byol_jax import features as features_lib
 
@@ -29,7 +38,7 @@ class Measured(NamedTuple):
       num_bad: images left out, of both.
     """
 
-    subject: evaluation.Subject
+    subject: subjects.Subject
     train: Features
     test: Features
     num_bad: int
@@ -48,7 +57,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     """
     start = time.monotonic()
     _check(config)
-    subject = evaluation.open_subject(config)
+    subject = subjects.open_subject(config)
     encoder = baselines.choose(subject.encoder, config.weights, subject.train, seed=config.seed)
     measured = _measure(config, subject._replace(encoder=encoder))
     train = FEATURES[config.features](config, measured)
@@ -70,13 +79,13 @@ def _check(config: Any) -> None:
         raise UsageError("Raw pixels are evaluated as they are: add --config.features=cached.")
 
 
-def _measure(config: Any, subject: evaluation.Subject) -> Measured:
+def _measure(config: Any, subject: subjects.Subject) -> Measured:
     options = {"batch_size": config.extract_batch_size}
     encoder, skip_bad = subject.encoder, config.data.skip_bad
     test = features_lib.extract(encoder, subject.test, skip_bad=skip_bad, title="test", **options)
     train = features_lib.extract(encoder, subject.train, skip_bad=True, title="train", **options)
-    evaluation.require_all_labels(train.labels, "training")
-    evaluation.require_all_labels(test.labels, "evaluation")
+    subjects.require_all_labels(train.labels, "training")
+    subjects.require_all_labels(test.labels, "evaluation")
     num_images = subject.train.num_images + subject.test.num_images
     return Measured(subject, train, test, num_images - len(train.labels) - len(test.labels))
 
@@ -88,7 +97,7 @@ def _score(config: Any, measured: Measured, train: Train, seed: int) -> dict[str
     table, best, validation = [{"base_learning_rate": rate} for rate in rates], 0, ()
     if len(rates) > 1:
         share = config.data.validation_share
-        validation, rest = evaluation.split_train(measured.subject, found.indices, share, seed=seed)
+        validation, rest = subjects.split_train(measured.subject, found.indices, share, seed=seed)
         heads = train(_init(config, measured, len(rest), rates, seed), rest, seed, "sweep")
         for which, row in enumerate(table):
             hits = evaluation.hits(

@@ -11,7 +11,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from byol_jax import baselines, datasets, evaluation, logistic, metrics, records, transfer_sets
+from byol_jax import (
+    baselines,
+    datasets,
+    evaluation,
+    logistic,
+    metrics,
+    records,
+    subjects,
+    transfer_sets,
+)
 from byol_jax import config as config_lib
 from byol_jax import features as features_lib
 
@@ -46,7 +55,7 @@ class Measured(NamedTuple):
       num_bad: images left out, of both.
     """
 
-    subject: evaluation.Subject
+    subject: subjects.Subject
     metric: str
     train: Features
     train_targets: np.ndarray
@@ -64,7 +73,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     """
     start = time.monotonic()
     _check(config)
-    subject = evaluation.open_subject(config, or_tags=True)
+    subject = subjects.open_subject(config, or_tags=True)
     metric = _choose_metric(config, subject)
     encoder = baselines.choose(subject.encoder, config.weights, subject.train, seed=config.seed)
     measured = _measure(config, subject._replace(encoder=encoder), metric)
@@ -90,7 +99,7 @@ def _check(config: Any) -> None:
         config_lib.lookup(METRICS, config.metric, key="metric")
 
 
-def _choose_metric(config: Any, subject: evaluation.Subject) -> str:
+def _choose_metric(config: Any, subject: subjects.Subject) -> str:
     """That of the config, or else the paper's for this set."""
     has_tags = subject.train.num_tags > 0
     paper = "map11" if has_tags else transfer_sets.metric(subject.source.name)
@@ -103,7 +112,7 @@ def _choose_metric(config: Any, subject: evaluation.Subject) -> str:
     return metric
 
 
-def _measure(config: Any, subject: evaluation.Subject, metric: str) -> Measured:
+def _measure(config: Any, subject: subjects.Subject, metric: str) -> Measured:
     options = {"batch_size": config.extract_batch_size, "share": 1.0}
     encoder, skip_bad = subject.encoder, config.data.skip_bad
     test = features_lib.extract(encoder, subject.test, skip_bad=skip_bad, title="test", **options)
@@ -125,7 +134,7 @@ def _targets(found: Features, data: datasets.Dataset, metric: str, split: str) -
         if not (tags == 1).any():
             raise UsageError(f"No image of the {split} split has any of the classes.")
         return tags
-    evaluation.require_all_labels(found.labels, split)
+    subjects.require_all_labels(found.labels, split)
     if METRICS[metric].is_of_tags:
         return (found.labels[:, None] == np.arange(data.num_classes)).astype(np.int8)
     return found.labels
@@ -138,7 +147,7 @@ def score(config: Any, measured: Measured, seed: int) -> dict[str, Any]:
     table, best, validation = [{"lambda": strength} for strength in lambdas], 0, ()
     if len(lambdas) > 1:
         share, indices = config.data.validation_share, measured.train.indices
-        validation, rest = evaluation.split_train(measured.subject, indices, share, seed=seed)
+        validation, rest = subjects.split_train(measured.subject, indices, share, seed=seed)
         fits = _fits(config, measured, rest, lambdas)
         for row, fit in zip(table, _with_bar(fits, len(lambdas)), strict=True):
             scores = fit.scores(features[validation])

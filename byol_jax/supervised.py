@@ -8,8 +8,9 @@ from typing import Any
 
 import jax
 
-from byol_jax import augment, datasets, encoders, input_pipeline, pretrain
+from byol_jax import augment, datasets, encoders, input_pipeline
 from byol_jax import config as config_lib
+from byol_jax import views as views_lib
 
 _FLIP = augment.View(
     flip_probability=0.5,
@@ -44,7 +45,7 @@ def make_view(encoder: encoders.Encoder, min_area: float) -> Callable[[jax.Array
     """
 
     def view(key: jax.Array, batch: Any) -> jax.Array:
-        make = pretrain.make_view(
+        make = views_lib.make_view(
             _FLIP,
             name="view1",
             image_size=encoder.image_size,

@@ -5,7 +5,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from byol_jax import datasets, evaluation, metrics
+from byol_jax import datasets, evaluation, metrics, subjects
 from byol_jax.config import UsageError
 
 
@@ -13,26 +13,26 @@ from byol_jax.config import UsageError
     ("count", "share", "expected"), [(100, 0.1, 10), (5, 0.01, 1), (3, 0.9, 1)]
 )
 def test_held_out_images_and_the_rest_are_all_images(count, share, expected):
-    held, rest = evaluation.hold_out(count, share, seed=3)
+    held, rest = subjects.hold_out(count, share, seed=3)
     assert len(held) == expected
     np.testing.assert_array_equal(np.sort(np.concatenate([held, rest])), np.arange(count))
-    again, _ = evaluation.hold_out(count, share, seed=3)
+    again, _ = subjects.hold_out(count, share, seed=3)
     np.testing.assert_array_equal(held, again)
 
 
 def test_no_more_images_are_held_out_than_the_paper_holds_out():
-    held, _ = evaluation.hold_out(200_000, 0.1, seed=0)
-    assert len(held) == evaluation.VALIDATION_IMAGES
+    held, _ = subjects.hold_out(200_000, 0.1, seed=0)
+    assert len(held) == subjects.VALIDATION_IMAGES
 
 
 def make_subject(num_validation):
     train = datasets.Images(np.zeros((10, 2, 2, 3), np.uint8), np.zeros(10, np.int32), 2)
-    return evaluation.Subject(None, None, train, num_validation, None, {})
+    return subjects.Subject(None, None, train, num_validation, None, {})
 
 
 def test_a_validation_split_is_used_as_it_is_without_its_bad_images():
     usable = np.array([0, 1, 3, 6, 7, 9])  # of ten, the last four are the validation split
-    held, rest = evaluation.split_train(make_subject(4), usable, 0.5, seed=0)
+    held, rest = subjects.split_train(make_subject(4), usable, 0.5, seed=0)
     np.testing.assert_array_equal(usable[held], [6, 7, 9])
     np.testing.assert_array_equal(usable[rest], [0, 1, 3])
 
@@ -96,4 +96,4 @@ def test_a_single_number_is_a_list_of_one():
 
 def test_images_without_labels_are_counted():
     with pytest.raises(UsageError, match="2 of the 3 images of the test split have no label"):
-        evaluation.require_all_labels(np.array([-1, 0, -1]), "test")
+        subjects.require_all_labels(np.array([-1, 0, -1]), "test")

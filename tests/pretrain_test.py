@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from byol_jax import augment, objectives, optimizers, parallel, pretrain
+from byol_jax import views as views_lib
 from tests import golden_data
 
 LOSS = golden_data.load("loss_grads")
@@ -288,7 +289,7 @@ def test_without_synchronised_batch_norm_four_devices_differ():
 
 
 def test_views_of_a_step_depend_on_seed_and_step_alone():
-    make_views = pretrain.make_views(
+    make_views = views_lib.make_views(
         augment.BYOL_VIEW1, augment.BYOL_VIEW2, image_size=8, area_range=(0.3, 1.0), method="linear"
     )
     images = np.random.RandomState(0).randint(0, 256, (4, 12, 12, 3)).astype(np.uint8)
@@ -309,7 +310,7 @@ def test_views_that_the_host_has_cut_are_not_cut_again():
         **{name: 0.0 for name in augment.View._fields if name.endswith("_probability")}
     )
     flipped = plain._replace(flip_probability=1.0)
-    make_views = pretrain.make_views(
+    make_views = views_lib.make_views(
         plain, flipped, image_size=8, area_range=(0.3, 0.5), method="linear"
     )
     random = np.random.RandomState(0)

@@ -7,7 +7,7 @@ import pytest
 import sklearn.linear_model
 import sklearn.metrics
 
-from byol_jax import datasets, encoders, evaluation, features, metrics, run_transfer
+from byol_jax import datasets, encoders, evaluation, features, metrics, run_transfer, subjects
 from byol_jax.config import UsageError
 from byol_jax.features import Features
 from configs import transfer as config_file
@@ -72,7 +72,7 @@ def test_accuracies_are_those_of_scikit_learn_called_directly(run_folder, result
     encoder = encoders.load_encoder(str(run_folder))
     train, test = (datasets.load("patterns", split) for split in ("train", "test"))
     found, unseen = (encoder.encode(data.images) for data in (train, test))
-    validation, rest = evaluation.hold_out(200, 0.1, seed=0)
+    validation, rest = subjects.hold_out(200, 0.1, seed=0)
     for row in result["table"]:
         peer = sklearn.linear_model.LogisticRegression(C=1 / row["lambda"], max_iter=1000)
         peer.fit(found[rest], train.labels[rest])
@@ -104,7 +104,7 @@ def measured(metric="top1", test_labels=None):
     none = np.zeros((200, 2, 2, 3), np.uint8)
     data = datasets.Images(none, pairs[0][1], 4)
     splits = {"train_split": "train", "validation_split": "", "eval_split": "test"}
-    subject = evaluation.Subject(None, features.Source("", ""), data, 0, None, splits)
+    subject = subjects.Subject(None, features.Source("", ""), data, 0, None, splits)
     targets = [run_transfer._targets(found, data, metric, "some") for found in made]
     return run_transfer.Measured(subject, metric, made[0], targets[0], made[1], targets[1], 0)
 
@@ -172,7 +172,7 @@ def test_a_set_like_voc_is_measured_by_its_mean_average_precision(run_folder, vo
 
 def test_other_tasks_say_which_one_measures_several_labels(run_folder, voc):
     with pytest.raises(UsageError, match="several labels each.*configs/transfer.py"):
-        evaluation.open_subject(make_config(run_folder, **voc))
+        subjects.open_subject(make_config(run_folder, **voc))
 
 
 @pytest.fixture

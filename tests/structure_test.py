@@ -15,9 +15,10 @@ ROWS = [
         "micro_batches networks resnet cards exported torch_layout objectives optimizers "
         "checkpoint loop workdir sessions thumbnails trackers flops snapshots soundness",
         "input_pipeline eval_pipeline atlas neighbours linear logistic labelled probes "
-        "pack_sources packed_set weights",
+        "pack_sources packed_set weights views",
         "pretrain curator gallery initial collapse checks finetune build encoders features "
-        "baselines evaluation supervised stablehlo torch_export forecast bad_images summary",
+        "baselines evaluation subjects supervised stablehlo torch_export forecast bad_images "
+        "summary",
         "run_pretrain run_linear_eval run_finetune run_transfer run_knn run_embed run_export "
         "run_gallery preview inspect convert pack bench_input main_loop",
     )

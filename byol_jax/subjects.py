@@ -1,0 +1,134 @@
+"""What is measured, and on which images: an encoder, its splits, those held out to choose on.
+
+Shapes: N images of a split.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from byol_jax import config as config_lib
+from byol_jax import datasets, encoders
+from byol_jax import features as features_lib
+
+UsageError = config_lib.UsageError
+
+VALIDATION_IMAGES = 10_000  # held out at most, about as many as the paper holds out of ImageNet
+
+
+class Subject(NamedTuple):
+    """What is measured, and on what.
+
+    Attributes:
+      encoder: frozen.
+      source: of the images.
+      train: labelled images to learn from and to choose on.
+      num_validation: so many of them, the last, are a validation split; 0: some are held out.
+      test: labelled images that are evaluated, once.
+      splits: their names.
+    """
+
+    encoder: encoders.Encoder
+    source: features_lib.Source
+    train: datasets.Dataset
+    num_validation: int
+    test: datasets.Dataset
+    splits: dict[str, str]
+
+
+def open_subject(config: Any, *, or_tags: bool = False) -> Subject:
+    """Loads the encoder of ``config.checkpoint`` and opens the splits of ``config.data``.
+
+    Args:
+      config: of the task.
+      or_tags: whether images may have several labels (`datasets.tags`).
+
+    Raises:
+      UsageError: a checkpoint that cannot be used, a split without labels, splits of other classes.
+    """
+    encoder = encoders.load_encoder(config.checkpoint)
+    source = features_lib.find_source(config, encoder)
+    names = {
+        "train_split": features_lib.find_split(config, encoder, "train_split"),
+        "validation_split": config.data.validation_split,
+        "eval_split": features_lib.find_split(config, encoder, "eval_split"),
+    }
+    train, validation, test = (
+        features_lib.load_split(source, name) if name else None for name in names.values()
+    )
+    _require_labels(train, names["train_split"], or_tags)
+    _require_same_classes(train, test, names["eval_split"])
+    if validation is None:
+        return Subject(encoder, source, train, 0, test, names)
+    _require_same_classes(train, validation, names["validation_split"])
+    both = datasets.join(train, validation)
+    return Subject(encoder, source, both, validation.num_images, test, names)
+
+
+def split_train(
+    subject: Subject, indices: np.ndarray, share: float, *, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the usable training images to choose on, and which to learn from while choosing.
+
+    Args:
+      subject: knows of a validation split, if there is one.
+      indices: [N] of the usable images in ``subject.train``.
+      share: to hold out if there is none.
+      seed: decides which.
+
+    Returns:
+      Two arrays of positions in ``indices``.
+    """
+    if not subject.num_validation:
+        return hold_out(len(indices), share, seed=seed)
+    is_validation = indices >= subject.train.num_images - subject.num_validation
+    return np.flatnonzero(is_validation), np.flatnonzero(~is_validation)
+
+
+def _require_labels(data: datasets.Dataset, split: str, or_tags: bool) -> None:
+    if data.num_tags and not or_tags:
+        raise UsageError(
+            f"The images of the split '{split}' have several labels each, which only "
+            "configs/transfer.py measures."
+        )
+    if not data.num_classes and not data.num_tags:
+        raise UsageError(
+            f"The split '{split}' has no labels to learn from: give another set by "
+            "--config.data.name and .dir. What can be said without labels, configs/knn.py says."
+        )
+
+
+def _require_same_classes(train: datasets.Dataset, other: datasets.Dataset, split: str) -> None:
+    ours, theirs = (data.num_classes or data.num_tags for data in (train, other))
+    if ours != theirs:
+        raise UsageError(
+            f"The split '{split}' has {theirs} classes, the training split {ours}: give splits of "
+            "one set."
+        )
+
+
+def require_all_labels(labels: np.ndarray, split: str) -> None:
+    """Raises unless every image has a label (those without are -1)."""
+    missing = int((labels < 0).sum())
+    if missing:
+        raise UsageError(
+            f"{missing:,} of the {len(labels):,} images of the {split} split have no label."
+        )
+
+
+def hold_out(count: int, share: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which of N images are for validation, and which are not, both in order.
+
+    Args:
+      count: N, 3 at least.
+      share: to hold out, at most `VALIDATION_IMAGES`; at least one image unless it is 0.
+      seed: decides which.
+
+    Raises:
+      UsageError: less than 3 images.
+    """
+    if count < 3:
+        raise UsageError(f"The training split has {count} usable images; 3 are the least.")
+    number = min(max(1, round(share * count)), count - 2, VALIDATION_IMAGES) if share else 0
+    order = np.random.default_rng(seed).permutation(count)
+    return np.sort(order[:number]), np.sort(order[number:])

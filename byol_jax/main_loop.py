@@ -25,6 +25,7 @@ from byol_jax import (
     pack,
     parallel,
     preview,
+    records,
     report,
     run_embed,
     run_export,
@@ -36,6 +37,7 @@ from byol_jax import (
     run_transfer,
     sessions,
     snapshots,
+    unfinished,
 )
 from byol_jax import config as config_lib
 
@@ -83,6 +85,8 @@ def main(_: Sequence[str]) -> None:
         parallel.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
         config_lib.lookup(TASKS, config.task, key="task")(config, workdir)
         _conclude(workdir, began)
+    except unfinished.Stopped as stopped:
+        records.say(str(stopped))
     except config_lib.UsageError as error:
         _fail(str(error), status=2)
     except SHARED_FAILURES as error:

@@ -44,7 +44,7 @@ def write_shard(path: pathlib.Path, records: Iterable[bytes]) -> None:
     Raises:
       UsageError: no space, or the folder cannot be written to.
     """
-    with _unfinished(path) as part:
+    with whole_file(path) as part:
         _write(part, records)
 
 
@@ -68,7 +68,7 @@ def write_text(path: pathlib.Path, text: str) -> None:
     Raises:
       UsageError: no space, or the folder cannot be written to.
     """
-    with _unfinished(path) as part, writing_to(path.parent):
+    with whole_file(path) as part, writing_to(path.parent):
         part.write_text(text, encoding="utf-8")
 
 
@@ -84,8 +84,12 @@ def copy(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def _unfinished(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A file to write, which gets its name once its content has reached the disk, or is removed."""
+def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A file to write, which gets its name once its content has reached the disk, or is removed.
+
+    Raises:
+      UsageError: no space, or the folder cannot be written to.
+    """
     part = path.with_name(path.name + _PART)
     try:
         with writing_to(path.parent):
@@ -125,12 +129,12 @@ def writing_to(folder: pathlib.Path) -> Iterator[None]:
         full = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
         if is_full or any(text in reason for text in full):
             raise UsageError(
-                f"No space is left in {folder}. The shards that were finished are kept: make "
-                "room, and the same command goes on."
+                f"No space is left in {folder}. What was finished is kept: make room, and the same "
+                "command goes on."
             ) from None
         raise UsageError(
-            f"Cannot write to {folder}: {reason}. Choose another folder by --config.output_dir, "
-            "or mend this one, and the same command goes on."
+            f"Cannot write to {folder}: {reason}. Choose another folder (--config.output_dir if the "
+            "task has it, else --workdir), or mend this one, and the same command goes on."
         ) from None
 
 

@@ -23,6 +23,7 @@ from byol_jax import (
     records,
     subjects,
     supervised,
+    unfinished,
 )
 from byol_jax import config as config_lib
 from byol_jax import features as features_lib
@@ -54,6 +55,7 @@ class Bench(NamedTuple):
       update: one step, on all devices.
       classify: (network, uint8 images) -> logits, on all local devices.
       min_area: of the crops.
+      work: what has been done so far.
     """
 
     subject: subjects.Subject
@@ -61,6 +63,7 @@ class Bench(NamedTuple):
     update: Callable[..., Any]
     classify: Callable[..., jax.Array]
     min_area: float
+    work: unfinished.Unfinished
 
 
 def run(config: Any, workdir: pathlib.Path) -> None:
@@ -69,6 +72,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     Raises:
       UsageError: a mistake in the config, a checkpoint that cannot be used, a class without an
         image to learn from, a bad image among those that are evaluated.
+      unfinished.Stopped: there was a signal; the same command goes on.
     """
     start = time.monotonic()
     settings = make_settings(config)
@@ -79,13 +83,18 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     subjects.require_all_labels(labels, "training")
     seeds = range(config.seed, config.seed + config.seeds)
     subsets = {seed: _choose(config, subject, labels, seed) for seed in seeds}
-    bench = _make_bench(config, subject, labels, count=len(subsets[config.seed][1]))
-    found = evaluation.over_seeds(
-        config, lambda seed: _score(config, bench, settings, *subsets[seed], seed)
-    )
-    share = config.labels.list or f"{config.labels.share:.3g} of the labels"
-    found = {"protocol": f"the whole network trained on {share}"} | found
-    result = evaluation.write_result(workdir, config, subject, found, start=start)
+    supervised.min_area(config, encoder)  # or an error, before anything is written
+    with unfinished.opened(workdir, config, encoder.identity["sha256"]) as work:
+        bench = _make_bench(config, subject, labels, work, count=len(subsets[config.seed][1]))
+        found = evaluation.over_seeds(
+            config,
+            lambda seed: work.remember(
+                f"seed {seed}", lambda: _score(config, bench, settings, *subsets[seed], seed)
+            ),
+        )
+        share = config.labels.list or f"{config.labels.share:.3g} of the labels"
+        found = {"protocol": f"the whole network trained on {share}"} | found
+        result = evaluation.write_result(workdir, config, subject, found, start=start)
     records.say(evaluation.describe(result, _table))
 
 
@@ -129,7 +138,14 @@ def _choose(
     return validation, chosen
 
 
-def _make_bench(config: Any, subject: subjects.Subject, labels: np.ndarray, *, count: int) -> Bench:
+def _make_bench(
+    config: Any,
+    subject: subjects.Subject,
+    labels: np.ndarray,
+    work: unfinished.Unfinished,
+    *,
+    count: int,
+) -> Bench:
     """Compiles nothing yet; ``count`` images will be learned from."""
     encoder = subject.encoder
     decay = config.bn_decay_rate
@@ -152,6 +168,7 @@ def _make_bench(config: Any, subject: subjects.Subject, labels: np.ndarray, *, c
         parallel.pmap_update(update),
         jax.jit(lambda network, images: classify(network, pretrain.resize(images, size))),
         min_area,
+        work,
     )
 
 
@@ -169,10 +186,15 @@ def _score(
     if len(settings) > 1:
         held = subject.train.select(validation)
         for number, (setting, row) in enumerate(zip(settings, table, strict=True)):
-            title = f"trial {number + 1}/{len(settings)}"
-            trained = _train(config, bench, setting, chosen, seed, title)
-            hits = _evaluate(config, bench, trained, held, "validation", skip_bad=True)
-            row |= {f"validation_{name}": float(hit.mean()) for name, hit in hits.items()}
+            title, trained = f"trial {number + 1}/{len(settings)}", None
+
+            def try_it(setting: Setting = setting, title: str = title) -> dict[str, float]:
+                nonlocal trained
+                trained = _train(config, bench, setting, chosen, seed, title)
+                hits = _evaluate(config, bench, trained, held, "validation", skip_bad=True)
+                return {f"validation_{name}": float(hit.mean()) for name, hit in hits.items()}
+
+            row |= bench.work.remember(f"{title} of seed {seed}", try_it)
             if evaluation.best(table[: number + 1]) == number:
                 best, network = number, trained
     if config.refit:
@@ -217,7 +239,6 @@ def _train(
     steps = _steps(config, setting, len(chosen))
     trial = finetune.Trial(rate, setting.weight_decay / rate, steps, seed)
     state = finetune.init_state(finetune.Network(encoder.params, head, encoder.state), trial)
-    state = parallel.replicate(jax.device_get(state))
     batches = supervised.make_batches(
         subject.train.select(chosen),
         encoder,
@@ -225,12 +246,9 @@ def _train(
         seed=seed,
         min_area=bench.min_area,
     )
-    with records.progress_bar(total=steps, done=0, unit="step", title=title) as bar:
-        for _ in range(steps):
-            state, _, _ = bench.update(state, parallel.shard(next(batches)))
-            bar.update()
-    batches.close()
-    return jax.device_get(state.network)
+    name = f"{title} of seed {seed}"
+    options = {"total_steps": steps, "title": title}
+    return bench.work.train(name, bench.update, state, batches, **options).network
 
 
 def _evaluate(

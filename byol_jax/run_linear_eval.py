@@ -20,6 +20,7 @@ from byol_jax import (
     records,
     subjects,
     supervised,
+    unfinished,
 )
 from byol_jax import config as config_lib
 from byol_jax import features as features_lib
@@ -44,7 +45,8 @@ class Measured(NamedTuple):
     num_bad: int
 
 
-# Trains heads on some of the training images, given by their positions in `Measured.train`.
+# Trains heads on some of the training images, given by their positions in `Measured.train`, with a
+# seed; the last argument names the part of the evaluation.
 Train = Callable[[linear.State, np.ndarray, int, str], linear.Heads]
 
 
@@ -54,16 +56,24 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     Raises:
       UsageError: a mistake in the config, a checkpoint that cannot be used, a bad image among those
         that are evaluated.
+      unfinished.Stopped: there was a signal; the same command goes on.
     """
     start = time.monotonic()
     _check(config)
     subject = subjects.open_subject(config)
     encoder = baselines.choose(subject.encoder, config.weights, subject.train, seed=config.seed)
-    measured = _measure(config, subject._replace(encoder=encoder))
-    train = FEATURES[config.features](config, measured)
-    found = evaluation.over_seeds(config, lambda seed: _score(config, measured, train, seed))
-    found = {"protocol": f"linear evaluation, {config.features} features"} | found
-    result = evaluation.write_result(workdir, config, measured.subject, found, start=start)
+    supervised.min_area(config, encoder)  # or an error, before anything is written
+    with unfinished.opened(workdir, config, encoder.identity["sha256"]) as work:
+        measured = _measure(config, subject._replace(encoder=encoder))
+        train = FEATURES[config.features](config, measured, work)
+        found = evaluation.over_seeds(
+            config,
+            lambda seed: work.remember(
+                f"seed {seed}", lambda: _score(config, measured, train, work, seed)
+            ),
+        )
+        found = {"protocol": f"linear evaluation, {config.features} features"} | found
+        result = evaluation.write_result(workdir, config, measured.subject, found, start=start)
     records.say(evaluation.describe(result, _table))
 
 
@@ -90,7 +100,9 @@ def _measure(config: Any, subject: subjects.Subject) -> Measured:
     return Measured(subject, train, test, num_images - len(train.labels) - len(test.labels))
 
 
-def _score(config: Any, measured: Measured, train: Train, seed: int) -> dict[str, Any]:
+def _score(
+    config: Any, measured: Measured, train: Train, work: unfinished.Unfinished, seed: int
+) -> dict[str, Any]:
     """The sweep on validation images; then, with the best rate, all images and one test."""
     rates = evaluation.numbers(config, "base_learning_rates", "(0.2, 0.1)")
     found, labels = measured.train, measured.train.labels
@@ -98,12 +110,14 @@ def _score(config: Any, measured: Measured, train: Train, seed: int) -> dict[str
     if len(rates) > 1:
         share = config.data.validation_share
         validation, rest = subjects.split_train(measured.subject, found.indices, share, seed=seed)
-        heads = train(_init(config, measured, len(rest), rates, seed), rest, seed, "sweep")
-        for which, row in enumerate(table):
-            hits = evaluation.hits(
-                linear.logits(heads, found.features[validation], which=which), labels[validation]
-            )
-            row |= {f"validation_{name}": float(hit.mean()) for name, hit in hits.items()}
+
+        def sweep() -> list[dict[str, float]]:
+            heads = train(_init(config, measured, len(rest), rates, seed), rest, seed, "sweep")
+            return [
+                row | _on_validation(heads, n, found, validation) for n, row in enumerate(table)
+            ]
+
+        table = work.remember(f"sweep of seed {seed}", sweep)
         best = evaluation.best(table)
     everything = np.arange(len(labels))
     state = _init(config, measured, len(labels), [rates[best]], seed)
@@ -131,6 +145,15 @@ def _score(config: Any, measured: Measured, train: Train, seed: int) -> dict[str
     }
 
 
+def _on_validation(
+    heads: linear.Heads, which: int, found: Features, validation: np.ndarray
+) -> dict[str, float]:
+    """Accuracies of one of the heads on the images at these positions."""
+    logits = linear.logits(heads, found.features[validation], which=which)
+    hits = evaluation.hits(logits, found.labels[validation])
+    return {f"validation_{name}": float(hit.mean()) for name, hit in hits.items()}
+
+
 def _init(
     config: Any, measured: Measured, count: int, base_rates: list[float], seed: int
 ) -> linear.State:
@@ -145,13 +168,14 @@ def _init(
     )
 
 
-def _cached(config: Any, measured: Measured) -> Train:
-    """Trains on features of centre crops, which stay what they are."""
+def _cached(config: Any, measured: Measured, _: unfinished.Unfinished) -> Train:
+    """Trains on features of centre crops, which stay what they are; takes seconds."""
 
     def train(state: linear.State, positions: np.ndarray, seed: int, title: str) -> linear.Heads:
         features, labels = measured.train.features[positions], measured.train.labels[positions]
         batch_size = parallel.batch_size(config.batch_size, len(labels))
-        with _steps_bar(state, title) as bar:
+        steps = int(state.total_steps)
+        with records.progress_bar(total=steps, done=0, unit="step", title=title) as bar:
             return linear.train(
                 state, features, labels, batch_size=batch_size, seed=seed, on_steps=bar.update
             )
@@ -168,7 +192,7 @@ class Frozen(NamedTuple):
     seed: jax.Array
 
 
-def _augmented(config: Any, measured: Measured) -> Train:
+def _augmented(config: Any, measured: Measured, work: unfinished.Unfinished) -> Train:
     """Trains on features of crops and flips that are drawn anew for every step."""
     subject = measured.subject
     encoder = subject.encoder
@@ -202,25 +226,17 @@ def _augmented(config: Any, measured: Measured) -> Train:
             min_area=min_area,
         )
         frozen = Frozen(state, encoder.params, encoder.state, np.asarray(seed))
-        frozen = parallel.replicate(frozen)
-        with _steps_bar(state, title) as bar:
-            for _ in range(int(state.total_steps)):
-                frozen, _, _ = update(frozen, parallel.shard(next(batches)))
-                bar.update()
-        batches.close()
-        return jax.device_get(frozen.training.heads)
+        name, steps = f"{title} of seed {seed}", int(state.total_steps)
+        frozen = work.train(name, update, frozen, batches, total_steps=steps, title=title)
+        return frozen.training.heads
 
     return train
 
 
-FEATURES: Mapping[str, Callable[[Any, Measured], Train]] = {
+FEATURES: Mapping[str, Callable[[Any, Measured, unfinished.Unfinished], Train]] = {
     "augmented": _augmented,
     "cached": _cached,
 }
-
-
-def _steps_bar(state: linear.State, title: str) -> Any:
-    return records.progress_bar(total=int(state.total_steps), done=0, unit="step", title=title)
 
 
 def _table(found: Mapping[str, Any]) -> list[str]:

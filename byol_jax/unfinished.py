@@ -1,0 +1,176 @@
+"""What an evaluation has done so far, so that one that was stopped goes on where it was.
+
+It is in the folder ``unfinished`` of the workdir until the evaluation has come to its end.
+"""
+
+import contextlib
+import json
+import pathlib
+import shutil
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from byol_jax import input_pipeline, loop, parallel, records, soundness
+from byol_jax import workdir as workdir_lib
+
+SAVE_SECONDS = 600.0  # between two saves of what is being trained
+
+
+class Stopped(Exception):
+    """The evaluation was told to stop, and has saved all that it needs to go on."""
+
+
+@contextlib.contextmanager
+def opened(workdir: pathlib.Path, config: Any, encoder_sha256: str) -> Iterator["Unfinished"]:
+    """Keeps the workdir for this evaluation, whose unfinished work is removed at its end.
+
+    Args:
+      workdir: of the evaluation.
+      config: of the task; what was done by another one is of no use.
+      encoder_sha256: likewise for the encoder.
+
+    Raises:
+      UsageError: the folder cannot be written to, or somebody else is using it.
+    """
+    facts = {"config": config.to_dict(), "encoder": encoder_sha256, "devices": jax.device_count()}
+    with contextlib.ExitStack() as stack:
+        parallel.on_writer(lambda: stack.enter_context(workdir_lib.lock(workdir)))
+        work = Unfinished(workdir / "unfinished", soundness.digest_json(facts))
+        yield work
+        parallel.on_writer(work.remove)
+
+
+class Unfinished:
+    """Results of parts that are finished, and the state of the one that is being trained.
+
+    All processes go through the same calls; the first one reads and writes.
+
+    Args:
+      folder: where to keep them.
+      identity: of the evaluation; what is there of another one is ignored.
+    """
+
+    def __init__(self, folder: pathlib.Path, identity: str):
+        self._folder, self._identity = folder, identity
+        self._results: dict[str, Any] = parallel.on_writer(self._read_results)
+
+    def _read_results(self) -> dict[str, Any]:
+        try:
+            stored = json.loads((self._folder / "results.json").read_text())
+            return stored["results"] if stored["identity"] == self._identity else {}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+
+    def remember(self, name: str, compute: Callable[[], Any]) -> Any:
+        """The result of a part, in the types of JSON: stored by an earlier life, or computed now.
+
+        Args:
+          name: of the part, once in an evaluation.
+          compute: makes the result.
+        """
+        if name not in self._results:
+            self._results[name] = json.loads(json.dumps(compute()))
+            parallel.on_writer(self._write_results)
+        return self._results[name]
+
+    def _write_results(self) -> None:
+        stored = {"identity": self._identity, "results": self._results}
+        records.write_text(self._folder / "results.json", json.dumps(stored))
+
+    def train(
+        self,
+        name: str,
+        update: Callable[[Any, Any], tuple[Any, Any, Any]],
+        state: Any,
+        batches: input_pipeline.TrainBatches,
+        *,
+        total_steps: int,
+        title: str,
+    ) -> Any:
+        """Trains from where an earlier life of this part had come to; gives the last state.
+
+        Args:
+          name: of the part, once in an evaluation.
+          update: what `parallel.pmap_update` gives.
+          state: before the first step, on the host.
+          batches: of this process, at their beginning; they are closed at the end.
+          total_steps: updates in all.
+          title: of the progress bar.
+
+        Raises:
+          Stopped: there was a signal.
+        """
+        state, first_step = self._restore(name, state, batches)
+        state, vote = parallel.replicate(state), parallel.Vote()
+        saved, done = time.monotonic(), first_step
+        bar = records.progress_bar(total=total_steps, done=done, unit="step", title=title)
+        with contextlib.closing(batches), loop.StopRequest() as stop, bar:
+            while done < total_steps:
+                state, _, _ = update(state, parallel.shard(next(batches)))
+                done += 1
+                bar.update()
+                is_due = parallel.is_writer() and time.monotonic() - saved > SAVE_SECONDS
+                if vote.any(stop.is_made or is_due):
+                    self._save(name, state, done, batches)
+                    saved = time.monotonic()
+                    if any(parallel.gather_json(stop.is_made)):
+                        break
+            if any(parallel.gather_json(stop.is_made)):  # perhaps since the last vote
+                self._save(name, state, done, batches)
+                raise Stopped(
+                    f"Stopped '{title}' after step {done:,} of {total_steps:,} and saved. Resume "
+                    "with the same command."
+                )
+        return jax.device_get(state)
+
+    def _save(self, name: str, state: Any, done: int, batches: input_pipeline.TrainBatches) -> None:
+        facts = {"identity": self._identity, "name": name, "step": done}
+        facts["batches"] = batches.get_state()
+        leaves = {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(jax.device_get(state)))}
+
+        def write() -> None:
+            path = self._folder / "state.npz"
+            with records.whole_file(path) as part, records.writing_to(path.parent):
+                with part.open("wb") as file:
+                    np.savez(file, facts=np.array(json.dumps(facts)), **leaves)
+
+        parallel.on_writer(write)
+
+    def _restore(
+        self, name: str, state: Any, batches: input_pipeline.TrainBatches
+    ) -> tuple[Any, int]:
+        """The state of this part, if it is what was saved last, and the updates behind it."""
+        state = jax.device_get(state)
+        leaves, structure = jax.tree.flatten(state)
+        path = self._folder / "state.npz"
+
+        def read() -> dict[str, Any] | None:
+            nonlocal leaves
+            try:
+                with np.load(path) as stored:
+                    facts = json.loads(str(stored["facts"]))
+                    if (facts["identity"], facts["name"]) != (self._identity, name):
+                        return None
+                    leaves = [stored[str(i)] for i in range(len(leaves))]
+                    return facts
+            except FileNotFoundError:
+                return None
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+                records.say(f"WARNING: {path} is damaged and left out: {error}")
+                return None
+
+        facts = parallel.on_writer(read)
+        if facts is None:
+            return state, 0
+        batches.set_state(facts["batches"])
+        records.say(f"Resuming '{name}' from step {facts['step']:,}.")
+        return parallel.broadcast(jax.tree.unflatten(structure, leaves)), facts["step"]
+
+    def remove(self) -> None:
+        """Forgets everything; to be called by the writer, once the evaluation's result is there."""
+        shutil.rmtree(self._folder, ignore_errors=True)

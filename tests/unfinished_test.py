@@ -1,0 +1,136 @@
+"""Evaluations that are stopped, or killed, and go on with the same command."""
+
+import functools
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from byol_jax import parallel, run_finetune, run_linear_eval, unfinished
+from tests import run_finetune_test, run_linear_eval_test
+
+pytestmark = pytest.mark.slow  # they evaluate a run
+
+TASKS = {
+    "linear_eval": (
+        run_linear_eval,
+        functools.partial(run_linear_eval_test.make_config, features="augmented"),
+    ),
+    "semi_supervised": (run_finetune, run_finetune_test.make_config),
+}
+
+
+class Killed(BaseException):
+    """What ends a process, as far as a test can let it."""
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Counts the steps of training; does something at one of them."""
+    taken, actions = [], {}
+    pmap_update = parallel.pmap_update
+
+    def counting(update):
+        run = pmap_update(update)
+
+        def one(state, batch):
+            taken.append(len(taken) + 1)
+            actions.get(len(taken), lambda: None)()
+            return run(state, batch)
+
+        return one
+
+    monkeypatch.setattr(parallel, "pmap_update", counting)
+    return taken, actions
+
+
+def measure(task, run_folder, workdir):
+    module, make_config = TASKS[task]
+    module.run(make_config(run_folder), workdir)
+    result = json.loads((workdir / "result.json").read_text())
+    return {key: value for key, value in result.items() if key not in ("seconds", "versions")}
+
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def kill():
+    raise Killed
+
+
+STOPS = {interrupt: (2, -1), kill: (-8,)}  # at which step; negative ones count from the end
+
+
+@pytest.mark.parametrize("action", STOPS)
+@pytest.mark.parametrize("task", TASKS)
+def test_a_stopped_evaluation_goes_on_to_the_same_result(
+    task, action, steps, run_folder, tmp_path, monkeypatch, capfd
+):
+    taken, actions = steps
+    monkeypatch.setattr(unfinished, "SAVE_SECONDS", 0.0)  # after every step
+    whole = measure(task, run_folder, tmp_path / "whole")
+    total = len(taken)
+    for stop in STOPS[action]:
+        stop = stop % total
+        taken.clear()
+        actions.clear()
+        actions[stop] = action
+        workdir = tmp_path / f"{action.__name__}{stop}"
+        with pytest.raises((unfinished.Stopped, Killed)):
+            measure(task, run_folder, workdir)
+        assert not (workdir / "result.json").exists()
+        before = len(taken) - (action is kill)
+        actions.clear()
+        taken.clear()
+        assert measure(task, run_folder, workdir) == whole
+        # The best network of a sweep is not stored, so may have to be trained once more.
+        assert len(taken) <= total - before + run_again(task, whole)
+        assert not (workdir / "unfinished").exists()
+    assert "Resuming" in capfd.readouterr().err
+
+
+def run_again(task, result):
+    return 0 if task == "linear_eval" else result["steps"]
+
+
+def test_what_another_config_left_is_of_no_use(run_folder, steps, tmp_path):
+    _, actions = steps
+    actions[2] = interrupt
+    with pytest.raises(unfinished.Stopped):
+        measure("linear_eval", run_folder, tmp_path / "run")
+    module, make_config = TASKS["linear_eval"]
+    module.run(make_config(run_folder, seed=1), tmp_path / "run")
+    module.run(make_config(run_folder, seed=1), tmp_path / "other")
+    results = [json.loads((tmp_path / n / "result.json").read_text()) for n in ("run", "other")]
+    assert results[0]["table"] == results[1]["table"]
+
+
+def test_a_damaged_state_is_named_and_left_out(tmp_path, capfd):
+    work = unfinished.Unfinished(tmp_path, "identity")
+    batches = Batches()
+    work._save("part", {"x": np.arange(3.0)}, 7, batches)
+    state, step = work._restore("part", {"x": np.zeros(3)}, batches)
+    assert step == 7 and batches.state == {"at": 7}
+    np.testing.assert_array_equal(state["x"], np.arange(3.0))
+    assert work._restore("other part", {"x": np.zeros(3)}, batches)[1] == 0
+    data = bytearray((tmp_path / "state.npz").read_bytes())
+    for place in range(0, len(data), 40):
+        damaged = data.copy()
+        damaged[place] ^= 255
+        (tmp_path / "state.npz").write_bytes(damaged)
+        state, step = work._restore("part", {"x": np.zeros(3)}, batches)
+        assert step == 0 or np.array_equal(state["x"], np.arange(3.0))
+    (tmp_path / "state.npz").write_bytes(data[:-30])
+    assert work._restore("part", {"x": np.zeros(3)}, batches)[1] == 0
+    assert "is damaged" in capfd.readouterr().err
+
+
+class Batches:
+    def get_state(self):
+        return {"at": 7}
+
+    def set_state(self, state):
+        self.state = state

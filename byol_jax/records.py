@@ -133,8 +133,8 @@ def writing_to(folder: pathlib.Path) -> Iterator[None]:
                 "command goes on."
             ) from None
         raise UsageError(
-            f"Cannot write to {folder}: {reason}. Choose another folder (--config.output_dir if the "
-            "task has it, else --workdir), or mend this one, and the same command goes on."
+            f"Cannot write to {folder}: {reason}. Choose another folder by --config.output_dir or "
+            "--workdir, or mend this one, and the same command goes on."
         ) from None
 
 

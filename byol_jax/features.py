@@ -148,7 +148,8 @@ def extract(
     """All of `chunks` together, in order; processes share the images and all get all features.
 
     Raises:
-      UsageError: an image cannot be used and is not to be skipped, or none of them can be.
+      UsageError: an image cannot be used and is not to be skipped, or none of them can be; on all
+        processes.
     """
     mine = np.arange(jax.process_index(), data.num_images, jax.process_count())
     part = data if jax.process_count() == 1 else data.select(mine)
@@ -157,13 +158,18 @@ def extract(
         np.empty(len(mine), np.int32),
         np.empty(len(mine), np.int64),
     )
-    count = 0
     options = {"batch_size": batch_size, "skip_bad": skip_bad, "title": title, "share": share}
-    for chunk in chunks(encoder, part, **options):
-        rows = (chunk.features, chunk.labels, mine[chunk.indices])
-        for all_rows, new in zip(found, rows, strict=True):
-            all_rows[count : count + len(new)] = new
-        count += len(chunk.labels)
+
+    def fill() -> int:
+        count = 0
+        for chunk in chunks(encoder, part, **options):
+            rows = (chunk.features, chunk.labels, mine[chunk.indices])
+            for all_rows, new in zip(found, rows, strict=True):
+                all_rows[count : count + len(new)] = new
+            count += len(chunk.labels)
+        return count
+
+    count = parallel.together(fill)
     found = Features(*(parallel.gather_rows(rows[:count]) for rows in found))
     if not len(found.labels):
         raise UsageError(f"None of the {data.num_images:,} images can be used ({title}).")

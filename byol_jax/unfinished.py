@@ -156,7 +156,8 @@ class Unfinished:
                     facts = json.loads(str(stored["facts"]))
                     if (facts["identity"], facts["name"]) != (self._identity, name):
                         return None
-                    leaves = [stored[str(i)] for i in range(len(leaves))]
+                    # In the types of the other processes' leaves, which have been on no device.
+                    leaves = [stored[str(i)].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
                     return facts
             except FileNotFoundError:
                 return None

@@ -4,12 +4,16 @@ import functools
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 
 from byol_jax import parallel, run_finetune, run_linear_eval, unfinished
 from tests import run_finetune_test, run_linear_eval_test
+from tests.run_linear_eval_test import ROOT, free_port
 
 pytestmark = pytest.mark.slow  # they evaluate a run
 
@@ -134,3 +138,37 @@ class Batches:
 
     def set_state(self, state):
         self.state = state
+
+
+def start_two(workdir, run_folder):
+    """The program in two processes; the first one writes to a file what it says."""
+    command = [sys.executable, "-m", "byol_jax.main_loop", "--config=configs/linear_eval.py"]
+    command += [f"--config.checkpoint={run_folder}", f"--workdir={workdir}"]
+    command += ["--config.batch_size=64", "--config.total_epochs=4", "--config.seeds=1"]
+    command += [f"--coordinator=localhost:{free_port()}", "--num_processes=2"]
+    flags = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
+    options = {"cwd": ROOT, "env": os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}}
+    log = workdir.with_suffix(".log")
+    with log.open("w") as file:
+        options |= {"stdout": file, "stderr": file}
+        processes = [subprocess.Popen([*command, f"--process_id={i}"], **options) for i in (0, 1)]
+    return processes, log
+
+
+def test_two_processes_stop_together_and_go_on_to_the_same_result(run_folder, tmp_path):
+    processes, log = start_two(tmp_path / "stopped", run_folder)
+    while "sweep" not in log.read_text():
+        assert all(process.poll() is None for process in processes), log.read_text()
+        time.sleep(0.1)
+    processes[1].terminate()  # one of them, while the step is compiled
+    assert [process.wait(120) for process in processes] == [0, 0], log.read_text()
+    assert "Stopped 'sweep'" in log.read_text()
+    for name in ("stopped", "whole"):
+        processes, log = start_two(tmp_path / name, run_folder)
+        assert [process.wait(120) for process in processes] == [0, 0], log.read_text()
+        assert ("Resuming 'sweep of seed 0'" in log.read_text()) == (name == "stopped")
+    results = [
+        json.loads((tmp_path / name / "result.json").read_text()) for name in ("stopped", "whole")
+    ]
+    for key in ("accuracy", "table", "selected"):
+        assert results[0][key] == results[1][key]

@@ -116,10 +116,10 @@ class Unfinished:
                 bar.update()
                 is_due = parallel.is_writer() and time.monotonic() - saved > SAVE_SECONDS
                 if vote.any(stop.is_made or is_due):
-                    self._save(name, state, done, batches)
-                    saved = time.monotonic()
                     if any(parallel.gather_json(stop.is_made)):
                         break
+                    self._save(name, state, done, batches)
+                    saved = time.monotonic()
             if any(parallel.gather_json(stop.is_made)):  # perhaps since the last vote
                 self._save(name, state, done, batches)
                 raise Stopped(

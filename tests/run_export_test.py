@@ -6,6 +6,7 @@ import os
 import pathlib
 import pickle
 import signal
+import sys
 import time
 
 import numpy as np
@@ -14,11 +15,12 @@ import pytest
 from byol_jax import cards, encoders, exported, formats, run_export, torch_files, torch_layout
 from byol_jax.config import UsageError
 from configs import export as export_config
-from tests import golden_data, lives
+from tests import golden_data, lives, snippets
 from tests.deepmind_test import HOSTILE as HOSTILE_PICKLES
 from tests.deepmind_test import whole_file
 from tests.handover_test import HOSTILE, random_network, zipped
 
+TEST_BATCH = run_export.TEST_BATCH
 PICKLE = golden_data.FOLDER / "deepmind_tiny.pkl"
 CONFIG = pathlib.Path(export_config.__file__)
 
@@ -47,7 +49,7 @@ def test_the_card_has_what_others_need_to_know(of_pickle):
     assert model["card"]["encoder"] == "tiny_resnet" and model["output_size"] == 8
     assert model["network"] == "online" and "CC BY-NC 4.0" in model["licence"]
     assert model["checks"]["stablehlo"]["max_relative_difference"] <= formats.TOLERANCE
-    assert set(model["files"]) == {"model.safetensors", "encoder.stablehlo", run_export.TEST_BATCH}
+    assert set(model["files"]) == {"model.safetensors", "encoder.stablehlo", TEST_BATCH}
 
 
 def test_export_of_an_export_is_the_same(of_pickle, tmp_path):
@@ -217,3 +219,20 @@ def test_interrupted_it_leaves_nothing_and_the_same_command_works(tmp_path):
     status, text = finish(start(tmp_path, PICKLE), tmp_path)
     assert status == 0, text
     assert (tmp_path / "export" / "encoder.stablehlo").exists()
+
+
+# What others need to read it.
+
+
+def test_the_readmes_snippet_runs_stablehlo_with_jax_alone(of_pickle, tmp_path):
+    installed = {name.partition(".")[0] for name in sys.modules} - set(sys.stdlib_module_names)
+    assert {"byol_jax", "haiku", "optax", "chex", "orbax", "ml_collections"} <= installed
+    jaxs_own = {"jax", "jaxlib", "numpy", "scipy", "ml_dtypes", "opt_einsum"}
+    public = {name for name in installed if not name.startswith("_")}
+    without = public - jaxs_own - {"flatbuffers", "safetensors"}
+    features = snippets.features_of(
+        snippets.snippet("jax.export"), tmp_path, {"export": of_pickle}, without=without
+    )
+    batch = {n: x.load() for n, x in torch_files.open_tensors(of_pickle / TEST_BATCH).items()}
+    expected = encoders.load_encoder(str(PICKLE)).encode(batch["images"])
+    assert golden_data.relerr(features, expected) <= formats.TOLERANCE

@@ -1,13 +1,14 @@
 # make pretrain   learn from the embedded images: minutes on a CPU
 # make test       the fast test suite
 # make test-slow  the tests left out of it: kills, several processes, whole runs
+# make test-torch the tests with PyTorch, torchvision, timm and onnxruntime, which it installs: 5.5 GB
 # make lint       style checks
 
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: pretrain test test-slow lint clean
+.PHONY: pretrain test test-slow test-torch lint clean
 
 pretrain: $(VENV)/installed
 	$(RUN) -m byol_jax.main_loop --config=configs/byol.py
@@ -16,7 +17,10 @@ test: $(VENV)/installed
 	$(RUN) -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/installed
-	$(RUN) -m pytest -q -n 2 --dist loadfile -m slow
+	$(RUN) -m pytest -q -n 2 --dist loadfile -m "slow and not torch"
+
+test-torch: $(VENV)/installed-torch
+	$(RUN) -m pytest -q -n 2 --dist loadgroup -m torch
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .
@@ -28,6 +32,11 @@ $(VENV)/installed: requirements.txt
 	  { echo "Python 3.11 or newer is needed; try: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+# Into the same environment: the constraints keep everything that is in it as it is.
+$(VENV)/installed-torch: requirements-torch.txt $(VENV)/installed
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c requirements.txt -r requirements-torch.txt
 	touch $@
 
 clean:

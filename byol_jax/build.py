@@ -12,6 +12,7 @@ import optax
 
 from byol_jax import (
     augment,
+    cards,
     checks,
     datasets,
     eval_pipeline,
@@ -102,7 +103,8 @@ def build(config: Any, data_card: workdir.DataCard | None = None) -> Job:
         forward, optimizer, seed=config.seed, image_size=config.data.image_size
     )
     if config.checkpoint:
-        state = initial.load_networks(config.checkpoint, state)
+        card = cards.of_run(config, data_card.mean, data_card.std)
+        state = initial.load_networks(config.checkpoint, state, card)
     return Job(
         train,
         test,

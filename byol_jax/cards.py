@@ -18,7 +18,7 @@ UsageError = config_lib.UsageError
 
 HEADS = ("projector", "predictor", "classifier")
 # Nobody writes into a file of weights what images it was made for: the customs of the stems.
-IMAGE_SIZES = {"imagenet": 224, "cifar": 32, "patch": 32}
+IMAGE_SIZES = {"imagenet": 224, "cifar": 32, "cifar_margin": 32, "patch": 32}
 SMALL_ENCODERS = ("tiny_resnet", "micro_resnet")  # only ever used at 32 px
 
 
@@ -141,7 +141,7 @@ def recognise(params: Mapping[str, Mapping[str, Any]], *, padding: str) -> Card:
         kernel, _, _, channels = params[f"{root}/~/initial_conv"]["w"].shape
     except (KeyError, ValueError):
         raise UsageError("holds an encoder without its first convolution.") from None
-    stems = {stem.kernel: name for name, stem in resnet.STEMS.items()}
+    stems = stems_by_kernel()
     if kernel not in stems or channels % spec.stem_channels:
         raise UsageError(f"has a first convolution of {kernel} px and {channels} channels.")
     stem = stems[kernel]
@@ -153,6 +153,11 @@ def recognise(params: Mapping[str, Mapping[str, Any]], *, padding: str) -> Card:
         padding=padding,
         image_size=32 if known[root] in SMALL_ENCODERS else IMAGE_SIZES[stem],
     )
+
+
+def stems_by_kernel() -> dict[int, str]:
+    """Which stem a first convolution of a size is of, where a margin cannot be seen."""
+    return {stem.kernel: name for name, stem in resnet.STEMS.items() if not stem.margin}
 
 
 def require_encoder(card: Card, params: Mapping[str, Any], state: Mapping[str, Any]) -> None:

@@ -46,8 +46,8 @@ def encoder_units(
 ) -> list[Unit]:
     """The stem and the residual blocks of an encoder, for images of a size in pixels."""
     spec = lookup(resnet.ENCODERS, encoder, key="encoder")
-    kernel, stride, max_pool = lookup(resnet.STEMS, stem, key="stem")
-    size = -(-image_size // stride)  # rounded up, as both kinds of padding do
+    kernel, stride, max_pool, margin = lookup(resnet.STEMS, stem, key="stem")
+    size = -(-image_size // stride) + 2 * margin  # rounded up, as both kinds of padding do
     channels = spec.stem_channels * width_multiplier
     units = [Unit((_conv(size, kernel, 3, channels),))]
     size = -(-size // 2) if max_pool else size

@@ -10,10 +10,18 @@ from byol_jax import config as config_lib
 UsageError = config_lib.UsageError
 
 
-def load_networks(path: str, state: pretrain.TrainState) -> pretrain.TrainState:
+_BUILD = ("encoder", "width_multiplier", "resnet_v2", "stem", "padding")
+
+
+def load_networks(path: str, state: pretrain.TrainState, card: cards.Card) -> pretrain.TrainState:
     """The networks of another run, or whatever of them an export or somebody's file holds.
 
     Without a target the online network is the target, too; heads that the file lacks stay as drawn.
+
+    Args:
+      path: of the run or file.
+      state: as it is drawn.
+      card: of the encoder that the config builds.
 
     Raises:
       UsageError: the file is of another encoder than the config builds, or its heads are others.
@@ -21,6 +29,7 @@ def load_networks(path: str, state: pretrain.TrainState) -> pretrain.TrainState:
     if not weights.is_foreign(path):
         return checkpoint.load_networks(path, state)
     found = weights.open_weights(path)
+    _require_same(found, card)
     online = weights.load(found, "online" if "online" in found.load else "target")
     target = weights.load(found, "target") if "target" in found.load else online
     return state._replace(
@@ -31,15 +40,27 @@ def load_networks(path: str, state: pretrain.TrainState) -> pretrain.TrainState:
     )
 
 
+def _require_same(found: weights.Weights, card: cards.Card) -> None:
+    """Another padding, for one, has the same shapes and gives other embeddings."""
+    theirs, ours = ([getattr(c, key) for key in _BUILD] for c in (found.card, card))
+    if theirs != ours:
+        differing = [
+            f"--config.model.{key}={value}"
+            for key, value, built in zip(_BUILD, theirs, ours, strict=True)
+            if value != built
+        ]
+        raise UsageError(
+            f"{found.path} is of another encoder than the config builds: set {' '.join(differing)}."
+        )
+
+
 def _take(path: str, drawn: Any, found: Any) -> Any:
     """A tree in which modules of a file replace those of their names; classifiers must fit."""
     taken = dict(drawn)
     for module, leaves in drawn.items():
         head = module.split("/")[0]
         if module not in found:
-            if head not in cards.HEADS:
-                raise UsageError(f"{path} is of another encoder: it lacks {module}.")
-            continue
+            continue  # a head: the encoder was compared before
         shapes = [{name: x.shape for name, x in tree[module].items()} for tree in (drawn, found)]
         if shapes[0] == shapes[1]:
             taken[module] = {name: np.asarray(found[module][name]) for name in leaves}

@@ -43,14 +43,23 @@ ENCODERS: dict[str, EncoderSpec] = {
 
 
 class Stem(NamedTuple):
-    """What comes before the first block group: a convolution and perhaps a max-pool."""
+    """What comes before the first block group: a convolution and perhaps a max-pool.
+
+    A margin is padding on every side besides what keeps the size; only with stride 1.
+    """
 
     kernel: int
     stride: int
     max_pool: bool
+    margin: int = 0
 
 
-STEMS = {"imagenet": Stem(7, 2, True), "cifar": Stem(3, 1, False), "patch": Stem(5, 4, False)}
+STEMS = {
+    "imagenet": Stem(7, 2, True),
+    "cifar": Stem(3, 1, False),
+    "cifar_margin": Stem(3, 1, False, margin=1),  # solo-learn's
+    "patch": Stem(5, 4, False),
+}
 
 Pads = str | list[tuple[int, int]]
 PADDINGS: dict[str, Callable[[int], Pads]] = {  # from the kernel's size to its spatial padding
@@ -73,9 +82,11 @@ class Layers(NamedTuple):
     plan: micro_batches.Plan = micro_batches.PLAIN
     always_project: bool = True  # in the first block of a group, even if shapes agree
 
-    def conv(self, channels: int, kernel: int, *, stride: int, name: str) -> hk.Conv2D:
+    def conv(
+        self, channels: int, kernel: int, *, stride: int, name: str, margin: int = 0
+    ) -> hk.Conv2D:
         """A convolution without bias."""
-        pads = self.pads(kernel)
+        pads = [(kernel // 2 + margin,) * 2] * 2 if margin else self.pads(kernel)
         return hk.Conv2D(channels, kernel, stride, padding=pads, with_bias=False, name=name)
 
     def norm(self, name: str, *, zero_scale: bool = False) -> BatchNorm:
@@ -185,6 +196,7 @@ class ResNet(hk.Module):
             stem.kernel,
             stride=stem.stride,
             name="initial_conv",
+            margin=stem.margin,
         )
         # Blocks of version 2 normalise their input, so that only the last sum is left over.
         self._initial_norm = None if layers.resnet_v2 else layers.norm("initial_batchnorm")

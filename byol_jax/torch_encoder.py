@@ -59,10 +59,10 @@ def pad(x, kernel, stride, padding, value=0.0):
 
 
 class Conv(nn.Conv2d):
-    """A convolution without bias that pads explicitly."""
+    """A convolution without bias that pads explicitly, besides a margin on every side."""
 
-    def __init__(self, before, after, kernel, stride, padding):
-        super().__init__(before, after, kernel, stride, bias=False)
+    def __init__(self, before, after, kernel, stride, padding, margin=0):
+        super().__init__(before, after, kernel, stride, margin, bias=False)
         self.kind = padding
 
     def forward(self, x):
@@ -130,7 +130,8 @@ class Encoder(nn.Module):
             self.register_buffer(name, values, persistent=False)
         before, eps = card["stem_channels"], card["bn_eps"]
         stem = card["stem"]
-        self.conv1 = Conv(3, before, stem["kernel"], stem["stride"], card["padding"])
+        shape = (3, before, stem["kernel"], stem["stride"])
+        self.conv1 = Conv(*shape, card["padding"], stem["margin"])
         self.bn1 = None if card["resnet_v2"] else nn.BatchNorm2d(before, eps=eps)
         for number, group in enumerate(card["groups"], start=1):
             blocks = []

@@ -168,7 +168,7 @@ def recognise(tensors: Mapping[str, Any]) -> cards.Card:
         if (spec.blocks, spec.bottleneck) == (blocks, bottleneck) and spec.stem_channels == 64
         if spec.channels[0] in (64, 256)
     ]
-    stems = {stem.kernel: name for name, stem in resnet.STEMS.items()}
+    stems = cards.stems_by_kernel()
     if not named or len(first) != 4 or first[2] not in stems or first[0] % 64:
         kind = "bottleneck" if bottleneck else "basic"
         raise UsageError(
@@ -183,6 +183,14 @@ def recognise(tensors: Mapping[str, Any]) -> cards.Card:
         padding="torch",
         image_size=cards.IMAGE_SIZES[stem],
     )
+
+
+def has_margin(names: list[str]) -> bool:
+    """Whether a file is solo-learn's, whose stem for small images pads by a pixel more.
+
+    Its momentum encoders have a name of their own; of its other methods nothing can be told.
+    """
+    return any(re.search(r"(^|\.)momentum_(backbone|encoder)\.", name) for name in names)
 
 
 def _count_blocks(tensors: Mapping[str, Any], layer: int) -> int:

@@ -205,6 +205,8 @@ def _open_tensors(path: pathlib.Path) -> Weights:
     }
     try:
         card = torch_layout.recognise(found["online"])
+        if card.stem == "cifar" and torch_layout.has_margin(list(tensors)):
+            card = card._replace(stem="cifar_margin")
         for named in found.values():
             torch_layout.require_fit(named, card)
     except UsageError as error:
@@ -217,9 +219,10 @@ def _open_tensors(path: pathlib.Path) -> Weights:
             raise UsageError(f"Cannot read {error}.") from None
 
     loaders = {name: lambda name=name: load(name) for name in found}
-    prefix = backbones["online"].prefix
+    prefix, margin = backbones["online"].prefix, "stem: 2 px of padding, as solo-learn's for CIFAR"
     notes = (
         f"names: torchvision's{f' behind {prefix!r}' if prefix else ''}",
+        *([margin] if card.stem == "cifar_margin" else []),
         f"image size: {card.image_size} px is the custom, the file does not say it",
         "normalisation: by ImageNet's mean and deviation, as is the custom",
     )

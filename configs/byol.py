@@ -103,7 +103,7 @@ def _model() -> ml_collections.ConfigDict:
     model.encoder = "resnet50"
     model.width_multiplier = 1
     model.resnet_v2 = False
-    model.stem = "imagenet"  # imagenet | cifar | patch
+    model.stem = "imagenet"  # imagenet | cifar | cifar_margin | patch
     model.zero_init_residual = True  # as the reference's code; the paper: False
     model.padding = "same"  # same | torch (and its shortcuts): loads into torchvision as it is
     model.projector_hidden_size = 4096

@@ -18,13 +18,14 @@ def test_multiply_adds_of_resnets_are_those_that_are_published(encoder, billions
 
 
 @pytest.mark.parametrize("encoder", ["micro_resnet", "resnet18", "resnet50"])
-@pytest.mark.parametrize("size", [32, 45])
-def test_the_formula_counts_every_weight_as_often_as_it_is_used(encoder, size):
+@pytest.mark.parametrize("size, margin", [(32, 0), (45, 0), (32, 1)])
+def test_the_formula_counts_every_weight_as_often_as_it_is_used(encoder, size, margin):
     """Convolutions of 1 pixel: weights times pixels of each one's output, from its shapes."""
-    units = flops.encoder_units(encoder, image_size=size, stem="cifar", width_multiplier=2)
+    stem = "cifar_margin" if margin else "cifar"
+    units = flops.encoder_units(encoder, image_size=size, stem=stem, width_multiplier=2)
     spec = resnet.ENCODERS[encoder]
     assert len(units) == 1 + sum(spec.blocks)
-    assert units[0].convs == (2 * size**2 * 9 * 3 * spec.stem_channels * 2,)
+    assert units[0].convs == (2 * (size + 2 * margin) ** 2 * 9 * 3 * spec.stem_channels * 2,)
     assert [unit.shortcut > 0 for unit in units].count(True) == len(spec.blocks)
 
 

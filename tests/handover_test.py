@@ -85,6 +85,17 @@ def test_peers_names_lead_to_the_same_parameters(layout, eighteen, tmp_path):
             np.testing.assert_array_equal(back[key], tensor)
 
 
+@pytest.mark.parametrize("momentum, stem", [("momentum_backbone", "cifar_margin"), ("x", "cifar")])
+def test_the_stem_of_solo_learn_for_small_images_has_a_margin(momentum, stem, tmp_path):
+    card = cards.Card("resnet18", padding="torch", stem="cifar")
+    names = torch_layout.to_torch(*random_network(card))
+    tensors = {f"state_dict.backbone.{key}": tensor for key, tensor in names.items()}
+    tensors[f"state_dict.{momentum}.fc.weight"] = np.zeros(3, np.float32)
+    found = weights.open_weights(save(tmp_path / "model.safetensors", tensors))
+    assert found.card.stem == stem and found.card.image_size == 32
+    assert any("solo-learn" in note for note in found.notes) == (stem == "cifar_margin")
+
+
 def test_the_moving_average_is_the_target(eighteen, tmp_path):
     tensors = {f"backbone.{key}": tensor for key, tensor in eighteen.items()}
     tensors |= {f"target_net.module.0.{key}": 2 * tensor for key, tensor in eighteen.items()}

@@ -50,7 +50,7 @@ def _add_pico():
     resnet.ENCODERS.setdefault("pico", spec)
 
 
-def _live(arguments, devices, log, before):
+def run_program(arguments, devices, log, before):
     """The program itself, once in a process; ``before`` is done first."""
     os.environ["XLA_FLAGS"] = (
         f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
@@ -98,7 +98,7 @@ class Life:
         flags = [f"--coordinator=localhost:{_free_port()}", f"--num_processes={count}"]
         self.processes = [
             CONTEXT.Process(
-                target=_live,
+                target=run_program,
                 args=(
                     arguments + ([*flags, f"--process_id={i}"] if count > 1 else []),
                     devices,

@@ -211,7 +211,7 @@ def numpy_conv(x, w, stride, padding):
     return np.einsum("bhwcij,ijco->bhwo", windows, w, optimize=True)
 
 
-def numpy_micro_resnet(params, state, images, padding, kernel_stride_pool):
+def numpy_micro_resnet(params, state, images, padding, layers):
     """Evaluation mode in float64, written out for two groups of one basic block."""
 
     def conv(name, x, stride):
@@ -223,8 +223,9 @@ def numpy_micro_resnet(params, state, images, padding, kernel_stride_pool):
         return (x - mean) / np.sqrt(var + 1e-5) * leaves["scale"] + leaves["offset"]
 
     root = "micro_res_net/~/"
-    _, stride, pool = kernel_stride_pool
+    _, stride, pool, margin = layers
     x = (images.astype(np.float64) - networks.IMAGENET_MEAN) / networks.IMAGENET_STD
+    x = np.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
     x = np.maximum(norm("initial_batchnorm", conv("initial_conv", x, stride)), 0)
     if pool:
         x = numpy_windows(x, 3, 2, padding, -np.inf).max((-2, -1))
@@ -238,7 +239,13 @@ def numpy_micro_resnet(params, state, images, padding, kernel_stride_pool):
 
 @pytest.mark.parametrize("padding", ["same", "torch"])
 @pytest.mark.parametrize(
-    "stem, layers", [("imagenet", (7, 2, True)), ("cifar", (3, 1, False)), ("patch", (5, 4, False))]
+    "stem, layers",
+    [
+        ("imagenet", (7, 2, True, 0)),
+        ("cifar", (3, 1, False, 0)),
+        ("cifar_margin", (3, 1, False, 1)),
+        ("patch", (5, 4, False, 0)),
+    ],
 )
 def test_stems_and_paddings_equal_numpy(stem, layers, padding):
     forward = networks.make_forward("micro_resnet", stem=stem, padding=padding, **SMALL)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import matplotlib
 import numpy as np
+from matplotlib import artist, ticker
 from matplotlib import figure as figure_lib
-from matplotlib import ticker
 
 from byol_jax import report_charts, report_data
 from byol_jax.report_charts import COLORS, Chart
@@ -22,6 +22,7 @@ STYLE = {
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
     "legend.frameon": False,
+    "text.parse_math": False,  # names may have any characters
     "svg.fonttype": "none",  # text stays text
     "pdf.fonttype": 42,
     "svg.hashsalt": "byol_jax",  # the same data make the same file
@@ -88,8 +89,13 @@ def _draw(chart: Chart, runs: Sequence[Run]) -> figure_lib.Figure:
     if chart.zero:
         axes.set_ylim(bottom=0)
     if len(axes.lines) > 1:
-        axes.legend(fontsize=8)
+        axes.legend(axes.lines, _names(axes.lines), fontsize=8)
     return figure
+
+
+def _names(artists: Sequence[artist.Artist]) -> list[str]:
+    """Labels for a legend, which by itself leaves out those that begin with an underscore."""
+    return [drawn.get_label() for drawn in artists]
 
 
 def _curves(
@@ -103,7 +109,12 @@ def _curves(
                 yield label, COLORS[series % len(COLORS)], LINES[0], points
             elif points:
                 name = run.name if len(chart.series) == 1 else f"{run.name}, {label}"
-                yield name, COLORS[number % len(COLORS)], LINES[series % len(LINES)], points
+                yield (
+                    report_data.printable(name),
+                    COLORS[number % len(COLORS)],
+                    LINES[series % len(LINES)],
+                    points,
+                )
 
 
 def _curve_rows(chart: Chart, runs: Sequence[Run]) -> Iterator[list[object]]:
@@ -124,15 +135,16 @@ def _draw_map(content: dict) -> figure_lib.Figure:
     ):
         x, y = np.array(content[when])
         for c in np.unique(labels):
-            name = content["classes"][c] if c >= 0 else None
+            name = report_data.printable(content["classes"][c]) if c >= 0 else None
             marker, color = MARKERS[(c + c // 8) % 4], COLORS[c % len(COLORS)]
             of = labels == c
             axes.scatter(x[of], y[of], s=5, c=color, marker=marker, linewidths=0, label=name)
         axes.set_title(title.format(**content), fontsize=9)
         axes.set_axis_off()
     if 0 < len(content["classes"]) <= 20:
-        handles, names = axes.get_legend_handles_labels()
-        figure.legend(handles, names, loc="lower center", ncols=5, fontsize=7, markerscale=2)
+        drawn = axes.collections
+        place = {"loc": "lower center", "ncols": 5}
+        figure.legend(drawn, _names(drawn), **place, fontsize=7, markerscale=2)
     figure.subplots_adjust(bottom=0.16)
     return figure
 
@@ -150,7 +162,7 @@ def _map_rows(run: Run) -> Iterator[list[object]]:
 
 
 def _write_csv(path: pathlib.Path, rows: Iterator[list[object]]) -> pathlib.Path:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
     return path
 

@@ -1,13 +1,14 @@
-# make pretrain   learn from the embedded images: minutes on a CPU
-# make test       the fast test suite
-# make test-slow  the tests left out of it: kills, several processes, whole runs
-# make lint       style checks
+# make pretrain      learn from the embedded images: minutes on a CPU
+# make test          the fast test suite
+# make test-slow     the tests left out of it: kills, several processes, whole runs
+# make test-browser  the report's page in headless Chromium
+# make lint          style checks
 
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: pretrain test test-slow lint clean
+.PHONY: pretrain test test-slow test-browser lint clean
 
 pretrain: $(VENV)/installed
 	$(RUN) -m byol_jax.main_loop --config=configs/byol.py
@@ -16,7 +17,13 @@ test: $(VENV)/installed
 	$(RUN) -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/installed
-	$(RUN) -m pytest -q -n 2 --dist loadfile -m slow
+	$(RUN) -m pytest -q -n 2 --dist loadfile -m "slow and not browser"
+
+test-browser: $(VENV)/installed
+	@command -v chromedriver > /dev/null || \
+	  { echo "Chromium and its driver are needed; on Debian: apt-get install chromium chromium-driver"; exit 1; }
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c requirements.txt selenium==4.51.0
+	$(RUN) -m pytest -q -m browser tests/report_browser_test.py
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .

@@ -185,5 +185,5 @@ def write_grid(
         line[0].text(-0.12, 0.5, title, transform=line[0].transAxes, ha="right", va="center")
         for (words, pixels), axes in zip(cells, line, strict=False):
             axes.imshow(pixels, interpolation="nearest")
-            axes.set_title(words, fontsize=8, pad=3)
+            axes.set_title(report_data.printable(words), fontsize=8, pad=3, parse_math=False)
     figure.savefig(path, dpi=110, bbox_inches="tight")

@@ -8,8 +8,8 @@ import pytest
 
 from byol_jax import atlas, gallery, probes, report, report_watch
 from tests.browsers import Keys, find, make_browser, move, press, read_requests, spoken
+from tests.pages import CONFIG, PROBES, make_run, row
 from tests.probes_test import clusters
-from tests.report_test import CONFIG, PROBES, make_run, row
 
 pytestmark = [
     pytest.mark.browser,

@@ -2,7 +2,6 @@
 
 import csv
 import html
-import html.parser
 import json
 import pathlib
 import re
@@ -12,45 +11,7 @@ import numpy as np
 import pytest
 
 from byol_jax import report, report_charts, report_data, report_plots, report_verdict
-
-CONFIG = {"task": "pretrain", "preset": "x", "total_steps": 100, "model": {"encoder": "tiny"}}
-
-
-def row(step, **more):
-    return {"step": step, "train/loss": 3.0, "train/feature_std": 0.9, **more}
-
-
-def make_run(folder, rows, *, config=CONFIG, tail="", **files):
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config))
-    text = "".join(json.dumps(r) + "\n" for r in rows)
-    (folder / "metrics.jsonl").write_text(text + tail)
-    for name, content in files.items():
-        (folder / f"{name}.json").write_text(json.dumps(content))
-    return folder
-
-
-class Page(html.parser.HTMLParser):
-    """What a browser makes of a page: its elements, its text, its data block."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.text, self._open, self.blocks = [], "", "", []
-        self.feed(text)
-        self.data = json.loads(self.blocks[0])
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        self._open = tag
-
-    def handle_endtag(self, tag):
-        self._open = ""
-
-    def handle_data(self, data):
-        if self._open == "script":
-            self.blocks.append(data)
-        elif self._open != "style":
-            self.text += data
+from tests.pages import CONFIG, EVIL, PROBES, Page, make_run, row
 
 
 def render(*folders, tmp_path):
@@ -61,12 +22,6 @@ def render(*folders, tmp_path):
 def verdict(folder, *, later=0.0):
     run = report_data.load_run(folder, "run")
     return report_verdict.judge(run, now=run.changed + later)
-
-
-PROBES = [
-    row(0, **{"probe/knn_top1": 0.3, "probe/raw_pixels_knn_top1": 0.5}),
-    row(100, **{"probe/knn_top1": 0.9}),
-]
 
 
 def test_a_finished_run_says_what_it_has_learned(tmp_path):
@@ -161,9 +116,6 @@ def test_a_run_of_one_step_has_curves_of_one_point(tmp_path):
     assert {tuple(c["x"]) for chart in page.data["charts"] for c in chart["curves"]} == {(1,)}
     report.main([str(folder), "--format=png", f"--out={tmp_path / 'plots'}"])
     assert (tmp_path / "plots" / "loss.png").read_bytes().startswith(b"\x89PNG")
-
-
-EVIL = "</script><script>alert('\"1\"')</script>"
 
 
 def test_names_and_values_are_escaped_wherever_they_appear(tmp_path):

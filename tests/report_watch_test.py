@@ -12,7 +12,7 @@ import urllib.request
 import pytest
 
 from byol_jax import report_data, report_watch
-from tests.report_test import Page, make_run, row
+from tests.pages import Page, make_run, row
 
 ROOT = pathlib.Path(__file__).parent.parent
 

@@ -58,7 +58,8 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     train = datasets.load(config.data.name, config.data.train_split, data_dir=config.data.dir)
     pairs = list(_pairs(config, train))
     alone = list(_alone(config, [image for _, image, *_ in pairs[:ALONE]]))
-    title = f"{config.data.name}, {config.preset}: what training sees"
+    name = ", ".join(dict.fromkeys((config.data.name, config.preset)))
+    title = f"{name}: what training sees"
     views = [
         (name, [("image", image), ("view 1", view1), ("view 2", view2)])
         for name, image, view1, view2 in pairs
@@ -78,7 +79,7 @@ def _paired(views: Sequence[tuple[str, Cells]]) -> Iterator[tuple[str, Cells]]:
         yield "views", [cell for cells in named[number : number + 2] for cell in cells]
 
 
-def _shortened(name: str, most: int = 18) -> str:
+def _shortened(name: str, most: int = 22) -> str:
     return name if len(name) <= most else f"…{name[1 - most :]}"
 
 

@@ -3,6 +3,7 @@
 import csv
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -30,6 +31,7 @@ STYLE = {
 LINES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "D", "^")
 DPI = 200
+FEW = 12  # points, which are marked
 
 
 def write(runs: Sequence[Run], folder: pathlib.Path, formats: Sequence[str]) -> list[pathlib.Path]:
@@ -75,13 +77,15 @@ def _save(
 def _draw(chart: Chart, runs: Sequence[Run]) -> figure_lib.Figure:
     figure = figure_lib.Figure(figsize=(4.2, 2.8))
     axes = figure.subplots()
-    for name, color, line, points in _curves(chart, runs):
-        steps = [step for step, _ in points]
-        values = [np.nan if value is None else value for _, value in points]
-        if len(points) == 1:
-            axes.axhline(values[0], color=color, linestyle=line, linewidth=1, label=name)
+    for curve in _curves(chart, runs):
+        look = {"color": curve.color, "linestyle": curve.line, "label": curve.name}
+        steps = [step for step, _ in curve.points]
+        values = [np.nan if value is None else value for _, value in curve.points]
+        if curve.is_constant:
+            axes.axhline(values[-1], **look, linewidth=1)
         else:
-            axes.plot(steps, values, color=color, linestyle=line, linewidth=1.4, label=name)
+            marker = "o" if len(steps) <= FEW else ""
+            axes.plot(steps, values, **look, linewidth=1.4, marker=marker, markersize=3)
     axes.set_xlabel("step")
     axes.set_ylabel(chart.title)
     if chart.percent:
@@ -89,7 +93,9 @@ def _draw(chart: Chart, runs: Sequence[Run]) -> figure_lib.Figure:
     if chart.zero:
         axes.set_ylim(bottom=0)
     if len(axes.lines) > 1:
-        axes.legend(axes.lines, _names(axes.lines), fontsize=8)
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18), "ncols": 2}
+        place = below if len(axes.lines) > 4 else {}  # many would hide the curves
+        axes.legend(axes.lines, _names(axes.lines), fontsize=8, **place)
     return figure
 
 
@@ -98,23 +104,28 @@ def _names(artists: Sequence[artist.Artist]) -> list[str]:
     return [drawn.get_label() for drawn in artists]
 
 
-def _curves(
-    chart: Chart, runs: Sequence[Run]
-) -> Iterator[tuple[str, str, str, list[report_data.Point]]]:
-    """Name, colour, line and all points: one run has colours by series, several by run."""
+class Curve(NamedTuple):
+    """A line of a figure: its name, looks and points; a constant one is true of every step."""
+
+    name: str
+    color: str
+    line: str
+    points: list[report_data.Point]
+    is_constant: bool
+
+
+def _curves(chart: Chart, runs: Sequence[Run]) -> Iterator[Curve]:
+    """All points of each: one run has colours by series, several by run."""
     for number, run in enumerate(runs):
         for series, (key, label) in enumerate(chart.series):
-            points = report_data.points(run, key)
-            if points and len(runs) == 1:
-                yield label, COLORS[series % len(COLORS)], LINES[0], points
-            elif points:
-                name = run.name if len(chart.series) == 1 else f"{run.name}, {label}"
-                yield (
-                    report_data.printable(name),
-                    COLORS[number % len(COLORS)],
-                    LINES[series % len(LINES)],
-                    points,
-                )
+            points, is_constant = report_data.points(run, key), key in report_charts.CONSTANT
+            if not points:
+                continue
+            name = label if len(runs) == 1 else f"{run.name}, {label}"
+            name = run.name if len(runs) > 1 and len(chart.series) == 1 else name
+            color = COLORS[(series if len(runs) == 1 else number) % len(COLORS)]
+            line = LINES[series % len(LINES)] if len(runs) > 1 else LINES[is_constant]
+            yield Curve(report_data.printable(name), color, line, points, is_constant)
 
 
 def _curve_rows(chart: Chart, runs: Sequence[Run]) -> Iterator[list[object]]:

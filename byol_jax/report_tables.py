@@ -162,10 +162,7 @@ def comparison(runs: Sequence[Run]) -> str:
     rows.append(["time in all", *("–" if t is None else show_time(t) for t in times)])
     outcome = table(heads, rows, "Last values")
     differing = differences(runs)
-    keys = [
-        [f"<code>{escape(key)}</code>", *(escape(_plain(value)) for value in values)]
-        for key, values in differing
-    ]
+    keys = [[_key(key), *(escape(_plain(value)) for value in values)] for key, values in differing]
     config = (
         table(heads, keys, "Keys of the config that differ")
         if keys
@@ -183,6 +180,11 @@ def differences(runs: Sequence[Run]) -> list[tuple[str, list[Any]]]:
     return [(key, values) for key, values in found if any(v != values[0] for v in values)]
 
 
+def _key(name: str) -> str:
+    """A dotted key, which may go on in the next line after a dot."""
+    return f"<code>{escape(name).replace('.', '.<wbr>')}</code>"
+
+
 def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
@@ -197,7 +199,7 @@ def result(run: Run) -> str:
         if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
             tables.append(_records(key, value))
         else:
-            rows.append((f"<code>{escape(key)}</code>", escape(_plain(value))))
+            rows.append((_key(key), escape(_plain(value))))
     return f'<div class="card scroll">{"<br>".join([*tables, facts(rows)])}</div>'
 
 

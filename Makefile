@@ -1,23 +1,30 @@
-# make pretrain   learn from the embedded images: minutes on a CPU
-# make test       the fast test suite
-# make test-slow  the tests left out of it: kills, several processes, whole runs
-# make test-torch the tests with PyTorch, torchvision, timm and onnxruntime, which it installs: 5.5 GB
-# make lint       style checks
+# make pretrain      learn from the embedded images: minutes on a CPU
+# make test          the fast test suite
+# make test-slow     the tests left out of it: kills, several processes, whole runs
+# make test-browser  the report's page in headless Chromium
+# make test-torch    exports read by PyTorch, torchvision, timm and onnxruntime, which it installs: 5.5 GB
+# make lint          style checks
 
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: pretrain test test-slow test-torch lint clean
+.PHONY: pretrain test test-slow test-browser test-torch lint clean
 
 pretrain: $(VENV)/installed
 	$(RUN) -m byol_jax.main_loop --config=configs/byol.py
 
 test: $(VENV)/installed
-	$(RUN) -m pytest -q -n 2 --dist loadfile -m "not slow"
+	$(RUN) -m pytest -q -rs -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/installed
-	$(RUN) -m pytest -q -n 2 --dist loadfile -m "slow and not torch"
+	$(RUN) -m pytest -q -rs -n 2 --dist loadfile -m "slow and not browser and not torch"
+
+test-browser: $(VENV)/installed
+	@command -v chromedriver > /dev/null || \
+	  { echo "Chromium and its driver are needed; on Debian: apt-get install chromium chromium-driver"; exit 1; }
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c requirements.txt selenium==4.51.0
+	$(RUN) -m pytest -q -m browser tests/report_browser_test.py
 
 test-torch: $(VENV)/installed-torch
 	$(RUN) -m pytest -q -n 2 --dist loadgroup -m torch

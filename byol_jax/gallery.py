@@ -177,7 +177,7 @@ def _atlas(
     subject: Subject, shown: Shown, start: Mapping[str, np.ndarray] | None, tiles: np.ndarray
 ) -> dict[str, Any]:
     spaces = {"now": shown.features} | ({"start": start["features"]} if start else {})
-    maps = {name: atlas.project(features) for name, features in spaces.items()}
+    maps = atlas.project_all(spaces)
     text, columns = thumbnails.sheet(tiles, most_bytes=SHEET_BYTES)
     return {
         "method": atlas.METHOD,

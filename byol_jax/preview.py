@@ -58,7 +58,8 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     train = datasets.load(config.data.name, config.data.train_split, data_dir=config.data.dir)
     pairs = list(_pairs(config, train))
     alone = list(_alone(config, [image for _, image, *_ in pairs[:ALONE]]))
-    title = f"{config.data.name}, {config.preset}: what training sees"
+    name = ", ".join(dict.fromkeys((config.data.name, config.preset)))
+    title = f"{name}: what training sees"
     views = [
         (name, [("image", image), ("view 1", view1), ("view 2", view2)])
         for name, image, view1, view2 in pairs
@@ -66,9 +67,20 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     page = report_preview.render(title, _encoded(views), _encoded(alone))
     records.write_text(workdir / "preview.html", page)
     with records.writing_to(workdir):
-        report_plots.write_grid(workdir / "preview.png", [*views, *alone])
+        report_plots.write_grid(workdir / "preview.png", [*_paired(views), *alone])
     for name in ("preview.html", "preview.png"):
         records.say(f"Written: {workdir / name}")
+
+
+def _paired(views: Sequence[tuple[str, Cells]]) -> Iterator[tuple[str, Cells]]:
+    """Two images a row, each with its name above it."""
+    named = [[(_shortened(name), cells[0][1]), *cells[1:]] for name, cells in views]
+    for number in range(0, len(named), 2):
+        yield "views", [cell for cells in named[number : number + 2] for cell in cells]
+
+
+def _shortened(name: str, most: int = 22) -> str:
+    return name if len(name) <= most else f"…{name[1 - most :]}"
 
 
 def _pairs(
@@ -87,12 +99,14 @@ def _pairs(
         batch, bad = next(batches), batches.bad_images
     finally:
         batches.close()
+    for index, reason in bad.items():
+        records.say(f"Left out: {batches.bad_image_name(index)}: {reason}")
     views = curator.draw_views(config, jax.random.key(config.seed), batch)
     subject = curator.make_subject(config, train)
     for row, index in curator.find_rows(config, train, count, bad):
         image = gallery.load(train, index, SIDE)
         caption = gallery.caption(subject, index, int(batch["labels"][row]))
-        name = " ".join(str(text) for text in caption.values() if text is not None)
+        name = " · ".join(str(text) for text in caption.values() if text is not None)
         yield name, thumbnails.fit(image, SIDE), views[0][row], views[1][row]
 
 
@@ -122,13 +136,16 @@ def _alone(config: Any, images: Sequence[np.ndarray]) -> Iterator[tuple[str, Cel
 def _window(
     image: np.ndarray, areas: tuple[float, float], level: float, size: int, method: str
 ) -> tuple[str, np.ndarray]:
-    """The middle of an image, of so much of its area; the larger the level, the smaller."""
+    """The middle of an image, of so much of its area as a square can have, and how much it is.
+
+    The larger the level, the smaller the window.
+    """
     height, width = image.shape[:2]
     share = areas[0] + level * (areas[1] - areas[0])
     side = min(height, width, max(1, round(float(np.sqrt(share * height * width)))))
     window = np.array([[(height - side) // 2, (width - side) // 2, side, side]], np.int32)
     cut = crop.resize_windows(image[None], window, size, method=method)
-    return f"area {share:.2g}", _to_uint8(cut[0])
+    return f"area {side**2 / (height * width):.2g}", _to_uint8(cut[0])
 
 
 def changes(config: Any) -> list[Change]:

@@ -83,6 +83,12 @@ CHARTS = (
         zero=True,
         note="How many directions the features use (RankMe).",
     ),
+    Chart(
+        "target_cosine",
+        "Cosine of prediction and target",
+        (("train/target_cosine", "mean cosine"),),
+        note="What the loss raises. Nearly 1 from early on is suspicious.",
+    ),
     Chart("learning_rate", "Learning rate", (("train/learning_rate", "learning rate"),), zero=True),
     Chart(
         "tau",

@@ -191,6 +191,11 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def printable(value: Any) -> str:
+    """As text that any file takes: bytes of a file name that are no UTF-8 become escapes."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
+
+
 def points(run: Run, key: str) -> list[Point]:
     """Steps and values of one metric; None for what is not a number (NaN, infinity, null)."""
     found = [(row["step"], _number(row[key])) for row in run.rows if key in row]
@@ -234,6 +239,11 @@ def end(run: Run) -> dict[str, Any]:
 def start(run: Run) -> dict[str, Any]:
     """The last session's command, machine and versions; empty if nobody noted them."""
     return next((row for row in reversed(run.sessions) if "command" in row), {})
+
+
+def started(run: Run) -> Any:
+    """When the first session began; None if nobody noted it."""
+    return next((row.get("time") for row in run.sessions if row.get("event") == "start"), None)
 
 
 def seconds(run: Run) -> float | None:

@@ -17,7 +17,7 @@ LATER = "python -m byol_jax.main_loop --config=configs/gallery.py --config.check
 
 def escape(value: Any) -> str:
     """Text that may have come from anywhere, fit for HTML and its attributes."""
-    return html.escape(str(value), quote=True)
+    return html.escape(report_data.printable(value), quote=True)
 
 
 def pictures(run: Run, number: int) -> list[tuple[str, str, str]]:
@@ -85,7 +85,7 @@ def _neighbours(content: Mapping[str, Any], number: int) -> str:
         )
         own = f'<figure class="hit">{_image(image["jpeg"], f"query: {_title(image)}", size)}'
         blocks.append(
-            f'<div class="query">{own}{escape(_title(image))}</figure>'
+            f'<div class="query">{own}<figcaption>{escape(_title(image))}</figcaption></figure>'
             f'<div class="spaces">{spaces}</div></div>'
         )
     return (
@@ -116,13 +116,15 @@ def _hit(image: Mapping[str, Any], query: Mapping[str, Any], size: int) -> str:
     mark = "wrong class: " if is_wrong else ""
     words = escape(image["label"]) if is_wrong else ""
     text = _image(image["jpeg"], f"{mark}{_title(image)}", size)
-    return f'<figure class="hit{" wrong" if is_wrong else ""}">{text}{words}</figure>'
+    name = f'<figcaption title="{words}">{words}</figcaption>' if is_wrong else ""
+    return f'<figure class="hit{" wrong" if is_wrong else ""}">{text}{name}</figure>'
 
 
 def _atlas(content: Mapping[str, Any], number: int) -> str:
     figures = "".join(
         f'<figure class="card"><h3>{escape(title)}</h3><div class="plot map" data-atlas="{number}" '
-        f'data-when="{when}" role="img" aria-label="Map of the embeddings, {escape(title)}"></div>'
+        f'data-when="{when}" role="img" aria-label="Map of the embeddings, {escape(title)}; '
+        f'arrow keys show images"></div>'
         "</figure>"
         for when, title in (
             ("start", f"before training: {content['start_title']}"),
@@ -134,8 +136,9 @@ def _atlas(content: Mapping[str, Any], number: int) -> str:
         f'<p class="note">Each point is one of {len(content["labels"]):,} images of the split '
         f"“{escape(content['split'])}” ({escape(content['method'])}). Near each other: alike to "
         "the network. Distances between far groups mean nothing, and axes have no unit. Point at "
-        "one to see its image; press a class to set it apart. In numbers: the share of an image's "
-        f"five nearest points that have its class is {_purity(content)}.</p>"
+        "one, or go from left to right with the arrow keys, to see its image; press a class to set "
+        "it apart. In numbers: the share of an image's five nearest points that have its class is "
+        f"{_purity(content)}.</p>"
         f'<div class="keys classes" id="classes-{number}"></div><div class="grid">{figures}</div>'
         f'<img id="sheet-{number}" alt="" hidden '
         f'src="data:image/jpeg;base64,{escape(content["sheet"])}">'
@@ -163,7 +166,7 @@ def _classes(content: Mapping[str, Any], number: int) -> str:
         ]
         for row in sorted(content["rows"], key=lambda row: row["now"])
     ]
-    heads = ["class", "images", "at the start", "now", ""]
+    heads = ["class", "images", "at the start", "now", '<span class="hidden">bar</span>']
     confused = [
         [escape(row["true"]), escape(row["predicted"]), f"{row['count']:,}", _share(row["share"])]
         for row in content["confused"]
@@ -183,16 +186,37 @@ def _share(share: float | None) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
-    """A table of cells that are HTML already; numbers are set flush right."""
+    """A table of cells that are HTML already; numbers, and what is above them, flush right."""
     name = f"<caption>{escape(caption)}</caption>" if caption else ""
-    top = "".join(f'<th scope="col">{head}</th>' for head in heads)
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    kinds = [_kind([row[i] for row in rows]) for i in range(len(heads))]
+    top = "".join(
+        f'<th scope="col" class="{kind}">{head}</th>'
+        for kind, head in zip(kinds, heads, strict=True)
+    )
+    body = "".join(
+        "<tr>"
+        + "".join(f'<td class="{kind}">{cell}</td>' for kind, cell in zip(kinds, row, strict=True))
+        + "</tr>"
+        for row in rows
+    )
     return f"<table>{name}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _cell(text: str) -> str:
-    is_number = text[:1].isdigit() or text[:1] in ("–", "-") and len(text) < 12
-    return f'<td class="{"n" if is_number else "wide"}">{text}</td>'
+def _kind(cells: Sequence[str]) -> str:
+    """ "n" if all that is there are numbers, else "wide"."""
+    filled = [text for text in cells if text]
+    are_numbers = all(
+        text[:1].isdigit() or text[:1] in ("–", "-") and len(text) < 12 for text in filled
+    )
+    return "n" if filled and are_numbers else "wide"
+
+
+def facts(rows: Sequence[tuple[str, str]]) -> str:
+    """A table of names and values, which are HTML already."""
+    body = "".join(
+        f'<tr><th scope="row">{name}</th><td class="wide">{text}</td></tr>' for name, text in rows
+    )
+    return f'<table class="facts"><tbody>{body}</tbody></table>'
 
 
 def atlas_data(run: Run, number: int) -> dict[str, Any] | None:

@@ -3,11 +3,12 @@
 import csv
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
+from matplotlib import artist, ticker
 from matplotlib import figure as figure_lib
-from matplotlib import ticker
 
 from byol_jax import report_charts, report_data
 from byol_jax.report_charts import COLORS, Chart
@@ -22,6 +23,7 @@ STYLE = {
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
     "legend.frameon": False,
+    "text.parse_math": False,  # names may have any characters
     "svg.fonttype": "none",  # text stays text
     "pdf.fonttype": 42,
     "svg.hashsalt": "byol_jax",  # the same data make the same file
@@ -29,6 +31,7 @@ STYLE = {
 LINES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "D", "^")
 DPI = 200
+FEW = 12  # points, which are marked
 
 
 def write(runs: Sequence[Run], folder: pathlib.Path, formats: Sequence[str]) -> list[pathlib.Path]:
@@ -74,13 +77,15 @@ def _save(
 def _draw(chart: Chart, runs: Sequence[Run]) -> figure_lib.Figure:
     figure = figure_lib.Figure(figsize=(4.2, 2.8))
     axes = figure.subplots()
-    for name, color, line, points in _curves(chart, runs):
-        steps = [step for step, _ in points]
-        values = [np.nan if value is None else value for _, value in points]
-        if len(points) == 1:
-            axes.axhline(values[0], color=color, linestyle=line, linewidth=1, label=name)
+    for curve in _curves(chart, runs):
+        look = {"color": curve.color, "linestyle": curve.line, "label": curve.name}
+        steps = [step for step, _ in curve.points]
+        values = [np.nan if value is None else value for _, value in curve.points]
+        if curve.is_constant:
+            axes.axhline(values[-1], **look, linewidth=1)
         else:
-            axes.plot(steps, values, color=color, linestyle=line, linewidth=1.4, label=name)
+            marker = "o" if len(steps) <= FEW else ""
+            axes.plot(steps, values, **look, linewidth=1.4, marker=marker, markersize=3)
     axes.set_xlabel("step")
     axes.set_ylabel(chart.title)
     if chart.percent:
@@ -88,22 +93,39 @@ def _draw(chart: Chart, runs: Sequence[Run]) -> figure_lib.Figure:
     if chart.zero:
         axes.set_ylim(bottom=0)
     if len(axes.lines) > 1:
-        axes.legend(fontsize=8)
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18), "ncols": 2}
+        place = below if len(axes.lines) > 4 else {}  # many would hide the curves
+        axes.legend(axes.lines, _names(axes.lines), fontsize=8, **place)
     return figure
 
 
-def _curves(
-    chart: Chart, runs: Sequence[Run]
-) -> Iterator[tuple[str, str, str, list[report_data.Point]]]:
-    """Name, colour, line and all points: one run has colours by series, several by run."""
+def _names(artists: Sequence[artist.Artist]) -> list[str]:
+    """Labels for a legend, which by itself leaves out those that begin with an underscore."""
+    return [drawn.get_label() for drawn in artists]
+
+
+class Curve(NamedTuple):
+    """A line of a figure: its name, looks and points; a constant one is true of every step."""
+
+    name: str
+    color: str
+    line: str
+    points: list[report_data.Point]
+    is_constant: bool
+
+
+def _curves(chart: Chart, runs: Sequence[Run]) -> Iterator[Curve]:
+    """All points of each: one run has colours by series, several by run."""
     for number, run in enumerate(runs):
         for series, (key, label) in enumerate(chart.series):
-            points = report_data.points(run, key)
-            if points and len(runs) == 1:
-                yield label, COLORS[series % len(COLORS)], LINES[0], points
-            elif points:
-                name = run.name if len(chart.series) == 1 else f"{run.name}, {label}"
-                yield name, COLORS[number % len(COLORS)], LINES[series % len(LINES)], points
+            points, is_constant = report_data.points(run, key), key in report_charts.CONSTANT
+            if not points:
+                continue
+            name = label if len(runs) == 1 else f"{run.name}, {label}"
+            name = run.name if len(runs) > 1 and len(chart.series) == 1 else name
+            color = COLORS[(series if len(runs) == 1 else number) % len(COLORS)]
+            line = LINES[series % len(LINES)] if len(runs) > 1 else LINES[is_constant]
+            yield Curve(report_data.printable(name), color, line, points, is_constant)
 
 
 def _curve_rows(chart: Chart, runs: Sequence[Run]) -> Iterator[list[object]]:
@@ -124,15 +146,16 @@ def _draw_map(content: dict) -> figure_lib.Figure:
     ):
         x, y = np.array(content[when])
         for c in np.unique(labels):
-            name = content["classes"][c] if c >= 0 else None
+            name = report_data.printable(content["classes"][c]) if c >= 0 else None
             marker, color = MARKERS[(c + c // 8) % 4], COLORS[c % len(COLORS)]
             of = labels == c
             axes.scatter(x[of], y[of], s=5, c=color, marker=marker, linewidths=0, label=name)
         axes.set_title(title.format(**content), fontsize=9)
         axes.set_axis_off()
     if 0 < len(content["classes"]) <= 20:
-        handles, names = axes.get_legend_handles_labels()
-        figure.legend(handles, names, loc="lower center", ncols=5, fontsize=7, markerscale=2)
+        drawn = axes.collections
+        place = {"loc": "lower center", "ncols": 5}
+        figure.legend(drawn, _names(drawn), **place, fontsize=7, markerscale=2)
     figure.subplots_adjust(bottom=0.16)
     return figure
 
@@ -150,7 +173,7 @@ def _map_rows(run: Run) -> Iterator[list[object]]:
 
 
 def _write_csv(path: pathlib.Path, rows: Iterator[list[object]]) -> pathlib.Path:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
     return path
 
@@ -173,5 +196,5 @@ def write_grid(
         line[0].text(-0.12, 0.5, title, transform=line[0].transAxes, ha="right", va="center")
         for (words, pixels), axes in zip(cells, line, strict=False):
             axes.imshow(pixels, interpolation="nearest")
-            axes.set_title(words, fontsize=8, pad=3)
+            axes.set_title(report_data.printable(words), fontsize=8, pad=3, parse_math=False)
     figure.savefig(path, dpi=110, bbox_inches="tight")

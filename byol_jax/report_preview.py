@@ -55,7 +55,7 @@ def _row(row: Row) -> str:
     title, cells = row
     figures = "".join(
         f'<figure class="hit"><img class="large" alt="{escape(title)}: {escape(words)}" '
-        f'src="data:image/jpeg;base64,{jpeg}">{escape(words)}</figure>'
+        f'src="data:image/jpeg;base64,{jpeg}"><figcaption>{escape(words)}</figcaption></figure>'
         for words, jpeg in cells
     )
     return f'<div class="strip"><h3>{escape(title)}</h3><div class="cells">{figures}</div></div>'

@@ -6,7 +6,7 @@ from typing import Any
 
 from byol_jax import report_charts, report_data, report_verdict
 from byol_jax.report_data import Run
-from byol_jax.report_pictures import escape, table
+from byol_jax.report_pictures import escape, facts, table
 
 MOODS = {
     report_verdict.GOOD: "Good.",
@@ -162,16 +162,14 @@ def comparison(runs: Sequence[Run]) -> str:
     rows.append(["time in all", *("–" if t is None else show_time(t) for t in times)])
     outcome = table(heads, rows, "Last values")
     differing = differences(runs)
-    keys = [
-        [f"<code>{escape(key)}</code>", *(escape(_plain(value)) for value in values)]
-        for key, values in differing
-    ]
+    keys = [[_key(key), *(escape(_plain(value)) for value in values)] for key, values in differing]
     config = (
         table(heads, keys, "Keys of the config that differ")
         if keys
         else ('<p class="note">Their configs are equal.</p>')
     )
-    return f'<div class="card scroll">{outcome}</div><br><div class="card scroll">{config}</div>'
+    cards = "".join(f'<div class="card scroll">{part}</div>' for part in (outcome, config))
+    return f'<div class="grid">{cards}</div>'
 
 
 def differences(runs: Sequence[Run]) -> list[tuple[str, list[Any]]]:
@@ -180,6 +178,11 @@ def differences(runs: Sequence[Run]) -> list[tuple[str, list[Any]]]:
     keys = sorted(set().union(*flat))
     found = [(key, [config.get(key) for config in flat]) for key in keys]
     return [(key, values) for key, values in found if any(v != values[0] for v in values)]
+
+
+def _key(name: str) -> str:
+    """A dotted key, which may go on in the next line after a dot."""
+    return f"<code>{escape(name).replace('.', '.<wbr>')}</code>"
 
 
 def _plain(value: Any) -> str:
@@ -196,8 +199,8 @@ def result(run: Run) -> str:
         if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
             tables.append(_records(key, value))
         else:
-            rows.append([f"<code>{escape(key)}</code>", escape(_plain(value))])
-    return f'<div class="card scroll">{"<br>".join([*tables, table(["key", "value"], rows)])}</div>'
+            rows.append((_key(key), escape(_plain(value))))
+    return f'<div class="card scroll">{"<br>".join([*tables, facts(rows)])}</div>'
 
 
 def _records(title: str, records: Sequence[dict[str, Any]]) -> str:
@@ -216,11 +219,11 @@ def _records(title: str, records: Sequence[dict[str, Any]]) -> str:
 def details(run: Run) -> str:
     """Where the numbers come from: command, versions, devices, time, memory, config."""
     begin, end = report_data.start(run), report_data.end(run)
-    facts = {
+    known = {
         "folder": run.path,
         "command": begin.get("command"),
-        "started": begin.get("time"),
-        "ended": end.get("time"),
+        "started": _time(report_data.started(run)),
+        "ended": _time(end.get("time")),
         "end": end.get("message") or end.get("status"),
         "time in all": _maybe(show_time, report_data.seconds(run)),
         "sessions": sum(row.get("event") == "start" for row in run.sessions) or None,
@@ -231,12 +234,17 @@ def details(run: Run) -> str:
         "training images": run.data.get("num_images"),
         "versions": _versions(begin.get("versions") or run.result.get("versions")),
     }
-    rows = [[escape(key), escape(value)] for key, value in facts.items() if value is not None]
+    rows = [(key, escape(value)) for key, value in known.items() if value is not None]
     config = json.dumps(run.config, indent=2, sort_keys=True)
     return (
-        f'<div class="card scroll">{table(["what", ""], rows)}'
+        f'<div class="card scroll">{facts(rows)}'
         f"<details><summary>Config</summary><pre>{escape(config)}</pre></details></div>"
     )
+
+
+def _time(text: Any) -> str | None:
+    """A moment of `sessions`, which are noted in UTC, as people write it."""
+    return text.replace("T", " ").replace("+00:00", " UTC") if isinstance(text, str) else None
 
 
 def _maybe(show_it: Any, value: Any) -> str | None:

@@ -77,10 +77,11 @@ def _health(run: Run) -> tuple[str, str]:
     width = run.config.get("model", {}).get("projector_output_size")
     of = f" of {width}" if width else ""
     directions = f", effective rank {rank[1][1]:.1f}{of}" if rank else ""
-    measured = f"projections have feature std {spread[1][1]:.2f}{directions}"
+    limit = f"below {COLLAPSED_STD:g} is collapse"
+    measured = f"projections have feature std {spread[1][1]:.2f} ({limit}){directions}"
     if spread[1][1] < COLLAPSED_STD:
         return BAD, f"COLLAPSED: {measured}; all images look alike to the loss."
-    return GOOD, f"No collapse: {measured} (below {COLLAPSED_STD:g} it would be)."
+    return GOOD, f"No collapse: {measured}."
 
 
 def _numbers(run: Run) -> tuple[str, str]:

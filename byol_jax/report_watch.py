@@ -1,6 +1,8 @@
 """Serves a page that follows runs while they go on, to browsers on this machine and no others."""
 
+import contextlib
 import http.server
+import pathlib
 import threading
 from collections.abc import Sequence
 
@@ -14,7 +16,8 @@ HOSTS = (ADDRESS, "localhost")
 class Live:
     """The newest page of some runs, made again when one of their files has changed.
 
-    A run that is missing for a moment, since it is moved or begun anew, leaves the last page.
+    A run that is missing for a moment, since it is moved or begun anew, leaves the last page. To
+    look for changes reads no file, so that open pages do not slow a run down.
 
     Args:
       paths: workdirs.
@@ -27,7 +30,7 @@ class Live:
         self._paths = paths
         self._lock = threading.Lock()  # several browsers ask at once
         self._version, self._page = "", b""
-        self._render(self._find_version(report_data.load_runs(paths)))
+        self._render(self._find_version())
 
     def page(self) -> bytes:
         """The whole page."""
@@ -36,23 +39,20 @@ class Live:
 
     def version(self) -> str:
         """Differs from an earlier one if the page does."""
-        with self._lock:
-            try:
-                runs = report_data.load_runs(self._paths)
-            except ReportError:
-                return self._version
-            found = self._find_version(runs)
+        with self._lock, contextlib.suppress(ReportError):
+            found = self._find_version()
             if found != self._version:
                 self._render(found)
         return self._version
 
-    def _find_version(self, runs: Sequence[report_data.Run]) -> str:
+    def _find_version(self) -> str:
         """Of files, and of whether they have been quiet for so long that runs seem to be dead."""
-        now = report_data.now()
-        return ",".join(
-            f"{run.changed:.3f}{'q' if now - run.changed > report_data.QUIET_SECONDS else ''}"
-            for run in runs
-        )
+        now, versions = report_data.now(), []
+        for path in self._paths:
+            times = report_data.changes(pathlib.Path(path).expanduser())
+            is_quiet = now - max(times, default=now) > report_data.QUIET_SECONDS
+            versions.append(f"{sum(times):.4f}-{len(times)}{'q' if is_quiet else ''}")
+        return ",".join(versions)
 
     def _render(self, version: str) -> None:
         runs = report_data.load_runs(self._paths)

@@ -298,3 +298,6 @@ def test_commands_of_the_readme_run(arguments, photographs, uninterrupted, tmp_p
     added = smaller(arguments, photographs, uninterrupted, tmp_path)
     status, text = finish(*arguments, *added, f"--workdir={tmp_path / 'run'}")
     assert status == 0, text
+    measured = [tmp_path / "run" / name for name in ("metrics.jsonl", "result.json")]
+    has_page = (tmp_path / "run" / "report.html").exists()
+    assert has_page == any(path.exists() for path in measured), text

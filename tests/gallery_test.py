@@ -76,6 +76,9 @@ def test_a_map_keeps_clusters_together():
     features, labels = clusters(200, seed=0, spread=0.2)
     assert atlas.purity(atlas.project(features), labels) > 0.95
     np.testing.assert_array_equal(atlas.project(features), atlas.project(features))
+    spaces = {"now": features, "start": features[:, ::-1]}
+    for name, points in atlas.project_all(spaces).items():
+        np.testing.assert_array_equal(points, atlas.project(spaces[name]))
 
 
 @pytest.mark.slow

@@ -1,54 +1,17 @@
 """Reports of runs in every state: what they say, what they escape, what they leave out."""
 
-import html.parser
+import csv
+import html
 import json
-import threading
-import urllib.error
-import urllib.request
+import pathlib
+import re
+import shlex
 
 import numpy as np
 import pytest
 
-from byol_jax import report, report_charts, report_data, report_plots, report_verdict, report_watch
-
-CONFIG = {"task": "pretrain", "preset": "x", "total_steps": 100, "model": {"encoder": "tiny"}}
-
-
-def row(step, **more):
-    return {"step": step, "train/loss": 3.0, "train/feature_std": 0.9, **more}
-
-
-def make_run(folder, rows, *, config=CONFIG, tail="", **files):
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config))
-    text = "".join(json.dumps(r) + "\n" for r in rows)
-    (folder / "metrics.jsonl").write_text(text + tail)
-    for name, content in files.items():
-        (folder / f"{name}.json").write_text(json.dumps(content))
-    return folder
-
-
-class Page(html.parser.HTMLParser):
-    """What a browser makes of a page: its elements, its text, its data block."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.text, self._open, self.blocks = [], "", "", []
-        self.feed(text)
-        self.data = json.loads(self.blocks[0])
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        self._open = tag
-
-    def handle_endtag(self, tag):
-        self._open = ""
-
-    def handle_data(self, data):
-        if self._open == "script":
-            self.blocks.append(data)
-        elif self._open != "style":
-            self.text += data
+from byol_jax import report, report_charts, report_data, report_plots, report_verdict
+from tests.pages import CONFIG, EVIL, PROBES, Page, make_run, row
 
 
 def render(*folders, tmp_path):
@@ -59,12 +22,6 @@ def render(*folders, tmp_path):
 def verdict(folder, *, later=0.0):
     run = report_data.load_run(folder, "run")
     return report_verdict.judge(run, now=run.changed + later)
-
-
-PROBES = [
-    row(0, **{"probe/knn_top1": 0.3, "probe/raw_pixels_knn_top1": 0.5}),
-    row(100, **{"probe/knn_top1": 0.9}),
-]
 
 
 def test_a_finished_run_says_what_it_has_learned(tmp_path):
@@ -140,7 +97,25 @@ def test_thousands_of_steps_keep_their_extremes_and_invent_nothing():
         assert np.quantile(whole, 0.01) >= min(kept) >= min(whole)
 
 
-EVIL = "</script><script>alert('\"1\"')</script>"
+def test_a_page_of_thousands_of_steps_stays_small_and_true(tmp_path):
+    losses = np.random.default_rng(0).normal(size=20_000).tolist()
+    rows = [row(step, **{"train/loss": loss}) for step, loss in enumerate(losses)]
+    folder = make_run(tmp_path / "run", rows)
+    page = render(folder, tmp_path=tmp_path)
+    (curve,) = page.data["charts"][0]["curves"]
+    assert (min(curve["y"]), max(curve["y"])) == (min(losses), max(losses))
+    assert all(losses[x] == y for x, y in zip(curve["x"], curve["y"], strict=True))
+    assert (tmp_path / "page.html").stat().st_size < 500_000
+    assert "25 of 20,000 steps" in page.text
+
+
+def test_a_run_of_one_step_has_curves_of_one_point(tmp_path):
+    folder = make_run(tmp_path / "run", [row(1)], config=CONFIG | {"total_steps": 1})
+    page = render(folder, tmp_path=tmp_path)
+    assert "Finished: all 1 steps" in page.text
+    assert {tuple(c["x"]) for chart in page.data["charts"] for c in chart["curves"]} == {(1,)}
+    report.main([str(folder), "--format=png", f"--out={tmp_path / 'plots'}"])
+    assert (tmp_path / "plots" / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_names_and_values_are_escaped_wherever_they_appear(tmp_path):
@@ -162,6 +137,27 @@ def test_names_and_values_are_escaped_wherever_they_appear(tmp_path):
     assert "damaged" not in page.text
 
 
+ODD = ("\udcff.png", "$\\bad$", "_hidden", "\u2028", 'a,"b"')
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_names_of_any_characters_reach_page_and_plots(name, tmp_path):
+    """Bytes that are no UTF-8, TeX, what legends leave out, ends of lines, commas."""
+    folder = make_run(tmp_path / "run", PROBES, config=CONFIG | {"preset": name})
+    atlas = {"split": "test", "step": 1, "method": "m", "labels": [0, 0], "classes": [name]}
+    atlas |= {"names": [name, name], "tile": 1, "columns": 2, "sheet": "", "start_title": ""}
+    atlas |= {"now": [[0, 1], [0, 1]], "purity": {"now": None}}
+    make_run(folder / "gallery", [], atlas=atlas)
+    page = render(folder, tmp_path=tmp_path)
+    printable = report_data.printable(name)
+    assert printable in page.text and page.data["atlases"][0]["names"] == [name, name]
+    report.main([str(folder), "--format=svg,png", f"--out={tmp_path / 'plots'}"])
+    with (tmp_path / "plots" / "map.csv").open(encoding="utf-8", newline="") as file:
+        assert [line[:2] for line in csv.reader(file)][1:] == 2 * [[printable, printable]]
+    svg = (tmp_path / "plots" / "map.svg").read_text(encoding="utf-8")
+    assert html.escape(printable, quote=False) in svg
+
+
 def test_a_page_asks_for_nothing_and_runs_only_its_own_scripts(tmp_path):
     page = render(make_run(tmp_path / "run", PROBES), tmp_path=tmp_path)
     for tag, attributes in page.tags:
@@ -180,6 +176,38 @@ def test_a_missing_folder_and_one_of_no_run_are_told_from_each_other(tmp_path, c
             report.main([str(tmp_path / name)])
         error = capsys.readouterr().err
         assert stopped.value.code == 2 and words in error and str(tmp_path / "run") in error
+
+
+README = pathlib.Path(__file__).parent.parent / "README.md"
+
+
+def readme_commands():
+    for line in README.read_text().splitlines():
+        words = shlex.split(line, comments=True) if "-m byol_jax.report " in line else []
+        if words and "--watch" not in words:  # report_watch_test
+            yield words[words.index("byol_jax.report") + 1 :]
+
+
+@pytest.mark.parametrize("arguments", list(readme_commands()), ids=" ".join)
+def test_commands_of_the_readme_run(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("pretrain-patterns", "short"):
+        make_run(pathlib.Path("runs") / name, PROBES)
+    report.main(arguments)
+    written = [pathlib.Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert written and all(path.stat().st_size for path in written)
+
+
+def test_it_says_when_a_run_was_started_first_and_how_often(tmp_path):
+    folder = make_run(tmp_path / "run", PROBES)
+    times = [f"2026-01-0{day}T12:00:00+00:00" for day in (1, 2, 3)]
+    events = [("start", times[0]), ("start", times[1]), ("end", times[2])]
+    rows = [{"event": event, "time": time, "command": f"at {time}"} for event, time in events]
+    (folder / "sessions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = render(folder, tmp_path=tmp_path).text
+    assert re.search(r"started\s*2026-01-01 12:00:00 UTC", text)
+    assert re.search(r"ended\s*2026-01-03 12:00:00 UTC", text)
+    assert re.search(r"sessions\s*2", text)
 
 
 def test_a_damaged_gallery_or_result_is_said_and_the_rest_is_shown(tmp_path):
@@ -224,45 +252,3 @@ def test_plots_come_with_all_their_data(tmp_path):
     assert {f.suffix for f in files} == {".svg", ".csv"} and all(f.stat().st_size for f in files)
     lines = (tmp_path / "plots" / "loss.csv").read_text().splitlines()
     assert float(lines[1].split(",")[-1]) == 1 / 3 and len(lines) == 3
-
-
-@pytest.fixture
-def served(tmp_path):
-    folder = make_run(tmp_path / "run", [row(1)])
-    server = report_watch.make_server([str(folder)], port=0)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
-    yield folder, f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-
-
-def get(address, **headers):
-    with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=5) as a:
-        return a.read().decode()
-
-
-def test_a_live_page_follows_a_run_and_survives_its_restart(served):
-    folder, address = served
-    before = get(f"{address}/version")
-    assert Page(get(address)).data["last"] == 1
-    make_run(folder, [row(1), row(50)])
-    assert get(f"{address}/version") != before and Page(get(address)).data["last"] == 50
-    moved = folder.rename(folder.with_name("gone"))
-    assert Page(get(address)).data["last"] == 50
-    moved.rename(folder)
-    make_run(folder, [row(2)])
-    assert Page(get(address)).data["last"] == 2
-
-
-def test_a_live_page_answers_many_at_once_and_no_other_names(served):
-    _, address = served
-    answers = []
-    threads = [threading.Thread(target=lambda: answers.append(get(address))) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(answers) == 8 and len(set(answers)) == 1
-    for path, headers in (("/", {"Host": "evil.example"}), ("/etc/passwd", {})):
-        with pytest.raises(urllib.error.HTTPError):
-            get(address + path, **headers)

@@ -27,6 +27,8 @@ def test_a_run_leaves_config_metrics_checkpoints_and_events(run_folder):
         "start.npz",
         *(f"{n}.json" for n in "pairs neighbours atlas classes".split()),
     }
+    (events,) = (run_folder / "tensorboard").iterdir()
+    assert all(words in events.read_bytes() for words in (b"pairs", b"neighbours"))
     assert json.loads((run_folder / "config.json").read_text())["batch_size"] == 8
     assert {path.name for path in (run_folder / "checkpoints").iterdir()} == {"2", "4"}
 

@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 
-from byol_jax import build, run_pretrain, summary, workdir
+from byol_jax import build, report, run_pretrain, summary, workdir
 from byol_jax.config import UsageError
+from tests import pages
 from tests.conftest import final_state, make_config
 from tests.samples import drawn_picture, encode
 
@@ -75,6 +76,15 @@ def test_the_summary_has_dashes_where_labels_are_missing_and_the_number_of_bad_i
     assert [row.split()[-4:-2] for row in rows] == [["-", "-"], ["-", "-"]]
     assert "raw pixels" not in text
     assert f"2 bad images were left out: {unlabelled_run / 'bad_images.txt'}" in text
+
+
+def test_the_page_has_pictures_but_no_accuracy_where_labels_are_missing(unlabelled_run):
+    path = report.write([str(unlabelled_run)], unlabelled_run / "report.html")
+    page = pages.Page(path.read_text())
+    ids = {attributes.get("id") for tag, attributes in page.tags if tag == "section"}
+    assert {"curves", "pairs-0", "neighbours-0", "atlas-0"} <= ids and "classes-0" not in ids
+    assert "No labels, so no accuracy" in page.text and "unknown without labels" in page.text
+    assert "damaged" not in page.text and set(page.data["atlases"][0]["labels"]) == {-1}
 
 
 def test_channels_are_measured_once_and_kept_with_the_run(unlabelled_run, pictures):

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
@@ -132,9 +133,10 @@ def test_a_resumed_log_drops_what_will_be_done_again_and_half_lines(tmp_path):
     ]
 
 
-def test_tensorboard_gets_the_scalars(tmp_path):
+def test_tensorboard_gets_the_scalars_and_the_pictures(tmp_path):
     logger = workdir.Logger(tmp_path)
     logger.write(1, {"train/loss": 1.0})
+    logger.write_image(1, "pairs", np.zeros((8, 8, 3), np.uint8))
     logger.close()
     (events,) = (tmp_path / "tensorboard").iterdir()
-    assert b"train/loss" in events.read_bytes()
+    assert all(words in events.read_bytes() for words in (b"train/loss", b"pairs", b"\x89PNG"))

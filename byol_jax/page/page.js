@@ -6,7 +6,7 @@
   const sync = uPlot.sync("steps");
   const hiddenRuns = new Set();
   const curves = new Map(); // by name of the chart: what draws it
-  const maps = [];
+  let maps = [];
   let data = readData(document);
 
   function readData(page) {
@@ -76,8 +76,7 @@
       this.legend = place.parentElement.querySelector(".legend");
       this.build(chart);
       place.append(this.tip);
-      place.tabIndex = 0;
-      place.addEventListener("keydown", (event) => this.onKey(event));
+      takeKeys(place, (event) => this.onKey(event));
       place.addEventListener("blur", () => this.leave());
       new ResizeObserver(() => this.resize()).observe(place);
     }
@@ -201,7 +200,7 @@
       this.isInside = true;
       const left = this.plot.valToPos(steps[index], "x");
       this.plot.setCursor({ left, top: HEIGHT / 3 });
-      document.getElementById("spoken").textContent = this.tip.innerText.replaceAll("\n", ", ");
+      speak(this.tip.innerText.replaceAll("\n", ", "));
     }
 
     showTip() {
@@ -230,6 +229,17 @@
       const side = x + 14 <= room ? x + 14 : x - this.tip.offsetWidth - 14;
       this.tip.style.left = `${Math.min(Math.max(side, 4), Math.max(room, 4))}px`;
     }
+  }
+
+  // Keys reach a picture only if screen readers do not take them to be for reading.
+  function takeKeys(place, onKey) {
+    place.tabIndex = 0;
+    place.setAttribute("role", "application");
+    place.addEventListener("keydown", onKey);
+  }
+
+  function speak(text) {
+    document.getElementById("spoken").textContent = text;
   }
 
   function nearest(steps, step) {
@@ -334,6 +344,10 @@
       this.tip.append(this.canvas, this.words);
       this.build();
       place.append(this.tip);
+      this.order = [...this.points[0].keys()].sort((a, b) => this.points[0][a] - this.points[0][b]);
+      this.at = -1; // in that order, from left to right
+      takeKeys(place, (event) => this.onKey(event));
+      place.addEventListener("blur", () => (this.tip.hidden = true));
       place.addEventListener("mousemove", (event) => this.onMove(event));
       place.addEventListener("mouseleave", () => (this.tip.hidden = true));
       place.addEventListener("click", (event) => this.onMove(event));
@@ -407,6 +421,18 @@
       if (best >= 0) this.showThumb(best);
     }
 
+    onKey(event) {
+      const visible = this.order.filter((index) => !this.isFaded(index));
+      const moves = { ArrowLeft: -1, ArrowRight: 1, Home: -visible.length, End: visible.length };
+      if (event.key === "Escape") this.tip.hidden = true;
+      if (!(event.key in moves) || !visible.length) return;
+      event.preventDefault();
+      this.at = Math.min(Math.max(this.at + moves[event.key], 0), visible.length - 1);
+      this.tip.hidden = false;
+      this.showThumb(visible[this.at]);
+      speak(this.words.textContent);
+    }
+
     isFaded(index) {
       return this.plot.faded && !this.plot.faded.has(this.atlas.labels[index]);
     }
@@ -429,11 +455,13 @@
   }
 
   function drawMaps() {
-    for (const map of maps.splice(0)) map.plot.destroy();
+    const gone = maps.filter((map) => !map.place.isConnected); // exchanged for new ones
+    for (const map of gone) map.plot.destroy();
+    maps = maps.filter((map) => !gone.includes(map));
     for (const atlas of data.atlases) {
-      const own = [...document.querySelectorAll(`[data-atlas="${atlas.run}"]`)].map(
-        (place) => new EmbeddingMap(place, atlas),
-      );
+      const places = [...document.querySelectorAll(`[data-atlas="${atlas.run}"]:empty`)];
+      if (!places.length) continue;
+      const own = places.map((place) => new EmbeddingMap(place, atlas));
       maps.push(...own);
       drawClassLegend(atlas, own);
     }

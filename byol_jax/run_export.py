@@ -158,6 +158,8 @@ def _whole_folder(workdir: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
       UsageError: there is something else at the workdir, or it cannot be written to.
     """
+    if not workdir.name:
+        raise UsageError(f"{workdir} cannot be replaced as a whole: name a folder by --workdir.")
     if workdir.exists() and not (workdir / exported.MODEL).is_file():
         if not workdir.is_dir() or any(workdir.iterdir()):
             raise UsageError(

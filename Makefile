@@ -20,7 +20,7 @@ test-slow: $(VENV)/installed
 	$(RUN) -m pytest -q -n 2 --dist loadfile -m "slow and not torch"
 
 test-torch: $(VENV)/installed-torch
-	$(RUN) -m pytest -q -n 2 --dist loadgroup -m torch
+	$(RUN) -m pytest -q -m torch tests/torch_test.py
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .

@@ -27,7 +27,7 @@ test-browser: $(VENV)/installed
 	$(RUN) -m pytest -q -m browser tests/report_browser_test.py
 
 test-torch: $(VENV)/installed-torch
-	$(RUN) -m pytest -q -n 2 --dist loadgroup -m torch
+	$(RUN) -m pytest -q -m torch tests/torch_test.py
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .

@@ -4,6 +4,7 @@ Shapes: b images of a batch, S image size, F embedding size.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -89,13 +90,16 @@ def _make(
         projector = tuple(int(size) for size in trees[0]["projector/linear_1"]["w"].shape)
     forward = cards.make_forward(card, **({"projector": projector} if projector else {}))
 
-    def encode(images: jax.Array) -> jax.Array:
+    def apply(trees: Any, images: jax.Array) -> jax.Array:
         pixels = pretrain.resize(images, card.image_size)
         outputs, _ = forward.apply(*trees, None, pixels, is_training=False, part=part)
         return outputs.projection if head else outputs.embedding
 
     images = _test_images(card.image_size)
-    expected = np.asarray(jax.jit(encode)(images), np.float32)
+    expected = np.asarray(jax.jit(apply)(trees, images), np.float32)
+    if not np.isfinite(expected).all():
+        raise UsageError("The encoder gives no numbers (NaN or infinity): take another checkpoint.")
+    encode = functools.partial(apply, trees)
     return formats.Export(folder, card, *trees, projector, encode, images, expected)
 
 
@@ -154,6 +158,8 @@ def _whole_folder(workdir: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
       UsageError: there is something else at the workdir, or it cannot be written to.
     """
+    if not workdir.name:
+        raise UsageError(f"{workdir} cannot be replaced as a whole: name a folder by --workdir.")
     if workdir.exists() and not (workdir / exported.MODEL).is_file():
         if not workdir.is_dir() or any(workdir.iterdir()):
             raise UsageError(

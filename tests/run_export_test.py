@@ -117,6 +117,20 @@ def test_what_is_no_export_is_not_replaced(tmp_path):
     assert os.listdir(tmp_path / "export") == ["thesis.tex"]
 
 
+@pytest.mark.parametrize("folder", [".", "/"])
+def test_a_folder_without_a_name_is_refused(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="name a folder by --workdir"):
+        export(pathlib.Path(folder), PICKLE)
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_encoder_that_gives_no_numbers_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="gives no numbers"):
+        export(tmp_path / "export", PICKLE, std=(0.0, 0.0, 0.0))
+    assert os.listdir(tmp_path) == []
+
+
 # The command itself, on files that are not what they should be.
 
 

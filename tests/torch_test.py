@@ -32,20 +32,12 @@ from tests.run_export_test import export  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 TOLERANCE = 1e-4
-torch.set_num_threads(1)  # pytest runs a process for each core
-ONE_THREAD = onnxruntime.SessionOptions()
-ONE_THREAD.intra_op_num_threads = 1
 ALL = "safetensors,torch,stablehlo,onnx"
 CASES = {
     f"{encoder}, {padding}": cards.Card(encoder, padding=padding, image_size=size)
     for encoder, size in (("resnet18", 96), ("resnet50", 64))
     for padding in ("same", "torch")
 }
-
-
-def of_group(case):
-    """What shares an export runs in one process."""
-    return pytest.param(case, marks=pytest.mark.xdist_group(case))
 
 
 def write_encoder(folder, card):
@@ -136,21 +128,20 @@ def by_stablehlo(folder, images):
 
 
 def by_onnx(folder, images):
-    session = onnxruntime.InferenceSession(folder / "encoder.onnx", ONE_THREAD)
-    return session.run(None, {"images": images})[0]
+    return onnxruntime.InferenceSession(folder / "encoder.onnx").run(None, {"images": images})[0]
 
 
 CLIENTS = {"encoder.py": by_module, "stablehlo": by_stablehlo, "onnx": by_onnx}
 
 
-@pytest.mark.parametrize("case", [of_group(case) for case in CASES])
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("client", CLIENTS)
 def test_every_client_gives_the_embeddings_of_the_encoder(client, case):
     images = photos(CASES[case].image_size)
     assert_close(CLIENTS[client](folder_of(case), images), embeddings_of(case))
 
 
-@pytest.mark.parametrize("case", [of_group(case) for case in CASES if "torch" in case])
+@pytest.mark.parametrize("case", [case for case in CASES if "torch" in case])
 @pytest.mark.parametrize("package", ["torchvision", "timm"])
 def test_trained_with_torchs_layout_it_loads_strictly(package, case):
     card = CASES[case]
@@ -163,7 +154,6 @@ def test_trained_with_torchs_layout_it_loads_strictly(package, case):
     assert_close(actual, embeddings_of(case))
 
 
-@pytest.mark.xdist_group("resnet50, same")
 def test_the_card_says_what_a_plain_load_would_cost():
     folder = folder_of("resnet50, same")
     advice = json.loads((folder / "model.json").read_text())["torch"]
@@ -207,7 +197,6 @@ SNIPPETS = {
 }
 
 
-@pytest.mark.xdist_group("learned")
 @pytest.mark.parametrize("word", SNIPPETS)
 def test_snippets_of_the_readme_read_what_the_default_job_learned(
     word, learned, run_folder, tmp_path
@@ -219,7 +208,6 @@ def test_snippets_of_the_readme_read_what_the_default_job_learned(
     assert_close(features, encoders.load_encoder(str(run_folder)).encode(images))
 
 
-@pytest.mark.xdist_group("learned")
 @pytest.mark.parametrize("client", CLIENTS)
 def test_what_the_default_job_learned_is_the_same_for_every_client(client, learned, run_folder):
     expected = encoders.load_encoder(str(run_folder)).encode(photos(32))
@@ -228,7 +216,6 @@ def test_what_the_default_job_learned_is_the_same_for_every_client(client, learn
     assert again.identity["sha256"] == encoders.load_encoder(str(run_folder)).identity["sha256"]
 
 
-@pytest.mark.xdist_group("resnet18, torch")
 @pytest.mark.parametrize("package", ["timm", "torchvision"])
 def test_the_snippet_of_the_readme_for_plain_networks(package, tmp_path):
     code = snippets.snippet("timm")

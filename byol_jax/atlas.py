@@ -40,7 +40,7 @@ def project(features: np.ndarray) -> np.ndarray:
             init=points[:, :2] / max(points[:, 0].std(), 1e-12) * 1e-4,
             perplexity=min(PERPLEXITY, (len(points) - 1) / 3),
             max_iter=ITERATIONS,
-            angle=0.6,
+            angle=0.8,  # as good a map as 0.5 by `purity`, a quarter faster than 0.6
             random_state=0,
         )
         return tsne.fit_transform(points).astype(np.float64)

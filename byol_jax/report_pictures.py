@@ -173,7 +173,8 @@ def _classes(content: Mapping[str, Any], number: int) -> str:
     ]
     return (
         f'<p class="note">By a vote of the {content["k"]} nearest training images; the hardest '
-        f'classes first.</p><div class="grid"><div class="card scroll">'
+        f'classes first.</p><div class="grid">'
+        '<div class="card scroll tall" tabindex="0" role="region" aria-label="Accuracy by class">'
         f"{table(heads, rows, 'Accuracy by class')}</div>"
         '<div class="card scroll">'
         + table(["is", "taken for", "images", "of its class"], confused, "Most confused")

@@ -49,14 +49,22 @@ def write(runs: Sequence[Run], folder: pathlib.Path, formats: Sequence[str]) -> 
                 written.append(_write_csv(folder / f"{chart.name}.csv", _curve_rows(chart, runs)))
             for run in runs:
                 if "atlas" in run.gallery:
-                    name = folder / ("map" if len(runs) == 1 else f"map_{_plain(run.name)}")
-                    written += _save(_draw_map(run.gallery["atlas"]), name, formats)
-                    written.append(_write_csv(name.with_suffix(".csv"), _map_rows(run)))
+                    name = "map" if len(runs) == 1 else f"map_{_plain(run.name)}"
+                    written += _write_map(run, folder / name, formats)
     except OSError as error:
         raise ReportError(f"Cannot write to {folder}: {error.strerror}. Give an --out.") from None
     if not written:
         raise ReportError(f"{runs[0].path} has no metrics to plot.")
     return written
+
+
+def _write_map(run: Run, path: pathlib.Path, formats: Sequence[str]) -> list[pathlib.Path]:
+    try:
+        figure = _draw_map(run.gallery["atlas"])
+        table = _write_csv(path.with_suffix(".csv"), _map_rows(run))
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ReportError(f"{run.path / 'gallery/atlas.json'} is damaged: {error!r}.") from None
+    return [*_save(figure, path, formats), table]
 
 
 def _plain(name: str) -> str:

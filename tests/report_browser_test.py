@@ -261,6 +261,7 @@ def wait_for(browser, words):
 
 def test_live_pages_follow_a_run_and_its_restart(live, window):
     folder, address = live
+    read_requests(window)
     window.get(address)
     first = window.current_window_handle
     window.switch_to.new_window("tab")
@@ -276,6 +277,7 @@ def test_live_pages_follow_a_run_and_its_restart(live, window):
                 window.switch_to.window(handle)
                 wait_for(window, words)
         assert not window.get_log("browser")
+        assert all(url.startswith((address, "data:")) for url in read_requests(window))
     finally:
         window.close()
         window.switch_to.window(first)

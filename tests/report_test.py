@@ -217,6 +217,9 @@ def test_a_damaged_gallery_or_result_is_said_and_the_rest_is_shown(tmp_path):
     page = render(folder, tmp_path=tmp_path)
     assert "atlas.json is damaged" in page.text and "result.json cannot be read" in page.text
     assert "Finished" in page.text
+    with pytest.raises(report_data.ReportError, match=r"atlas\.json is damaged"):
+        report_plots.write(report_data.load_runs([str(folder)]), tmp_path / "plots", ["svg"])
+    assert (tmp_path / "plots" / "loss.svg").exists()
 
 
 def test_a_report_never_fails_a_run(tmp_path, capsys):

@@ -44,7 +44,6 @@ def write_encoder(folder, card):
     """An encoder of formula parameters and batch-norm statistics, as an export of ours."""
     folder.mkdir()
     trees = [golden_data.formula_tree(shapes, "torch", counter=9) for shapes in cards.shapes(card)]
-
     exported.save_weights(folder, *trees)
     model = {
         "format": exported.FORMAT,
@@ -60,9 +59,14 @@ def write_encoder(folder, card):
 
 
 @functools.cache
+def scratch():
+    return tempfile.TemporaryDirectory()
+
+
+@functools.cache
 def folder_of(case):
     """The export of a case, in all formats; it has been checked once by writing it."""
-    folder = pathlib.Path(tempfile.mkdtemp())
+    folder = pathlib.Path(tempfile.mkdtemp(dir=scratch().name))
     export(folder / "export", write_encoder(folder / "source", CASES[case]), formats=ALL)
     jax.clear_caches()  # of programs that hold all parameters as constants
     return folder / "export"
@@ -76,8 +80,9 @@ def embeddings_of(case):
 @pytest.fixture(scope="module", autouse=True)
 def forgotten():
     yield
-    folder_of.cache_clear()
-    embeddings_of.cache_clear()
+    scratch().cleanup()
+    for cached in (scratch, folder_of, embeddings_of):
+        cached.cache_clear()
 
 
 def assert_close(actual, expected):

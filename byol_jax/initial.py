@@ -9,7 +9,6 @@ from byol_jax import config as config_lib
 
 UsageError = config_lib.UsageError
 
-
 _BUILD = ("encoder", "width_multiplier", "resnet_v2", "stem", "padding")
 
 
@@ -27,7 +26,10 @@ def load_networks(path: str, state: pretrain.TrainState, card: cards.Card) -> pr
       UsageError: the file is of another encoder than the config builds, or its heads are others.
     """
     if not weights.is_foreign(path):
-        return checkpoint.load_networks(path, state)
+        loaded = checkpoint.load_networks(path, state)
+        if (checkpoint.find(path).absolute().parents[1] / "config.json").exists():
+            _require_same(weights.open_weights(path), card)
+        return loaded
     found = weights.open_weights(path)
     _require_same(found, card)
     online = weights.load(found, "online" if "online" in found.load else "target")

@@ -1,5 +1,8 @@
 """Pretraining that starts from other people's files."""
 
+import json
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -104,6 +107,16 @@ def test_another_encoder_is_refused_by_what_to_set(case, job):
     card, message = OTHERS[case]
     with pytest.raises(UsageError, match=message):
         initial.load_networks(str(PICKLE), job.state, card)
+
+
+def test_a_run_of_equal_shapes_and_another_padding_is_refused_too(run_folder, tmp_path):
+    shutil.copytree(run_folder, tmp_path / "run")
+    config = json.loads((run_folder / "config.json").read_text())
+    config["model"]["padding"] = "same" if config["model"]["padding"] == "torch" else "torch"
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    build.build(make_config(checkpoint=str(run_folder)))
+    with pytest.raises(UsageError, match="another encoder .*set --config.model.padding="):
+        build.build(make_config(checkpoint=str(tmp_path / "run")))
 
 
 @pytest.mark.parametrize("head", ["projector", "predictor"])

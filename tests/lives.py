@@ -56,6 +56,7 @@ def run_program(arguments, devices, log, before):
         f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
     )
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in a background ignore it
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)

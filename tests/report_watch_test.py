@@ -1,5 +1,6 @@
 """The page that follows a run: what it serves, to whom, and how it ends."""
 
+import functools
 import os
 import pathlib
 import signal
@@ -87,9 +88,9 @@ def test_a_run_that_falls_silent_is_told_from_one_that_goes_on(served):
 
 def watch(folder):
     command = [sys.executable, "-m", "byol_jax.report", str(folder), "--watch", "--port=0"]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
-    )
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    return subprocess.Popen(command, preexec_fn=heed, **options)  # tests in a background ignore it
 
 
 def test_ctrl_c_ends_it_also_while_a_browser_is_connected(tmp_path):

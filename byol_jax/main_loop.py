@@ -125,14 +125,18 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
             logging.set_verbosity(logging.ERROR)  # libraries' notes only on request
         _ = _CONFIG.value.task  # an unreadable file shows only here
     except (AttributeError, KeyError) as error:
-        text = " ".join(str(error.args[0]).split())
+        cause = error.args[0] if isinstance(error.args[0], KeyError) else error
+        text = " ".join(str(cause.args[0]).split())
         _fail(f"Unknown key in --config: {text} (the config file lists all keys)")
     except OSError:
         valid = ", ".join(sorted(str(path) for path in pathlib.Path("configs").glob("*.py")))
         _fail(f"Cannot read the file of --config. Here are: {valid or 'none; go to the project'}.")
     except (flags.Error, TypeError, ValueError) as error:
         # A config file's own complaint arrives inside the text of a whole trace.
-        _fail(str(error).split("UsageError: ")[-1].strip())
+        text = str(error).split("UsageError: ")[-1].strip()
+        if "indices must be integers" in text:  # a key below a text
+            text = "Unknown key in --config: below a value there are no keys."
+        _fail(text)
     if left[1:]:
         _fail(f"Unexpected arguments: {' '.join(left[1:])}. Write --key=value without spaces.")
     return left

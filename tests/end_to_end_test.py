@@ -200,7 +200,14 @@ def test_a_collapsing_learning_rate_stops_with_advice(tmp_path):
 
 BAD = {
     "preset": (["--config=configs/byol.py:cifar"], "Did you mean 'cifar10'"),
-    "key": (["--config=configs/byol.py", "--config.batchsize=3"], 'Did you mean "batch_size"'),
+    "key": (
+        ["--config=configs/byol.py", "--config.batchsize=3"],
+        """Unknown key in --config: 'batchsize' Did you mean "batch_size" instead""",
+    ),
+    "below": (
+        ["--config=configs/byol.py", "--config.data.name.x=3"],
+        "below a value there are no keys",
+    ),
     "type": (["--config=configs/byol.py", "--config.batch_size=many"], "batch_size=many"),
     "file": (["--config=configs/boyl.py"], "configs/byol.py, configs/convert.py"),
     "flag": (["--confg=configs/byol.py"], "Did you mean: config"),

@@ -55,6 +55,11 @@ def hits(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     return {"top1": rank < 1, "top5": rank < 5}
 
 
+def on_validation(hits: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """What a row of a sweep says of validation images, from their `hits`."""
+    return {f"validation_{name}": float(hit.mean()) for name, hit in hits.items()}
+
+
 def best(table: Sequence[Mapping[str, Any]]) -> int:
     """The row of a sweep with most validation images right, first by top-1, then by top-5."""
     return max(

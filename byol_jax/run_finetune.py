@@ -88,9 +88,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         bench = _make_bench(config, subject, labels, work, count=len(subsets[config.seed][1]))
         found = evaluation.over_seeds(
             config,
-            lambda seed: work.remember(
-                f"seed {seed}", lambda: _score(config, bench, settings, *subsets[seed], seed)
-            ),
+            work.by_seed(lambda seed: _score(config, bench, settings, *subsets[seed], seed)),
         )
         share = config.labels.list or f"{config.labels.share:.3g} of the labels"
         found = {"protocol": f"the whole network trained on {share}"} | found
@@ -192,7 +190,7 @@ def _score(
                 nonlocal trained
                 trained = _train(config, bench, setting, chosen, seed, title)
                 hits = _evaluate(config, bench, trained, held, "validation", skip_bad=True)
-                return {f"validation_{name}": float(hit.mean()) for name, hit in hits.items()}
+                return evaluation.on_validation(hits)
 
             row |= bench.work.remember(f"{title} of seed {seed}", try_it)
             if evaluation.best(table[: number + 1]) == number:

@@ -67,10 +67,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         measured = _measure(config, subject._replace(encoder=encoder))
         train = FEATURES[config.features](config, measured, work)
         found = evaluation.over_seeds(
-            config,
-            lambda seed: work.remember(
-                f"seed {seed}", lambda: _score(config, measured, train, work, seed)
-            ),
+            config, work.by_seed(lambda seed: _score(config, measured, train, work, seed))
         )
         found = {"protocol": f"linear evaluation, {config.features} features"} | found
         result = evaluation.write_result(workdir, config, measured.subject, found, start=start)
@@ -150,8 +147,7 @@ def _on_validation(
 ) -> dict[str, float]:
     """Accuracies of one of the heads on the images at these positions."""
     logits = linear.logits(heads, found.features[validation], which=which)
-    hits = evaluation.hits(logits, found.labels[validation])
-    return {f"validation_{name}": float(hit.mean()) for name, hit in hits.items()}
+    return evaluation.on_validation(evaluation.hits(logits, found.labels[validation]))
 
 
 def _init(

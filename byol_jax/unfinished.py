@@ -78,6 +78,10 @@ class Unfinished:
             parallel.on_writer(self._write_results)
         return self._results[name]
 
+    def by_seed(self, score: Callable[[int], Any]) -> Callable[[int], Any]:
+        """The same function of a seed, which remembers its results."""
+        return lambda seed: self.remember(f"seed {seed}", lambda: score(seed))
+
     def _write_results(self) -> None:
         stored = {"identity": self._identity, "results": self._results}
         records.write_text(self._folder / "results.json", json.dumps(stored))

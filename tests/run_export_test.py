@@ -162,14 +162,20 @@ def truncated(path):
     path.write_bytes(data[: len(data) // 2])
 
 
-def other_shapes(path):
-    """An export whose weights are of another width than its card says."""
-    path.mkdir()
-    card = cards.Card("micro_resnet", image_size=32)
-    exported.save_weights(path, *random_network(card._replace(width_multiplier=2)))
+def write_encoder(folder, card, network):
+    """Weights and their card, as an export of ours."""
+    folder.mkdir()
+    exported.save_weights(folder, *network)
     source = {"card": card._asdict(), "source": {"step": 1}, "network": "online", "config": None}
     rest = {"format": exported.FORMAT, "notes": [], "licence": ""}
-    (path / exported.MODEL).write_text(json.dumps(source | rest))
+    (folder / exported.MODEL).write_text(json.dumps(source | rest))
+    return folder
+
+
+def other_shapes(path):
+    """An export whose weights are of another width than its card says."""
+    card = cards.Card("micro_resnet", image_size=32)
+    write_encoder(path, card, random_network(card._replace(width_multiplier=2)))
 
 
 BAD_FILES = {

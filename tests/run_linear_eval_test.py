@@ -144,21 +144,27 @@ def test_a_folder_with_a_bad_image_is_learned_from_in_both_modes(run_folder, tmp
         assert found["num_images"]["train"] == 40 and found["num_images"]["bad"] == 2
 
 
-def program(workdir, run, *, devices, processes=1):
-    """The result of the program in processes of its own, each with so many devices."""
+def start(workdir, run, *keys, devices, processes=1, **options):
+    """The program in processes of its own, each with so many devices."""
     command = [sys.executable, "-m", "byol_jax.main_loop", "--config=configs/linear_eval.py"]
     command += [f"--config.checkpoint={run}", "--config.batch_size=64", f"--workdir={workdir}"]
-    command += ["--config.total_epochs=4", "--config.features=cached"]
-    command += ["--config.data.train_split=test"]
+    command += ["--config.total_epochs=4", *keys]
     flags = f"--xla_force_host_platform_device_count={devices}"
-    options = {"cwd": ROOT, "env": os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}}
-    started = []
-    address = f"localhost:{free_port()}"
-    for index in range(processes):
-        joined = [f"--coordinator={address}", f"--num_processes={processes}"]
-        joined = [*joined, f"--process_id={index}"] if processes > 1 else []
-        started.append(subprocess.Popen(command + joined, stderr=subprocess.PIPE, **options))
-    for process in started:
+    options |= {"cwd": ROOT, "env": os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}}
+    joined = [f"--coordinator=localhost:{free_port()}", f"--num_processes={processes}"]
+    return [
+        subprocess.Popen(
+            [*command, *([*joined, f"--process_id={i}"] if processes > 1 else [])], **options
+        )
+        for i in range(processes)
+    ]
+
+
+def program(workdir, run, *, devices, processes=1):
+    """The result of the program, on features that are made once."""
+    keys = ("--config.features=cached", "--config.data.train_split=test")
+    options = {"devices": devices, "processes": processes, "stderr": subprocess.PIPE}
+    for process in start(workdir, run, *keys, **options):
         errors = process.communicate(timeout=300)[1]
         assert process.returncode == 0, errors.decode()
     return json.loads((workdir / "result.json").read_text())

@@ -24,11 +24,11 @@ torchvision = pytest.importorskip("torchvision", exc_type=ImportError)
 import safetensors.numpy  # noqa: E402
 import safetensors.torch  # noqa: E402
 
-from byol_jax import cards, encoders, exported, torch_layout, weights  # noqa: E402
+from byol_jax import cards, encoders, torch_layout, weights  # noqa: E402
 from byol_jax.config import UsageError  # noqa: E402
 from tests import golden_data, snippets  # noqa: E402
 from tests.photos import photos  # noqa: E402
-from tests.run_export_test import export  # noqa: E402
+from tests.run_export_test import export, write_encoder  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 TOLERANCE = 1e-4
@@ -40,22 +40,10 @@ CASES = {
 }
 
 
-def write_encoder(folder, card):
+def write_formula(folder, card):
     """An encoder of formula parameters and batch-norm statistics, as an export of ours."""
-    folder.mkdir()
     trees = [golden_data.formula_tree(shapes, "torch", counter=9) for shapes in cards.shapes(card)]
-    exported.save_weights(folder, *trees)
-    model = {
-        "format": exported.FORMAT,
-        "card": card._asdict(),
-        "network": "online",
-        "source": {"step": 9},
-        "config": None,
-        "notes": [],
-        "licence": "",
-    }
-    (folder / exported.MODEL).write_text(json.dumps(model))
-    return folder
+    return write_encoder(folder, card, trees)
 
 
 @functools.cache
@@ -67,7 +55,7 @@ def scratch():
 def folder_of(case):
     """The export of a case, in all formats; it has been checked once by writing it."""
     folder = pathlib.Path(tempfile.mkdtemp(dir=scratch().name))
-    export(folder / "export", write_encoder(folder / "source", CASES[case]), formats=ALL)
+    export(folder / "export", write_formula(folder / "source", CASES[case]), formats=ALL)
     jax.clear_caches()  # of programs that hold all parameters as constants
     return folder / "export"
 
@@ -181,7 +169,7 @@ OTHERS = {
 @pytest.mark.parametrize("case", OTHERS)
 def test_other_stems_versions_and_widths_in_pytorch(case, tmp_path):
     card = cards.Card("micro_resnet", image_size=33)._replace(**OTHERS[case])
-    folder = export(tmp_path / "export", write_encoder(tmp_path / "source", card), formats="torch")
+    folder = export(tmp_path / "export", write_formula(tmp_path / "source", card), formats="torch")
     expected = encoders.load_encoder(str(folder)).encode(photos(33))
     assert_close(by_module(folder, photos(33)), expected)
 

@@ -4,8 +4,6 @@ import functools
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -13,7 +11,6 @@ import pytest
 
 from byol_jax import parallel, run_finetune, run_linear_eval, unfinished
 from tests import run_finetune_test, run_linear_eval_test
-from tests.run_linear_eval_test import ROOT, free_port
 
 pytestmark = pytest.mark.slow  # they evaluate a run
 
@@ -141,18 +138,11 @@ class Batches:
 
 
 def start_two(workdir, run_folder):
-    """The program in two processes; the first one writes to a file what it says."""
-    command = [sys.executable, "-m", "byol_jax.main_loop", "--config=configs/linear_eval.py"]
-    command += [f"--config.checkpoint={run_folder}", f"--workdir={workdir}"]
-    command += ["--config.batch_size=64", "--config.total_epochs=4", "--config.seeds=1"]
-    command += [f"--coordinator=localhost:{free_port()}", "--num_processes=2"]
-    flags = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
-    options = {"cwd": ROOT, "env": os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}}
+    """The program in two processes, and the file to which they write what they say."""
     log = workdir.with_suffix(".log")
     with log.open("w") as file:
-        options |= {"stdout": file, "stderr": file}
-        processes = [subprocess.Popen([*command, f"--process_id={i}"], **options) for i in (0, 1)]
-    return processes, log
+        options = {"devices": 1, "processes": 2, "stdout": file, "stderr": file}
+        return run_linear_eval_test.start(workdir, run_folder, **options), log
 
 
 def test_two_processes_stop_together_and_go_on_to_the_same_result(run_folder, tmp_path):

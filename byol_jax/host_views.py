@@ -91,10 +91,11 @@ def train_views(image: images.EncodedImage, windows: tuple[Window, ...], out: np
 
 
 def decode(image: images.EncodedImage, windows: tuple[Window, ...], size: int) -> np.ndarray:
-    """The image as small as the windows allow, uint8 [H, W, 3]."""
+    """The image as small as the windows allow and down to the lowest, uint8 [H, W, 3]."""
     smallest = min(min(window.height, window.width) for window in windows)
     shrink = next((factor for factor in (8, 4, 2) if smallest >= factor * size), 1)
-    return image.decode(shrink=shrink, fast=True)
+    bottom = max(window.top + window.height for window in windows)
+    return image.decode(shrink=shrink, fast=True, rows=bottom)
 
 
 def cut(
@@ -109,7 +110,7 @@ def cut(
 
 def _scale(window: Window, image: images.EncodedImage, shape: tuple[int, ...]) -> Window:
     """A window of the whole image as one of its decoded, perhaps smaller form."""
-    if shape[:2] == (image.height, image.width):
+    if shape[1] == image.width:  # not shrunk; there may be fewer rows
         return window
     down, across = shape[0] / image.height, shape[1] / image.width
     top, left = round(window.top * down), round(window.left * across)

@@ -24,6 +24,10 @@ FORMATS = {  # format: its file name extensions
 }
 EXTENSIONS = {extension: name for name, group in FORMATS.items() for extension in group}
 
+# JPEG's markers (ITU-T T.81, table B.1).
+_BASELINE = (b"\xff\xc0", b"\xff\xc1")
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"
+
 _ORIENTATION = 274  # of EXIF
 # Flips and turns that undo an EXIF orientation, as (transpose, rows reversed, columns reversed).
 _UPRIGHT = {
@@ -81,19 +85,26 @@ class EncodedImage:
         except Exception as error:  # Pillow raises whatever a damaged file leads it to
             raise BadImageError(f"damaged {self.format}: {error}") from None
 
-    def decode(self, *, shrink: int = 1, fast: bool = False) -> np.ndarray:
+    def decode(self, *, shrink: int = 1, fast: bool = False, rows: int | None = None) -> np.ndarray:
         """The pixels, uint8 [H, W, 3], RGB.
 
         Args:
           shrink: 1, 2, 4 or 8: a JPEG comes out smaller by this factor, rounded up (its high
             frequencies are left out, which costs less than decoding them); others are not shrunk.
           fast: interpolate a JPEG's colours by the nearest pixel.
+          rows: so many of the upper rows are needed: a JPEG that is decoded fast and neither shrunk
+            nor turned comes out without the others. A missing end is still found, other damage
+            below is not.
 
         Raises:
           BadImageError: the file is damaged.
         """
         if not self._is_turbo:
             return self._decode_by_pillow()
+        if rows is not None and fast and shrink == 1 and self._upright is None:
+            pixels = _decode_upper(self._data, rows, self.width)
+            if pixels is not None:
+                return pixels
         pixels = _decode_jpeg(self._data, self.height, self.width, self._upright, shrink, fast)
         return _turn(pixels, self._upright)
 
@@ -165,6 +176,36 @@ def _decode_jpeg(data, height, width, upright, shrink, fast) -> np.ndarray:
         return simplejpeg.decode_jpeg(data, strict=False, **options)
     except ValueError:
         raise BadImageError(f"damaged JPEG: {reason}") from None
+
+
+def _decode_upper(data: bytes, rows: int, width: int) -> np.ndarray | None:
+    """The upper rows of a JPEG, uint8 [rows, width, 3]; None if they cannot be had alone.
+
+    The decoder stops at the last row that the header tells of, and then looks for the end mark.
+    It complains of the bytes on the way there; whatever else it says, the whole has to be decoded.
+    """
+    frame = _baseline_frame(data)
+    if frame is None or data.rfind(_END, frame) < 0:
+        return None
+    short = bytearray(data)
+    short[frame + 5 : frame + 7] = rows.to_bytes(2, "big")
+    pixels = np.empty((rows, width, 3), np.uint8)
+    try:
+        simplejpeg.decode_jpeg(short, fastdct=True, fastupsample=True, strict=True, buffer=pixels)
+    except ValueError as error:
+        return pixels if "extraneous bytes before marker" in str(error) else None
+    return pixels
+
+
+def _baseline_frame(data: bytes) -> int | None:
+    """Where a JPEG that is coded in one pass describes its frame (T.81, B.2.2); else None."""
+    place = 2
+    while (marker := data[place : place + 2]) not in _BASELINE:
+        length = int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker[:1] != b"\xff" or marker == _SCAN or length < 2:
+            return None
+        place += 2 + length
+    return place
 
 
 def _turn(pixels: np.ndarray, upright: tuple[bool, bool, bool] | None) -> np.ndarray:

@@ -4,9 +4,12 @@ Images in memory leave as they are and are cropped on the device; encoded ones a
 and both views are cut here. Shapes: b images of a batch, g of a group, S image size.
 """
 
+import ctypes
 import functools
+import gc
 import math
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +20,7 @@ from byol_jax import datasets, host_views, images
 
 EPOCHS = 1 << 20  # in place of infinity, for which Grain cannot make batches of one image
 GROUP = 64  # images that a thread takes on at a time, if batches can be made of such groups
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 class TooManyBadImagesError(RuntimeError):
@@ -150,6 +154,20 @@ class TrainBatches:
         self._position = state["images"]
         self._batches = self._start()
         self.bad_images = dict(map(tuple, state["bad"]))
+
+
+def settle() -> None:
+    """Readies a process that has imported all that it needs for reading many batches.
+
+    Objects that exist by now are left out of garbage collections, a full one of which would stop
+    all threads for a tenth of a second; memory of past batches is kept for those to come, not
+    given back to the system and asked for again (mallopt(3)).
+    """
+    gc.freeze()
+    malloc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(malloc, "mallopt"):  # glibc's
+        malloc.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # bytes; it takes no more
+        malloc.mallopt(_M_TRIM_THRESHOLD, 256 * 2**20)
 
 
 def first_indices(num_images: int, *, seed: int, count: int, process_count: int = 1) -> list[int]:

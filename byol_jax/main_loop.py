@@ -81,6 +81,7 @@ def main(_: Sequence[str]) -> None:
     name = "-".join(filter(None, (config.task, config.preset)))
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{name}").expanduser()
     began = time.time()
+    input_pipeline.settle()
     try:
         parallel.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
         config_lib.lookup(TASKS, config.task, key="task")(config, workdir)

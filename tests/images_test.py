@@ -336,6 +336,53 @@ def test_a_png_with_a_wrong_checksum_is_refused():
         decode(bytes(data))
 
 
+# The upper rows alone.
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize(
+    "options", [{}, {"restart_marker_blocks": 3}, {"progressive": True}, {"comment": b"\xff\xd9"}]
+)
+def test_upper_rows_are_those_of_the_whole_jpeg(subsampling, options):
+    data = encode(drawn_picture(90, 70), "JPEG", quality=90, subsampling=subsampling, **options)
+    whole = decode(data, fast=True)
+    for rows in (1, 8, 15, 16, 17, 47, 88, 89, 90):
+        upper = decode(data, fast=True, rows=rows)
+        assert len(upper) == (90 if "progressive" in options else rows)
+        np.testing.assert_array_equal(upper[:rows], whole[:rows])
+
+
+def test_grey_jpegs_have_upper_rows_too():
+    data = encode(np.asarray(PIL.Image.fromarray(PICTURE).convert("L")), "JPEG")
+    upper = decode(data, fast=True, rows=20)
+    np.testing.assert_array_equal(upper, decode(data, fast=True)[:20])
+
+
+@pytest.mark.parametrize("name", ["PNG", "WEBP", "BMP", "TIFF"])
+def test_other_formats_and_turned_or_shrunk_jpegs_have_all_rows(name):
+    assert decode(encode(PICTURE, name), fast=True, rows=9).shape == PICTURE.shape
+    exif = PIL.Image.Exif()
+    exif[274] = 3
+    turned = encode(PICTURE, "JPEG", exif=exif)
+    np.testing.assert_array_equal(decode(turned, fast=True, rows=9), decode(turned, fast=True))
+    assert decode(encode(PICTURE, "JPEG"), fast=True, rows=9, shrink=2).shape == (23, 31, 3)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.8, 0.99])
+@pytest.mark.parametrize("tail", [b"", bytes(5000)])
+def test_a_jpeg_cut_below_the_upper_rows_is_refused(share, tail):
+    whole = encode(drawn_picture(200, 150), "JPEG", quality=95)
+    for cut in (int(share * len(whole)), len(whole) - 1):
+        with pytest.raises(images.BadImageError, match="truncated JPEG"):
+            decode(whole[:cut] + tail, fast=True, rows=20)
+
+
+def test_a_jpeg_that_ends_within_the_upper_rows_is_refused():
+    whole = encode(drawn_picture(200, 150), "JPEG", quality=95)
+    with pytest.raises(images.BadImageError, match="truncated JPEG"):
+        decode(whole[: len(whole) // 2] + whole[-2:], fast=True, rows=150)
+
+
 # Files that are not quite right, and are read.
 
 

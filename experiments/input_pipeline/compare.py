@@ -56,6 +56,7 @@ def tf_batches(data):
 
 
 def our_batches(data):
+    input_pipeline.settle()  # as main_loop does before every task
     crop = input_pipeline.Crop(SIZE)
     return input_pipeline.TrainBatches(data, batch_size=BATCH, seed=0, crop=crop)
 

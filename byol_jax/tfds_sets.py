@@ -4,6 +4,7 @@ A set is read from ArrayRecord files. One that was prepared as TFRecord, TFDS's 
 converted once (`configs/convert.py`).
 """
 
+import functools
 import os
 import pathlib
 from collections.abc import Mapping
@@ -75,10 +76,7 @@ class Records:
     """
 
     def __init__(self, tfds_set: Set, split: str):
-        from tensorflow_datasets.proto import tf_example_pb2
-
         self._source = _open_split(tfds_set, split)
-        self._parse = tf_example_pb2.Example.FromString
         self._name = f"{tfds_set.name}/{split}"
         self._num_tags = tfds_set.num_tags
         has_difficult = "labels_no_difficult" in tfds_set.builder.info.features
@@ -89,7 +87,7 @@ class Records:
 
     def _features(self, index: int) -> Any:
         # TFDS's own parser takes five times as long, for features of any kind.
-        return self._parse(self._source.data_source[index]).features.feature
+        return _example_type().FromString(self._source.data_source[index]).features.feature
 
     def read(self, index: int) -> tuple[bytes, int]:
         """The image's file, and its label (-1 if there is none)."""
@@ -121,6 +119,14 @@ class Records:
         """What to call an image in a message: its file name if the set knows it."""
         name = self.file_name(index)
         return f"{self._name}[{index}]" + (f" ({name})" if name else "")
+
+
+@functools.cache
+def _example_type() -> Any:
+    """TensorFlow's message for a record, which cannot be sent to a worker process."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    return tf_example_pb2.Example
 
 
 def _label(features: Any) -> int:

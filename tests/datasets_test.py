@@ -3,6 +3,7 @@
 import io
 import shutil
 
+import cloudpickle
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -190,6 +191,12 @@ def test_images_of_many_sizes_are_read_one_by_one(tfds_folder):
         assert data.records.name(index).endswith(f"train[{index}] (picture {number}.png)")
         numbers.append(number)
     assert sorted(numbers) == list(range(20))
+
+
+def test_a_set_can_be_sent_to_worker_processes(tfds_folder):
+    data = datasets.load("tfds:byol_test_shapes/mixed", "train", data_dir=tfds_folder)
+    sent = cloudpickle.loads(cloudpickle.dumps(data))
+    assert [sent.records.read(i) for i in range(20)] == [data.records.read(i) for i in range(20)]
 
 
 def test_a_set_without_labels_is_read_one_by_one(tfds_folder):

@@ -163,6 +163,19 @@ def test_worker_processes_change_nothing(streamed, photographs, tmp_path):
     assert metrics(tmp_path) == metrics(streamed)
 
 
+def test_worker_processes_read_packed_sets(photographs, tmp_path):
+    pack = ["--config=configs/pack.py", f"--config.data.dir={photographs}"]
+    pack += ["--config.data.max_bad_share=0.2", f"--config.output_dir={tmp_path}"]
+    status, text = finish(*pack)
+    assert status == 0, text
+    packed = [f"--config.data.dir={tmp_path}", f"--config.data.name=tfds:{photographs.name}"]
+    workers = ["--config.data.workers=2", "--config.data.threads=1", "--config.batch_size=4"]
+    quick = ["--config.bench.step=False", "--config.bench.seconds=0.1"]
+    bench = ["--config=configs/bench_input.py:folder", *packed, *workers, *quick]
+    status, text = finish(*bench, f"--workdir={tmp_path / 'run'}")
+    assert status == 0 and "2 workers" in text, text
+
+
 def test_too_many_bad_images_stop_the_run_and_more_may_be_allowed(photographs, tmp_path):
     strict = [option for option in on_photographs(photographs) if "max_bad_share" not in option]
     status, text = finish(*strict, f"--workdir={tmp_path}")

@@ -8,8 +8,11 @@ import ctypes
 import functools
 import gc
 import math
+import multiprocessing
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -187,9 +190,22 @@ def _streamed(
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
     stream = groups.to_iter_dataset(options)
     if reading.workers:
-        stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=reading.workers))
+        processes = grain.MultiprocessingOptions(num_workers=reading.workers)
+        stream = stream.mp_prefetch(processes, worker_init_fn=_prepare_worker)
     batches = stream.batch(groups_in_batch, batch_fn=_join)
     return grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=2)
+
+
+def _prepare_worker(_index: int, _count: int) -> None:
+    """Leaves signals to the main process, which ends its workers, and does not outlive it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _with_position(position: int, index: int) -> np.ndarray:

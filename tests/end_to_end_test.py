@@ -31,7 +31,7 @@ SMALL = [
 pytestmark = pytest.mark.slow
 
 
-def start(*arguments, cwd=ROOT):
+def start(*arguments, cwd=ROOT, **options):
     return subprocess.Popen(
         [sys.executable, "-m", "byol_jax.main_loop", *arguments],
         cwd=cwd,
@@ -39,6 +39,7 @@ def start(*arguments, cwd=ROOT):
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        **options,
     )
 
 
@@ -156,9 +157,21 @@ def test_killed_and_resumed_a_streamed_run_sees_the_same_crops(streamed, photogr
     assert bad[0] == bad[1]
 
 
-def test_worker_processes_change_nothing(streamed, photographs, tmp_path):
-    options = ["--config.data.workers=2", "--config.data.threads=1"]
-    status, text = finish(*on_photographs(photographs), *options, f"--workdir={tmp_path}")
+def test_worker_processes_change_nothing_and_end_with_the_run(streamed, photographs, tmp_path):
+    options = [*on_photographs(photographs), f"--workdir={tmp_path}"]
+    options += ["--config.data.workers=2", "--config.data.threads=1"]
+    process = start(*options, start_new_session=True)
+    wait_for_step(tmp_path, 7)
+    os.killpg(process.pid, signal.SIGINT)  # to the workers, too, as a terminal does
+    output, errors = process.communicate(timeout=100)
+    text = output + errors
+    assert process.returncode == 0 and "and saved. Resume" in text, text
+    assert "Traceback" not in text and "leaked" not in text, text
+    process = start(*options)
+    wait_for_step(tmp_path, 17)
+    process.kill()
+    process.communicate(timeout=20)  # no worker keeps the pipes open
+    status, text = finish(*options)
     assert status == 0, text
     assert metrics(tmp_path) == metrics(streamed)
 

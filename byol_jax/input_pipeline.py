@@ -4,26 +4,19 @@ Images in memory leave as they are and are cropped on the device; encoded ones a
 and both views are cut here. Shapes: b images of a batch, g of a group, S image size.
 """
 
-import ctypes
 import functools
-import gc
 import math
-import multiprocessing
 import os
-import signal
-import sys
-import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import grain
 import numpy as np
 
-from byol_jax import datasets, host_views, images
+from byol_jax import datasets, host_views, images, processes
 
 EPOCHS = 1 << 20  # in place of infinity, for which Grain cannot make batches of one image
 GROUP = 64  # images that a thread takes on at a time, if batches can be made of such groups
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 class TooManyBadImagesError(RuntimeError):
@@ -84,6 +77,7 @@ class TrainBatches:
 
     Raises:
       TooManyBadImagesError: naming three of them.
+      processes.WorkerError: one of the workers is gone.
     """
 
     def __init__(
@@ -127,7 +121,12 @@ class TrainBatches:
         return self
 
     def __next__(self) -> dict[str, np.ndarray]:
-        batch = next(self._batches)
+        try:
+            batch = next(self._batches)
+        except RuntimeError as error:
+            if str(error).startswith("Worker process"):  # Grain's
+                raise processes.WorkerError(error) from None
+            raise
         self._position += self._batch_size * self._process_count
         for index, reason in batch.pop("bad", ()):
             self.bad_images.setdefault(index, reason)
@@ -159,20 +158,6 @@ class TrainBatches:
         self.bad_images = dict(map(tuple, state["bad"]))
 
 
-def settle() -> None:
-    """Readies a process that has imported all that it needs for reading many batches.
-
-    Objects that exist by now are left out of garbage collections, a full one of which would stop
-    all threads for a tenth of a second; memory of past batches is kept for those to come, not
-    given back to the system and asked for again (mallopt(3)).
-    """
-    gc.freeze()
-    malloc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(malloc, "mallopt"):  # glibc's
-        malloc.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # bytes; it takes no more
-        malloc.mallopt(_M_TRIM_THRESHOLD, 256 * 2**20)
-
-
 def first_indices(num_images: int, *, seed: int, count: int, process_count: int = 1) -> list[int]:
     """Which images the first batch of the first process begins with, if none of them is bad."""
     order = grain.MapDataset.range(num_images).seed(seed).shuffle()
@@ -190,22 +175,10 @@ def _streamed(
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
     stream = groups.to_iter_dataset(options)
     if reading.workers:
-        processes = grain.MultiprocessingOptions(num_workers=reading.workers)
-        stream = stream.mp_prefetch(processes, worker_init_fn=_prepare_worker)
+        options = grain.MultiprocessingOptions(num_workers=reading.workers)
+        stream = stream.mp_prefetch(options, worker_init_fn=processes.prepare_worker)
     batches = stream.batch(groups_in_batch, batch_fn=_join)
     return grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=2)
-
-
-def _prepare_worker(_index: int, _count: int) -> None:
-    """Leaves signals to the main process, which ends its workers, and does not outlive it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
 
 
 def _with_position(position: int, index: int) -> np.ndarray:

@@ -25,6 +25,7 @@ from byol_jax import (
     pack,
     parallel,
     preview,
+    processes,
     records,
     report,
     run_embed,
@@ -58,7 +59,11 @@ TASKS: dict[str, Callable[[Any, pathlib.Path], None]] = {
 
 # What ends a run with a message and status 1: on all processes alike, or perhaps on one alone.
 SHARED_FAILURES = (collapse.CollapseError, loop.NonFiniteError, parallel.OtherProcessError)
-LONE_FAILURES = (input_pipeline.TooManyBadImagesError, snapshots.SaveError)
+LONE_FAILURES = (
+    input_pipeline.TooManyBadImagesError,
+    processes.WorkerError,
+    snapshots.SaveError,
+)
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", "configs/byol.py", "Config file, and after a colon its preset."
@@ -81,7 +86,7 @@ def main(_: Sequence[str]) -> None:
     name = "-".join(filter(None, (config.task, config.preset)))
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{name}").expanduser()
     began = time.time()
-    input_pipeline.settle()
+    processes.settle()
     try:
         parallel.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
         config_lib.lookup(TASKS, config.task, key="task")(config, workdir)

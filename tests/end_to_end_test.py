@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import PIL.Image
+import psutil
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -174,6 +175,18 @@ def test_worker_processes_change_nothing_and_end_with_the_run(streamed, photogra
     status, text = finish(*options)
     assert status == 0, text
     assert metrics(tmp_path) == metrics(streamed)
+
+
+def test_a_worker_that_is_gone_ends_the_run_with_a_message(photographs, tmp_path):
+    options = [*on_photographs(photographs), f"--workdir={tmp_path}"]
+    process = start(*options, "--config.data.workers=2", "--config.total_steps=100000")
+    wait_for_step(tmp_path, 7)
+    children = psutil.Process(process.pid).children(recursive=True)
+    next(child for child in children if "spawn_main" in " ".join(child.cmdline())).kill()
+    output, errors = process.communicate(timeout=60)
+    text = output + errors
+    assert process.returncode == 1 and "exit code -9" in text and "data.workers" in text, text
+    assert "Traceback" not in text, text
 
 
 def test_worker_processes_read_packed_sets(photographs, tmp_path):

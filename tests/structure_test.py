@@ -10,7 +10,7 @@ ROWS = [
     set(names.split())
     for names in (
         "config parallel metrics pickles deepmind torch_files torch_encoder images patterns "
-        "reference",
+        "processes reference",
         "datasets folder host_views records tfds_sets transfer_sets augment crop batch_norm "
         "micro_batches networks resnet cards exported torch_layout objectives optimizers "
         "checkpoint loop workdir sessions thumbnails trackers flops snapshots soundness",

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 
-from byol_jax import datasets, input_pipeline
+from byol_jax import datasets, input_pipeline, processes
 
 SIZE, BATCH, SECONDS = 224, 64, 5.0
 COPIES = 300  # of 200 images: as many as a small data set has
@@ -56,7 +56,7 @@ def tf_batches(data):
 
 
 def our_batches(data):
-    input_pipeline.settle()  # as main_loop does before every task
+    processes.settle()  # as main_loop does before every task
     crop = input_pipeline.Crop(SIZE)
     return input_pipeline.TrainBatches(data, batch_size=BATCH, seed=0, crop=crop)
 

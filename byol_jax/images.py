@@ -85,23 +85,23 @@ class EncodedImage:
         except Exception as error:  # Pillow raises whatever a damaged file leads it to
             raise BadImageError(f"damaged {self.format}: {error}") from None
 
-    def decode(self, *, shrink: int = 1, fast: bool = False, rows: int | None = None) -> np.ndarray:
+    def decode(self, *, shrink: int = 1, fast: bool = False, rows: int = 0) -> np.ndarray:
         """The pixels, uint8 [H, W, 3], RGB.
 
         Args:
           shrink: 1, 2, 4 or 8: a JPEG comes out smaller by this factor, rounded up (its high
             frequencies are left out, which costs less than decoding them); others are not shrunk.
           fast: interpolate a JPEG's colours by the nearest pixel.
-          rows: so many of the upper rows are needed: a JPEG that is decoded fast and neither shrunk
-            nor turned comes out without the others. A missing end is still found, other damage
-            below is not.
+          rows: so many of the upper rows are needed (0: all): a JPEG that is decoded fast and
+            neither shrunk nor turned comes out without the others. A missing end is still found,
+            other damage below is not.
 
         Raises:
           BadImageError: the file is damaged.
         """
         if not self._is_turbo:
             return self._decode_by_pillow()
-        if rows is not None and fast and shrink == 1 and self._upright is None:
+        if 0 < rows < self.height and fast and shrink == 1 and self._upright is None:
             pixels = _decode_upper(self._data, rows, self.width)
             if pixels is not None:
                 return pixels

@@ -5,6 +5,7 @@ CMYK, goes through Pillow, which is allowed the formats of `FORMATS` and no othe
 """
 
 import io
+import struct
 import warnings
 
 import numpy as np
@@ -66,9 +67,10 @@ class EncodedImage:
         self.format = sniff(data)
         self._data = data
         self._pillow = None
-        self._is_turbo = False
+        self._is_turbo, self._frame = False, None
         if self.format == "JPEG":
-            height, width, self._is_turbo = _jpeg_header(data)
+            self._frame = _baseline_frame(data)
+            height, width, self._is_turbo = _jpeg_header(data, self._frame)
         # Pillow is slow to open, so of JPEGs only for those that may have something to turn.
         if not self._is_turbo or data.find(b"Exif\0\0", 0, 4096) >= 0:
             self._pillow = _open(data, self.format)
@@ -102,7 +104,7 @@ class EncodedImage:
         if not self._is_turbo:
             return self._decode_by_pillow()
         if 0 < rows < self.height and fast and shrink == 1 and self._upright is None:
-            pixels = _decode_upper(self._data, rows, self.width)
+            pixels = _decode_upper(self._data, self._frame, rows, self.width)
             if pixels is not None:
                 return pixels
         pixels = _decode_jpeg(self._data, self.height, self.width, self._upright, shrink, fast)
@@ -148,8 +150,11 @@ def _open(data: bytes, name: str) -> PIL.Image.Image:
         raise BadImageError(f"damaged {name}: {error}") from None
 
 
-def _jpeg_header(data: bytes) -> tuple[int, int, bool]:
+def _jpeg_header(data: bytes, frame: int | None) -> tuple[int, int, bool]:
     """Height, width, and whether libjpeg-turbo can turn it into RGB."""
+    if frame is not None and data[frame + 9 : frame + 10] in (b"\1", b"\3"):  # grey, or RGB
+        height, width = struct.unpack_from(">HH", data, frame + 5)
+        return height, width, True
     try:
         height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError as error:
@@ -178,13 +183,12 @@ def _decode_jpeg(data, height, width, upright, shrink, fast) -> np.ndarray:
         raise BadImageError(f"damaged JPEG: {reason}") from None
 
 
-def _decode_upper(data: bytes, rows: int, width: int) -> np.ndarray | None:
+def _decode_upper(data: bytes, frame: int | None, rows: int, width: int) -> np.ndarray | None:
     """The upper rows of a JPEG, uint8 [rows, width, 3]; None if they cannot be had alone.
 
     The decoder stops at the last row that the header tells of, and then looks for the end mark.
     It complains of the bytes on the way there; whatever else it says, the whole has to be decoded.
     """
-    frame = _baseline_frame(data)
     if frame is None or data.rfind(_END, frame) < 0:
         return None
     short = bytearray(data)

@@ -130,17 +130,12 @@ def advise_torch(export: Export) -> dict[str, Any]:
     plain = export._replace(card=export.card._replace(padding="torch"))
     if not _fits_torchvision(plain):
         return advice | {"plain_load": "impossible: torchvision has no such network"}
-    wanted = cards.shapes(plain.card)
-    trees = [
-        {module: tree[module] for module in modules}
-        for tree, modules in zip((export.params, export.state), wanted, strict=True)
-    ]
+    trees = export.params, export.state
     forward = cards.make_forward(plain.card)
     pixels = pretrain.resize(export.images, export.card.image_size)
     apply = jax.jit(lambda trees, x: forward.apply(*trees, None, x, False, part="encoder"))
     error = np.abs(np.asarray(apply(trees, pixels)[0].embedding) - export.expected)
-    is_whole = len(trees[0]) == len(export.params)
     return advice | {
-        "plain_load": "strict" if is_whole else "only with strict=False",
+        "plain_load": "strict",
         "plain_load_relative_difference": float(error.max() / np.abs(export.expected).max()),
     }

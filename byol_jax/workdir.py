@@ -15,7 +15,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from byol_jax import config as config_lib
-from byol_jax import trackers
+from byol_jax import files, trackers
 
 UsageError = config_lib.UsageError
 
@@ -159,11 +159,7 @@ def _changes(path: pathlib.Path, new: Any, *, accept: bool) -> list[str]:
     return changed
 
 
-def _replace(path: pathlib.Path, text: str) -> None:
-    """Writes a file so that a crash leaves the old one or the new one, never half of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+_replace = files.write_text  # a crash leaves the old file or the new one, never half of it
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:

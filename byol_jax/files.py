@@ -1,0 +1,114 @@
+"""Writes files whole: under a name there is the old content or the new one, never half of it."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import pathlib
+import re
+import secrets
+from collections.abc import Iterator
+
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP)  # of file systems that cannot sync a folder
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a file as `whole` does.
+
+    Raises:
+      OSError: it names the file.
+    """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: pathlib.Path, data: bytes) -> None:
+    """Writes a file as `whole` does.
+
+    Raises:
+      OSError: it names the file.
+    """
+    with whole(path) as part, naming(path):
+        part.write_bytes(data)
+
+
+@contextlib.contextmanager
+def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A new, empty file to write, which replaces ``path`` once its content is on the disk.
+
+    Whatever ends the block early, the new file is removed and ``path`` stays as it was. If the
+    process is killed, the next one that writes the same file removes what was left.
+
+    Raises:
+      OSError: it names ``path``. What the block raises passes unchanged; see `naming`.
+    """
+    with contextlib.ExitStack() as stack:
+        with naming(path):
+            _require_replaceable(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(path)
+            part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+            stack.callback(_remove, part)
+            stack.enter_context(_locked(part, os.O_CREAT | os.O_EXCL))
+        yield part
+        with naming(path):
+            sync(part)
+            os.replace(part, path)
+            sync(path.parent)
+
+
+@contextlib.contextmanager
+def naming(path: pathlib.Path) -> Iterator[None]:
+    """Makes an error of the system name the file that was to be written, not a temporary one.
+
+    Raises:
+      OSError: of the same kind, with ``path``.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+
+
+def sync(path: pathlib.Path) -> None:
+    """Waits until a file, or the names in a folder, have reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if not (path.is_dir() and error.errno in _NO_SYNC):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _require_replaceable(path: pathlib.Path) -> None:
+    """A device or a pipe, such as /dev/null, would be replaced by a file."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file")
+
+
+@contextlib.contextmanager
+def _locked(path: pathlib.Path, flags: int = 0) -> Iterator[None]:
+    """Holds the lock of a file, which tells that its writer is alive."""
+    descriptor = os.open(path, os.O_RDWR | flags, 0o666)
+    try:
+        with contextlib.suppress(OSError) if flags else contextlib.nullcontext():
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # some file systems have none
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: pathlib.Path) -> None:
+    with contextlib.suppress(OSError):  # of a disk that has gone; what led here is what is told
+        path.unlink()
+
+
+def _remove_leftovers(path: pathlib.Path) -> None:
+    """Removes what writers of this file have left that were killed."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.part")
+    for left in [entry for entry in path.parent.iterdir() if name.fullmatch(entry.name)]:
+        with contextlib.suppress(OSError), _locked(left):
+            left.unlink()

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import google_crc32c
 
 from byol_jax import config as config_lib
-from byol_jax import datasets, records, tfds_sets
+from byol_jax import datasets, files, records, tfds_sets
 
 UsageError = config_lib.UsageError
 
@@ -168,15 +168,20 @@ def _write_metadata(plan: Plan) -> None:
     for path in sorted(plan.source.iterdir()):
         is_record = path in shards or _SHARD_NUMBER.search(path.name)
         if path.is_file() and not is_record and path.name not in (INFO, FEATURES):
-            records.copy(path, plan.target / path.name)
+            _copy(path, plan.target / path.name)
     # Where TFDS looks up which config is meant if only the set is named.
     defaults = pathlib.Path(plan.info["name"], ".config", "metadata.json")
     root = plan.source.parents[len(plan.target.relative_to(plan.output_dir).parts) - 1]
     if (root / defaults).is_file():
-        records.copy(root / defaults, plan.output_dir / defaults)
+        _copy(root / defaults, plan.output_dir / defaults)
     if (plan.source / FEATURES).is_file():
-        records.copy(plan.source / FEATURES, plan.target / FEATURES)
-    records.write_text(plan.target / INFO, json.dumps(plan.info, indent=2, sort_keys=True) + "\n")
+        _copy(plan.source / FEATURES, plan.target / FEATURES)
+    files.write_text(plan.target / INFO, json.dumps(plan.info, indent=2, sort_keys=True) + "\n")
+
+
+def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Copies a small file."""
+    files.write_bytes(target, source.read_bytes())
 
 
 _AGAIN = (

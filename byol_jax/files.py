@@ -9,14 +9,37 @@ import re
 import secrets
 from collections.abc import Iterator
 
+from byol_jax import config as config_lib
+
+_PART = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part")  # of the file with the name inside
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP)  # of file systems that cannot sync a folder
+
+
+class WriteError(OSError, config_lib.UsageError):
+    """A file could not be written; the text names it and says why.
+
+    Args:
+      path: of the file, perhaps of what `whole` gives.
+      error: what the system said.
+    """
+
+    def __init__(self, path: pathlib.Path, error: OSError):
+        part = _PART.fullmatch(path.name)
+        name = path.with_name(part[1]) if part else path
+        super().__init__(error.errno, error.strerror or str(error), str(name))
+
+    def __str__(self) -> str:
+        return (
+            f"Cannot write to {self.filename}: {self.strerror}. Make room, or choose another "
+            "folder by --workdir or --config.output_dir, and rerun the same command."
+        )
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a file as `whole` does.
 
     Raises:
-      OSError: it names the file.
+      WriteError: no space, or the folder cannot be written to.
     """
     write_bytes(path, text.encode())
 
@@ -25,9 +48,9 @@ def write_bytes(path: pathlib.Path, data: bytes) -> None:
     """Writes a file as `whole` does.
 
     Raises:
-      OSError: it names the file.
+      WriteError: no space, or the folder cannot be written to.
     """
-    with whole(path) as part, naming(path):
+    with whole(path) as part, writing(path):
         part.write_bytes(data)
 
 
@@ -39,10 +62,10 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
     process is killed, the next one that writes the same file removes what was left.
 
     Raises:
-      OSError: it names ``path``. What the block raises passes unchanged; see `naming`.
+      WriteError: it names ``path``. What the block raises passes unchanged; see `writing`.
     """
     with contextlib.ExitStack() as stack:
-        with naming(path):
+        with writing(path):
             _require_replaceable(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             _remove_leftovers(path)
@@ -50,23 +73,25 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
             stack.callback(_remove, part)
             stack.enter_context(_locked(part, os.O_CREAT | os.O_EXCL))
         yield part
-        with naming(path):
+        with writing(path):
             sync(part)
             os.replace(part, path)
             sync(path.parent)
 
 
 @contextlib.contextmanager
-def naming(path: pathlib.Path) -> Iterator[None]:
-    """Makes an error of the system name the file that was to be written, not a temporary one.
+def writing(path: pathlib.Path) -> Iterator[None]:
+    """Turns an error of the system into one that names the file that was to be written.
 
     Raises:
-      OSError: of the same kind, with ``path``.
+      WriteError: in place of any other `OSError`.
     """
     try:
         yield
+    except WriteError:
+        raise
     except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+        raise WriteError(path, error) from None
 
 
 def sync(path: pathlib.Path) -> None:
@@ -108,7 +133,9 @@ def _remove(path: pathlib.Path) -> None:
 
 def _remove_leftovers(path: pathlib.Path) -> None:
     """Removes what writers of this file have left that were killed."""
-    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.part")
-    for left in [entry for entry in path.parent.iterdir() if name.fullmatch(entry.name)]:
+    for left in list(path.parent.iterdir()):
+        part = _PART.fullmatch(left.name)
+        if not part or part[1] != path.name:
+            continue
         with contextlib.suppress(OSError), _locked(left):
             left.unlink()

@@ -18,7 +18,7 @@ import numpy as np
 import simplejpeg
 
 from byol_jax import config as config_lib
-from byol_jax import images, pack_sources, records
+from byol_jax import files, images, pack_sources, records
 
 UsageError = config_lib.UsageError
 
@@ -191,7 +191,7 @@ class PackedSet:
                     f"{self._target} holds a set that was not made by this task. Choose another "
                     "folder by --config.output_dir."
                 )
-            records.write_text(path, json.dumps(card, indent=2) + "\n")
+            files.write_text(path, json.dumps(card, indent=2) + "\n")
             return
         differences = config_lib.differences(json.loads(path.read_text()), card)
         if differences:
@@ -227,7 +227,7 @@ class PackedSet:
         ]
         if lines or (self._target / BAD_IMAGES).exists():
             text = "".join(lines).encode("utf-8", "backslashreplace").decode()
-            records.write_text(self._target / BAD_IMAGES, text)
+            files.write_text(self._target / BAD_IMAGES, text)
 
     def _write_metadata(self) -> None:
         splits: dict[str, dict[str, Any]] = {}
@@ -240,9 +240,9 @@ class PackedSet:
         info["splits"] = [
             {"name": name, "filepathTemplate": template} | found for name, found in splits.items()
         ]
-        with records.writing_to(self._target):
+        with files.writing(self._target):
             self._source.features.save_config(self._target)
-        records.write_text(self._target / records.INFO, json.dumps(info, indent=2) + "\n")
+        files.write_text(self._target / records.INFO, json.dumps(info, indent=2) + "\n")
 
     @property
     def num_bytes(self) -> int:

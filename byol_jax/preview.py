@@ -18,6 +18,7 @@ from byol_jax import (
     crop,
     curator,
     datasets,
+    files,
     gallery,
     input_pipeline,
     records,
@@ -65,9 +66,10 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         for name, image, view1, view2 in pairs
     ]
     page = report_preview.render(title, _encoded(views), _encoded(alone))
-    records.write_text(workdir / "preview.html", page)
-    with records.writing_to(workdir):
-        report_plots.write_grid(workdir / "preview.png", [*_paired(views), *alone])
+    files.write_text(workdir / "preview.html", page)
+    picture = workdir / "preview.png"
+    with files.whole(picture) as part, files.writing(picture):
+        report_plots.write_grid(part, [*_paired(views), *alone])
     for name in ("preview.html", "preview.png"):
         records.say(f"Written: {workdir / name}")
 

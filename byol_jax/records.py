@@ -1,26 +1,19 @@
 """Writes ArrayRecord files so that a run that stops leaves whole shards and no others."""
 
 import contextlib
-import errno
-import os
 import pathlib
-import shutil
 import sys
 from collections.abc import Iterable, Iterator
 
 import tqdm
 from array_record.python import array_record_module
 
-from byol_jax import config as config_lib
-from byol_jax import parallel
-
-UsageError = config_lib.UsageError
+from byol_jax import files, parallel
 
 # One record can be read without its neighbours; images have been compressed already.
 _OPTIONS = "group_size:1,uncompressed"
 INFO = "dataset_info.json"  # without it TFDS does not take a folder for a set
 FEATURES = "features.json"
-_PART = ".part"  # TFDS knows shards by their whole name, so these are none
 
 
 def count(path: pathlib.Path) -> int | None:
@@ -37,14 +30,14 @@ def count(path: pathlib.Path) -> int | None:
 
 
 def write_shard(path: pathlib.Path, records: Iterable[bytes]) -> None:
-    """Writes a shard under another name, and renames it once it is whole and on the disk.
+    """Writes a shard as `files.whole` does; TFDS does not take the unfinished file for one.
 
     Whatever stops it, also an error of ``records``, the unfinished file is removed.
 
     Raises:
-      UsageError: no space, or the folder cannot be written to.
+      files.WriteError: no space, or the folder cannot be written to.
     """
-    with whole_file(path) as part:
+    with files.whole(path) as part:
         _write(part, records)
 
 
@@ -52,90 +45,24 @@ def _write(part: pathlib.Path, records: Iterable[bytes]) -> None:
     writer = array_record_module.ArrayRecordWriter(str(part), _OPTIONS)
     try:
         for record in records:
-            with writing_to(part.parent):
+            with _writing(part):
                 writer.write(record)
     except BaseException:
         with contextlib.suppress(RuntimeError):
             writer.close()
         raise
-    with writing_to(part.parent):
+    with _writing(part):
         writer.close()  # what is still in its buffer may not fit either
 
 
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file that is there as a whole or, after a crash, as it was before.
-
-    Raises:
-      UsageError: no space, or the folder cannot be written to.
-    """
-    with whole_file(path) as part, writing_to(path.parent):
-        part.write_text(text, encoding="utf-8")
-
-
-def copy(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Copies a small file.
-
-    Raises:
-      UsageError: no space, or the folder cannot be written to.
-    """
-    with writing_to(target.parent):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
-
-
 @contextlib.contextmanager
-def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A file to write, which gets its name once its content has reached the disk, or is removed.
-
-    Raises:
-      UsageError: no space, or the folder cannot be written to.
-    """
-    part = path.with_name(path.name + _PART)
+def _writing(part: pathlib.Path) -> Iterator[None]:
+    """As `files.writing`; array_record has RuntimeError for everything that the system says."""
     try:
-        with writing_to(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part.touch()  # the writer of shards would tell only later that it may not
-        yield part
-        with writing_to(path.parent):
-            _sync(part)
-            os.replace(part, path)
-            _sync(path.parent)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise
-
-
-def _sync(path: pathlib.Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def writing_to(folder: pathlib.Path) -> Iterator[None]:
-    """Turns what the system says about a folder into what to do about it.
-
-    Raises:
-      UsageError: no space, or the folder cannot be written to.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError) as error:  # array_record has RuntimeError for everything
-        reason = getattr(error, "strerror", None) or str(error)
-        is_full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        full = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
-        if is_full or any(text in reason for text in full):
-            raise UsageError(
-                f"No space is left in {folder}. What was finished is kept: make room, and the same "
-                "command goes on."
-            ) from None
-        raise UsageError(
-            f"Cannot write to {folder}: {reason}. Choose another folder by --config.output_dir or "
-            "--workdir, or mend this one, and the same command goes on."
-        ) from None
+        with files.writing(part):
+            yield
+    except RuntimeError as error:
+        raise files.WriteError(part, OSError(str(error))) from None
 
 
 def progress_bar(*, total: int, done: int, unit: str, title: str) -> tqdm.tqdm:

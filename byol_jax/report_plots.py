@@ -205,4 +205,4 @@ def write_grid(
         for (words, pixels), axes in zip(cells, line, strict=False):
             axes.imshow(pixels, interpolation="nearest")
             axes.set_title(report_data.printable(words), fontsize=8, pad=3, parse_math=False)
-    figure.savefig(path, dpi=110, bbox_inches="tight")
+    figure.savefig(path, format="png", dpi=110, bbox_inches="tight")

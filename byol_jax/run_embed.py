@@ -5,17 +5,17 @@ Shapes: N images, F embedding size.
 
 import contextlib
 import csv
-import os
 import pathlib
+import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import IO, Any, Protocol
 
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax import encoders, records
+from byol_jax import encoders, files, records
 from byol_jax import features as features_lib
 from byol_jax import workdir as workdir_lib
 
@@ -41,7 +41,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         encoder, data, batch_size=config.batch_size, skip_bad=config.skip_bad, title="embed"
     )
     count = 0
-    with _whole_file(path) as part, make_writer(part, encoder.embedding_size) as writer:
+    with files.whole(path) as part, make_writer(part, encoder.embedding_size) as writer:
         for chunk in chunks:
             count += len(chunk.labels)
             writer.write(chunk, features_lib.names(source, data, chunk.indices))
@@ -75,34 +75,6 @@ def _find_split(config: Any, encoder: encoders.Encoder, source: features_lib.Sou
     return "all" if is_other_folder else trained.eval_split
 
 
-@contextlib.contextmanager
-def _whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A file to write that gets its name once it is whole, and is removed if it does not."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with _writing_to(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part.touch()
-        yield part
-        with _writing_to(path.parent):
-            os.replace(part, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise
-
-
-@contextlib.contextmanager
-def _writing_to(folder: pathlib.Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(
-            f"Cannot write to the workdir {folder}: {error.strerror or error}. Make room, or give "
-            "another --workdir."
-        ) from None
-
-
 class Writer(Protocol):
     """Takes features chunk by chunk; the file is whole when the block ends without an error."""
 
@@ -119,17 +91,16 @@ class _Npz:
 
     def __init__(self, path: pathlib.Path, size: int):
         self._path, self._size = path, size
-        self._waiting_path = path.with_name(path.name + ".rows")
         self._labels: list[np.ndarray] = []
         self._names: list[str] = []
 
     def __enter__(self) -> "_Npz":
-        with _writing_to(self._path.parent):
-            self._waiting = self._waiting_path.open("w+b")
+        with files.writing(self._path):
+            self._waiting = tempfile.TemporaryFile(dir=self._path.parent)  # goes by itself
         return self
 
     def write(self, chunk: features_lib.Features, names: list[str]) -> None:
-        with _writing_to(self._path.parent):
+        with files.writing(self._path):
             self._waiting.write(np.ascontiguousarray(chunk.features, "<f4").tobytes())
         self._labels.append(chunk.labels)
         self._names += names
@@ -137,11 +108,11 @@ class _Npz:
     def __exit__(self, kind: Any, *_: Any) -> None:
         try:
             if kind is None:
-                with _writing_to(self._path.parent):
+                with files.writing(self._path):
                     self._finish()
         finally:
-            self._waiting.close()
-            self._waiting_path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what is still in its buffer is not needed
+                self._waiting.close()
 
     def _finish(self) -> None:
         with zipfile.ZipFile(self._path, "w", zipfile.ZIP_STORED) as archive:
@@ -168,19 +139,19 @@ class _Csv:
         self._path, self._size = path, size
 
     def __enter__(self) -> "_Csv":
-        with _writing_to(self._path.parent):
+        with files.writing(self._path):
             self._file: IO[str] = self._path.open("w", encoding="utf-8", newline="")
             self._rows = csv.writer(self._file)
             self._rows.writerow(["name", "label", *(f"f{i}" for i in range(self._size))])
         return self
 
     def write(self, chunk: features_lib.Features, names: list[str]) -> None:
-        with _writing_to(self._path.parent):
+        with files.writing(self._path):
             for name, label, row in zip(names, chunk.labels, chunk.features, strict=True):
                 self._rows.writerow([name, int(label), *map(str, row)])
 
-    def __exit__(self, *_: Any) -> None:
-        with _writing_to(self._path.parent):
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        with contextlib.suppress(OSError) if kind else files.writing(self._path):
             self._file.close()
 
 
@@ -206,7 +177,7 @@ class _Parquet:
         )
 
     def __enter__(self) -> "_Parquet":
-        with _writing_to(self._path.parent):
+        with files.writing(self._path):
             self._writer = self._arrow.parquet.ParquetWriter(self._path, self._schema)
         return self
 
@@ -214,11 +185,11 @@ class _Parquet:
         flat = self._arrow.array(chunk.features.ravel())
         rows = self._arrow.FixedSizeListArray.from_arrays(flat, self._size)
         columns = [self._arrow.array(names), self._arrow.array(chunk.labels), rows]
-        with _writing_to(self._path.parent):
+        with files.writing(self._path):
             self._writer.write_table(self._arrow.table(columns, schema=self._schema))
 
-    def __exit__(self, *_: Any) -> None:
-        with _writing_to(self._path.parent):
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        with contextlib.suppress(OSError) if kind else files.writing(self._path):
             self._writer.close()
 
 

@@ -21,6 +21,7 @@ from byol_jax import (
     datasets,
     encoders,
     exported,
+    files,
     formats,
     pretrain,
     records,
@@ -137,7 +138,7 @@ def _describe(config: Any, found: weights_lib.Weights, export: formats.Export) -
 
 
 def _write_model(folder: pathlib.Path, model: dict[str, Any]) -> None:
-    records.write_text(folder / exported.MODEL, json.dumps(model, indent=2) + "\n")
+    files.write_text(folder / exported.MODEL, json.dumps(model, indent=2) + "\n")
 
 
 def _files(folder: pathlib.Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from byol_jax import input_pipeline, loop, parallel, records, soundness
+from byol_jax import files, input_pipeline, loop, parallel, records, soundness
 from byol_jax import workdir as workdir_lib
 
 SAVE_SECONDS = 600.0  # between two saves of what is being trained
@@ -84,7 +84,7 @@ class Unfinished:
 
     def _write_results(self) -> None:
         stored = {"identity": self._identity, "results": self._results}
-        records.write_text(self._folder / "results.json", json.dumps(stored))
+        files.write_text(self._folder / "results.json", json.dumps(stored))
 
     def train(
         self,
@@ -139,9 +139,8 @@ class Unfinished:
 
         def write() -> None:
             path = self._folder / "state.npz"
-            with records.whole_file(path) as part, records.writing_to(path.parent):
-                with part.open("wb") as file:
-                    np.savez(file, facts=np.array(json.dumps(facts)), **leaves)
+            with files.whole(path) as part, files.writing(path), part.open("wb") as file:
+                np.savez(file, facts=np.array(json.dumps(facts)), **leaves)
 
         parallel.on_writer(write)
 

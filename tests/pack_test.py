@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 import tensorflow_datasets as tfds
 
-from byol_jax import convert, datasets, images, pack, pack_sources, packed_set, records
+from byol_jax import convert, datasets, files, images, pack, pack_sources, packed_set, records
 from byol_jax.config import UsageError
 from configs import convert as convert_config
 from configs import pack as config_file
@@ -243,7 +243,7 @@ def test_a_tfds_set_keeps_name_config_version_labels_and_order(tmp_path, capsys)
 
 
 def test_a_full_disk_keeps_whole_shards(packed, folder, tmp_path, monkeypatch):
-    real, synced = records._sync, []
+    real, synced = files.sync, []
 
     def sync(path):
         synced.append(path)
@@ -252,8 +252,10 @@ def test_a_full_disk_keeps_whole_shards(packed, folder, tmp_path, monkeypatch):
         real(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(records, "_sync", sync)
-        with pytest.raises(UsageError, match="No space is left in .*the same command goes on"):
+        patch.setattr(files, "sync", sync)
+        with pytest.raises(
+            UsageError, match="Cannot write to .*No space left on device.*rerun the same command"
+        ):
             pack.run(make_config(folder, tmp_path), tmp_path)
     assert not list(tmp_path.rglob("*.part")) and list(tmp_path.rglob("*array_record*"))
     pack.run(make_config(folder, tmp_path), tmp_path)

@@ -67,7 +67,7 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
     with contextlib.ExitStack() as stack:
         with writing(path):
             _require_replaceable(path)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             _remove_leftovers(path)
             part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
             stack.callback(_remove, part)
@@ -92,6 +92,14 @@ def writing(path: pathlib.Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise WriteError(path, error) from None
+
+
+def make_folder(path: pathlib.Path) -> None:
+    """Makes a folder and those above it, unless they are there."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # what the system says of a file in its place
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
 
 
 def sync(path: pathlib.Path) -> None:

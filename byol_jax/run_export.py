@@ -3,14 +3,9 @@
 Shapes: b images of a batch, S image size, F embedding size.
 """
 
-import contextlib
 import functools
-import hashlib
 import json
-import os
 import pathlib
-import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -20,6 +15,7 @@ from byol_jax import (
     cards,
     datasets,
     encoders,
+    export_folder,
     exported,
     files,
     formats,
@@ -50,7 +46,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     found = weights_lib.open_weights(config.checkpoint)
     card = _card(config, found)
     network = weights_lib.load(found, config.network)
-    with _whole_folder(workdir) as folder:
+    with export_folder.replaced(workdir) as folder:
         export = _make(folder, card, network, config.head)
         model = _describe(config, found, export)
         exported.save_weights(folder, export.params, export.state)
@@ -62,7 +58,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
             model["checks"][name] = write(export)
             formats.require_equal(name, model["checks"][name])
         model["torch"] = formats.advise_torch(export) if "torch" in writers else None
-        model["files"] = _files(folder)
+        model["files"] = export_folder.list_files(folder)
         _write_model(folder, model)
     records.say(describe(model, workdir))
 
@@ -139,50 +135,6 @@ def _describe(config: Any, found: weights_lib.Weights, export: formats.Export) -
 
 def _write_model(folder: pathlib.Path, model: dict[str, Any]) -> None:
     files.write_text(folder / exported.MODEL, json.dumps(model, indent=2) + "\n")
-
-
-def _files(folder: pathlib.Path) -> dict[str, Any]:
-    return {
-        path.name: {
-            "bytes": path.stat().st_size,
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        }
-        for path in sorted(folder.iterdir())
-        if path.name != exported.MODEL
-    }
-
-
-@contextlib.contextmanager
-def _whole_folder(workdir: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder to write into, which gets its name once everything in it is whole.
-
-    Raises:
-      UsageError: there is something else at the workdir, or it cannot be written to.
-    """
-    if not workdir.name:
-        raise UsageError(f"{workdir} cannot be replaced as a whole: name a folder by --workdir.")
-    if workdir.exists() and not (workdir / exported.MODEL).is_file():
-        if not workdir.is_dir() or any(workdir.iterdir()):
-            raise UsageError(
-                f"{workdir} holds something that is no export: give another --workdir."
-            )
-    part, old = (workdir.with_name(workdir.name + end) for end in (".part", ".old"))
-    try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        yield part
-        shutil.rmtree(old, ignore_errors=True)
-        if workdir.exists():
-            os.replace(workdir, old)
-        os.replace(part, workdir)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise UsageError(
-            f"Cannot write to {workdir.parent}: {error.strerror or error}. Nothing was written: "
-            "make room, or give another --workdir."
-        ) from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def describe(model: dict[str, Any], workdir: pathlib.Path) -> str:

@@ -126,6 +126,7 @@ def version(package: str) -> str:
 def _load_module(folder: pathlib.Path, *, pixels: bool = False) -> Any:
     specification = importlib.util.spec_from_file_location("exported_encoder", folder / MODULE)
     module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+    source = (folder / MODULE).read_bytes()  # not by the loader, which leaves a __pycache__
+    exec(specification.loader.source_to_code(source, folder / MODULE), module.__dict__)
     model = module.load(folder)
     return module.Pixels(model).eval() if pixels else model

@@ -8,6 +8,7 @@ numbers.) `pickles` follows them without unpickling. Tensors stay in the file un
 import math
 import os
 import pathlib
+import re
 import zipfile
 from collections.abc import Callable
 from typing import IO, Any, NamedTuple
@@ -17,7 +18,7 @@ import numpy as np
 import safetensors
 from safetensors import numpy as safetensors_numpy
 
-from byol_jax import pickles
+from byol_jax import files, pickles
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
@@ -59,9 +60,18 @@ def open_tensors(path: str | os.PathLike[str]) -> Tensors:
 def save_safetensors(
     path: str | os.PathLike[str], tensors: dict[str, np.ndarray], *, metadata: dict[str, str]
 ) -> None:
-    """Writes tensors by their names."""
+    """Writes tensors by their names.
+
+    Raises:
+      files.WriteError: no space, or the folder cannot be written to.
+    """
     whole = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
-    safetensors_numpy.save_file(whole, path, metadata=metadata)
+    try:
+        safetensors_numpy.save_file(whole, path, metadata=metadata)
+    except safetensors.SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))
+        reason = OSError(int(code[1]), os.strerror(int(code[1]))) if code else OSError(str(error))
+        raise files.WriteError(pathlib.Path(path), reason) from None
     os.chmod(path, 0o644)  # others write their files for everybody to read
 
 

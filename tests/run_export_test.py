@@ -220,7 +220,7 @@ def test_the_command_refuses_bad_files_in_a_line_and_writes_nothing(name, tmp_pa
 def test_a_target_that_cannot_be_written_to(tmp_path):
     (tmp_path / "file").touch()
     status, text = finish(start(tmp_path, PICKLE, workdir="file/export"), tmp_path)
-    assert status == 2 and "Cannot write to file: Not a directory" in text, text
+    assert status == 2 and "file/export: Not a directory. Nothing was written" in text, text
     assert "Traceback" not in text and set(os.listdir(tmp_path)) == {"file", "log.txt"}
 
 

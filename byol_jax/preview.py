@@ -22,11 +22,15 @@ from byol_jax import (
     gallery,
     input_pipeline,
     records,
+    report_data,
+    report_files,
     report_plots,
     report_preview,
     thumbnails,
 )
 from byol_jax import config as config_lib
+
+UsageError = config_lib.UsageError
 
 ALONE = 2  # images that each augmentation is shown on
 LEVELS = (0.0, 0.5, 1.0)  # of an augmentation's strength
@@ -51,10 +55,15 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     """Writes ``preview.html`` and ``preview.png``.
 
     Raises:
-      UsageError: a mistake in the config, no image that can be used, or a folder that cannot be
-        written to.
+      UsageError: a mistake in the config, no image that can be used, a folder that cannot be
+        written to, or files of these names in it that are somebody's.
     """
     config_lib.require_positive(config, "preview.num_images")
+    page, picture = (workdir / f"preview.{end}" for end in ("html", "png"))
+    try:
+        report_files.require_ours(page, picture)
+    except report_data.ReportError as error:
+        raise UsageError(str(error)) from None
     checks.check(config)
     train = datasets.load(config.data.name, config.data.train_split, data_dir=config.data.dir)
     pairs = list(_pairs(config, train))
@@ -65,13 +74,11 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         (name, [("image", image), ("view 1", view1), ("view 2", view2)])
         for name, image, view1, view2 in pairs
     ]
-    page = report_preview.render(title, _encoded(views), _encoded(alone))
-    files.write_text(workdir / "preview.html", page)
-    picture = workdir / "preview.png"
+    files.write_text(page, report_preview.render(title, _encoded(views), _encoded(alone)))
     with files.whole(picture) as part, files.writing(picture):
         report_plots.write_grid(part, [*_paired(views), *alone])
-    for name in ("preview.html", "preview.png"):
-        records.say(f"Written: {workdir / name}")
+    for path in (page, picture):
+        records.say(f"Written: {path}")
 
 
 def _paired(views: Sequence[tuple[str, Cells]]) -> Iterator[tuple[str, Cells]]:

@@ -8,12 +8,11 @@ RUN is the workdir of a pretraining or of an evaluation. The page of one run is 
 """
 
 import argparse
-import os
 import pathlib
 import sys
 from collections.abc import Sequence
 
-from byol_jax import report_data, report_page
+from byol_jax import report_data, report_files, report_page
 from byol_jax.report_data import ReportError
 
 PLOTS = ("png", "svg", "pdf")
@@ -24,17 +23,12 @@ def write(paths: Sequence[str], out: pathlib.Path) -> pathlib.Path:
     """Writes the page of some runs, in one piece, and returns where it is.
 
     Raises:
-      ReportError: a folder is missing or is not that of a run, or ``out`` cannot be written.
+      ReportError: a folder is missing or is not that of a run, or ``out`` cannot be written
+        or is somebody's file.
     """
+    report_files.require_ours(out)
     page = report_page.render(report_data.load_runs(paths), now=report_data.now())
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = out.with_name(out.name + ".tmp")
-        temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, out)
-    except OSError as error:
-        raise ReportError(f"Cannot write {out}: {error.strerror}. Give another --out.") from None
-    return out
+    return report_files.write(out, lambda part: part.write_text(page, encoding="utf-8"))
 
 
 def write_for(workdir: pathlib.Path) -> pathlib.Path | None:

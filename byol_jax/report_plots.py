@@ -1,6 +1,7 @@
 """The figures of a report one by one, for papers: PNG, SVG or PDF, each with its data as CSV."""
 
 import csv
+import io
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import numpy as np
 from matplotlib import artist, ticker
 from matplotlib import figure as figure_lib
 
-from byol_jax import report_charts, report_data
+from byol_jax import report_charts, report_data, report_files
 from byol_jax.report_charts import COLORS, Chart
 from byol_jax.report_data import ReportError, Run
 
@@ -31,6 +32,12 @@ STYLE = {
 LINES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "D", "^")
 DPI = 200
+# Who wrote it, by which a later report knows it, and no date: the same data make the same file.
+METADATA = {
+    "png": {"Software": report_files.NAME},
+    "svg": {"Creator": report_files.NAME, "Date": None},
+    "pdf": {"Creator": report_files.NAME, "CreationDate": None},
+}
 FEW = 12  # points, which are marked
 
 
@@ -38,30 +45,36 @@ def write(runs: Sequence[Run], folder: pathlib.Path, formats: Sequence[str]) -> 
     """Writes every figure in every format and its data; returns the files.
 
     Raises:
-      ReportError: there is nothing to draw, or the folder cannot be written to.
+      ReportError: there is nothing to draw, or the folder cannot be written to, or holds files of
+        the same names that are none of ours; none is written then.
     """
-    written = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with matplotlib.rc_context(STYLE):
-            for chart in report_charts.charts_of(runs):
-                written += _save(_draw(chart, runs), folder / chart.name, formats)
-                written.append(_write_csv(folder / f"{chart.name}.csv", _curve_rows(chart, runs)))
-            for run in runs:
-                if "atlas" in run.gallery:
-                    name = "map" if len(runs) == 1 else f"map_{_plain(run.name)}"
-                    written += _write_map(run, folder / name, formats)
-    except OSError as error:
-        raise ReportError(f"Cannot write to {folder}: {error.strerror}. Give an --out.") from None
-    if not written:
+    charts = report_charts.charts_of(runs)
+    maps = {_map_name(run, runs): run for run in runs if "atlas" in run.gallery}
+    names = [*(chart.name for chart in charts), *maps]
+    if not names:
         raise ReportError(f"{runs[0].path} has no metrics to plot.")
+    endings = (*formats, "csv")
+    report_files.require_ours(*(folder / f"{name}.{end}" for name in names for end in endings))
+    written = []
+    with matplotlib.rc_context(STYLE):
+        for chart in charts:
+            written += _save(_draw(chart, runs), folder / chart.name, formats)
+            written.append(_write_csv(folder / f"{chart.name}.csv", _curve_rows(chart, runs)))
+        for name, run in maps.items():
+            written += _write_map(run, folder / name, formats)
     return written
+
+
+def _map_name(run: Run, runs: Sequence[Run]) -> str:
+    return "map" if len(runs) == 1 else f"map_{_plain(run.name)}"
 
 
 def _write_map(run: Run, path: pathlib.Path, formats: Sequence[str]) -> list[pathlib.Path]:
     try:
         figure = _draw_map(run.gallery["atlas"])
         table = _write_csv(path.with_suffix(".csv"), _map_rows(run))
+    except ReportError:
+        raise
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ReportError(f"{run.path / 'gallery/atlas.json'} is damaged: {error!r}.") from None
     return [*_save(figure, path, formats), table]
@@ -74,12 +87,12 @@ def _plain(name: str) -> str:
 def _save(
     figure: figure_lib.Figure, path: pathlib.Path, formats: Sequence[str]
 ) -> list[pathlib.Path]:
-    paths = [path.with_name(f"{path.name}.{name}") for name in formats]
-    for file in paths:
-        no_date = {} if file.suffix == ".png" else {"Date": None}
-        no_date = {"CreationDate": None} if file.suffix == ".pdf" else no_date
-        figure.savefig(file, dpi=DPI, bbox_inches="tight", metadata=no_date)
-    return paths
+    return [_save_figure(figure, path.with_name(f"{path.name}.{kind}"), kind) for kind in formats]
+
+
+def _save_figure(figure: figure_lib.Figure, path: pathlib.Path, kind: str) -> pathlib.Path:
+    options = {"format": kind, "dpi": DPI, "bbox_inches": "tight", "metadata": METADATA[kind]}
+    return report_files.write(path, lambda part: figure.savefig(part, **options))
 
 
 def _draw(chart: Chart, runs: Sequence[Run]) -> figure_lib.Figure:
@@ -181,9 +194,10 @@ def _map_rows(run: Run) -> Iterator[list[object]]:
 
 
 def _write_csv(path: pathlib.Path, rows: Iterator[list[object]]) -> pathlib.Path:
-    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
-    return path
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    data = text.getvalue().encode("utf-8", "backslashreplace")
+    return report_files.write(path, lambda part: part.write_bytes(data))
 
 
 def write_grid(
@@ -205,4 +219,5 @@ def write_grid(
         for (words, pixels), axes in zip(cells, line, strict=False):
             axes.imshow(pixels, interpolation="nearest")
             axes.set_title(report_data.printable(words), fontsize=8, pad=3, parse_math=False)
-    figure.savefig(path, format="png", dpi=110, bbox_inches="tight")
+    options = {"format": "png", "dpi": 110, "bbox_inches": "tight"}
+    figure.savefig(path, **options, metadata=METADATA["png"])

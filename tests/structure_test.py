@@ -53,6 +53,7 @@ REPORT = {
     "report",
     "report_charts",
     "report_data",
+    "report_files",
     "report_page",
     "report_pictures",
     "report_plots",

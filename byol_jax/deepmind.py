@@ -75,7 +75,7 @@ def open_pickle(path: str | os.PathLike[str]) -> Checkpoint:
     """
     try:
         with open(path, "rb") as file:
-            return _to_checkpoint(pickles.follow(file, _NAMES))
+            return _to_checkpoint(pickles.follow(file, _NAMES), pickles.Budget(path))
     except pickles.DAMAGE as error:
         raise pickles.explain(path, error, "a pickled checkpoint") from None
 
@@ -224,23 +224,25 @@ _NAMES: dict[str, Any] = {
 # From the values of a file to a checkpoint.
 
 
-def _to_checkpoint(root: Any) -> Checkpoint:
+def _to_checkpoint(root: Any, budget: pickles.Budget) -> Checkpoint:
     state = _entry(root, "experiment_state")
     step = _entry(root, "step")
     step = step.value.load() if type(step) is _Array else step
     if type(state) is dict and set(_EVALUATION_FIELDS) <= set(state):
-        return _to_evaluation(int(step), state)
-    trees = {field: _to_tree(_entry(state, field), field) for field in _FIELDS}
+        return _to_evaluation(int(step), state, budget)
+    trees = {field: _to_tree(_entry(state, field), field, budget) for field in _FIELDS}
     momentum = [part["mu"] for part in _entry(state, "opt_state") if "mu" in part]
     return Checkpoint(
         step=int(step),
-        momentum=_to_tree(momentum[0], "momentum") if momentum else None,
+        momentum=_to_tree(momentum[0], "momentum", budget) if momentum else None,
         **trees,
     )
 
 
-def _to_evaluation(step: int, state: dict[str, Any]) -> Checkpoint:
-    params, head, statistics = (_to_tree(state[field], field) for field in _EVALUATION_FIELDS)
+def _to_evaluation(step: int, state: dict[str, Any], budget: pickles.Budget) -> Checkpoint:
+    params, head, statistics = (
+        _to_tree(state[field], field, budget) for field in _EVALUATION_FIELDS
+    )
     params = {module: leaves for module, leaves in params.items() if module != "classifier"}
     if len(head) == 1:  # what pretraining calls classifier, haiku calls linear here
         params["classifier"] = next(iter(head.values()))
@@ -254,12 +256,14 @@ def _entry(mapping: Any, name: str) -> Any:
     return mapping[name]
 
 
-def _to_tree(modules: Any, what: str) -> Tree:
+def _to_tree(modules: Any, what: str, budget: pickles.Budget) -> Tree:
     if type(modules) is not dict or any(type(leaves) is not dict for leaves in modules.values()):
         raise UnsupportedPickle(f"{what} is not a tree of modules and arrays")
     tree: Tree = {module: {} for module in modules}
     for module, leaves in modules.items():
+        budget.spend(len(module))
         for name, leaf in leaves.items():
+            budget.spend(1)
             if type(leaf) is not _Array or leaf.value is None:
                 raise UnsupportedPickle(f"{what} has an entry {module}/{name} that is no array")
             tree[module][name] = leaf.value

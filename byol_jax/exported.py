@@ -1,6 +1,7 @@
 """The folder of an export: ``model.json``, which says what it is, and weights by Haiku's names."""
 
 import json
+import math
 import pathlib
 from typing import Any
 
@@ -56,19 +57,36 @@ def read_model(folder: pathlib.Path) -> dict[str, Any]:
     try:
         model = json.loads(path.read_text())
         if model["format"] != FORMAT:
-            raise UsageError(f"{path} is of format '{model['format']}', not '{FORMAT}'.")
+            raise ValueError(f"it is of format {model['format']!r}, not {FORMAT!r}")
         model["card"] = to_card(model["card"])
+        for key, kind in _FIELDS.items():
+            if not isinstance(model[key], kind):
+                raise ValueError(f"its {key!r} is not what an export holds there")
+        model["source"]["step"]  # or an error
         return model
-    except UsageError:
-        raise
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UsageError(f"Cannot read {path}: {error!r}. Export the encoder again.") from None
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise UsageError(f"Cannot read {path}: {reason}. Export the encoder again.") from None
+
+
+_FIELDS = {"network": str, "source": dict, "config": (dict, type(None)), "notes": list}
+_FIELDS |= {"licence": str}
 
 
 def to_card(fields: dict[str, Any]) -> cards.Card:
-    """A card from its fields as JSON has them."""
+    """A card from its fields as JSON has them.
+
+    Raises:
+      TypeError, ValueError: no encoder can be built by them.
+    """
     card = cards.Card(**fields)
     card = card._replace(mean=tuple(card.mean), std=tuple(card.std))
+    numbers = (*card.mean, *card.std, card.bn_decay_rate, card.bn_eps)
+    sizes = (card.width_multiplier, card.image_size)
+    if not len(card.mean) == len(card.std) == 3 or not all(map(math.isfinite, numbers)):
+        raise ValueError("its card holds other things than numbers")
+    if any(type(size) is not int or not 0 < size < 1 << 14 for size in sizes):
+        raise ValueError(f"its card holds the sizes {sizes}")
     cards.shapes(card)  # complains if it cannot be built
     return card
 

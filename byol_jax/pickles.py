@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any, NamedTuple
 
 _SHORT = 4096  # bytes; what is longer stays in the file
+_MOST_WORK = 1 << 24  # letters of names: a hundred thousand tensors
 _LENGTH_BYTES = {"BINUNICODE": 4, "BINUNICODE8": 8, "BINBYTES": 4, "BINBYTES8": 8}
 
 
@@ -42,6 +43,27 @@ class Block(NamedTuple):
             file.seek(self.offset)
             data = file.read(self.length)
         return data.decode("utf-8").encode("latin1") if self.is_encoded else data
+
+
+class Budget:
+    """Bounds what is made of a file by its size: what it shares, and shares again, is counted.
+
+    Args:
+      path: of the file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self._left = min(os.path.getsize(path), _MOST_WORK)
+
+    def spend(self, amount: int) -> None:
+        """Counts an entry of so many letters.
+
+        Raises:
+          UnsupportedPickle: there are more than any honest file of that size has.
+        """
+        self._left -= amount
+        if self._left < 0:
+            raise UnsupportedPickle("refuses to make more of it than it holds")
 
 
 class Refusal(NamedTuple):

@@ -9,8 +9,9 @@ import math
 import os
 import pathlib
 import re
+import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import IO, Any, NamedTuple
 
 import ml_dtypes
@@ -20,6 +21,9 @@ from safetensors import numpy as safetensors_numpy
 
 from byol_jax import files, pickles
 
+_ZIP_DAMAGE = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, struct.error)
+_DEPTH = 8  # of dictionaries
+_MOST_AXES = 8  # of a tensor
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
@@ -46,14 +50,14 @@ def open_tensors(path: str | os.PathLike[str]) -> Tensors:
     """
     try:
         if zipfile.is_zipfile(path):
-            return _flatten(_open_zip(path))
+            return dict(_flatten(_open_zip(path), pickles.Budget(path)))
         with open(path, "rb") as file:
             head = file.read(2)
             file.seek(0)
             if head[:1] == b"\x80":
-                return _flatten(_open_legacy(file))
+                return dict(_flatten(_open_legacy(file), pickles.Budget(path)))
         return _open_safetensors(path)
-    except (*pickles.DAMAGE, zipfile.BadZipFile, safetensors.SafetensorError) as error:
+    except (*pickles.DAMAGE, *_ZIP_DAMAGE, safetensors.SafetensorError) as error:
         raise pickles.explain(path, error, "a file of tensors") from None
 
 
@@ -139,7 +143,8 @@ def _tensor(storage: Any, offset: int, shape: tuple, strides: tuple, *_: Any) ->
     if type(storage) is not _Storage or type(shape) is not tuple or type(strides) is not tuple:
         raise pickles.UnsupportedPickle("refuses a tensor that is not made from a storage")
     numbers = (offset, *shape, *strides)
-    if len(shape) != len(strides) or any(type(n) is not int or n < 0 for n in numbers):
+    is_row = len(shape) == len(strides) <= _MOST_AXES
+    if not is_row or any(type(n) is not int or not 0 <= n < 1 << 63 for n in numbers):
         raise pickles.UnsupportedPickle("damaged: a tensor's shape is not a row of sizes")
     size = math.prod(shape)
     last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) if size else 0
@@ -202,7 +207,7 @@ def _open_zip(path: str | os.PathLike[str]) -> Any:
         return _Storage(dtype, count, lambda offset, size: _bytes(path, start + offset, size))
 
     byteorder = members.get(f"{root}byteorder")
-    if byteorder and _bytes(path, *_locate(path, byteorder)) != b"little":
+    if byteorder and _bytes(path, _locate(path, byteorder)[0], 6) != b"little":
         raise pickles.UnsupportedPickle("refuses numbers that are not little-endian")
     start, length = _locate(path, members[found[0]])
     with open(path, "rb") as file:
@@ -253,7 +258,8 @@ def _open_legacy(file: IO[bytes]) -> Any:
     if pickles.follow(file, {}) != _LEGACY_MAGIC:
         raise pickles.UnsupportedPickle("a pickle, but not one that torch.save wrote")
     pickles.follow(file, {})
-    if pickles.follow(file, {}).get("little_endian") is not True:
+    system = pickles.follow(file, {})
+    if type(system) is not dict or system.get("little_endian") is not True:
         raise pickles.UnsupportedPickle("refuses numbers that are not little-endian")
     places: dict[str, int] = {}
     sizes: dict[str, int] = {}
@@ -274,13 +280,18 @@ def _open_legacy(file: IO[bytes]) -> Any:
     return value
 
 
-def _flatten(value: Any, prefix: str = "", depth: int = 0) -> Tensors:
-    if not isinstance(value, dict) or depth > 8:
-        return {}
-    tensors: Tensors = {}
+def _flatten(
+    value: Any, budget: pickles.Budget, prefix: str = "", depth: int = 0
+) -> Iterator[tuple[str, StoredTensor]]:
+    """Tensors and their names, `_DEPTH` dictionaries deep; what is shared is counted each time."""
+    if not isinstance(value, dict) or depth > _DEPTH:
+        return
     for key, item in value.items():
+        name = f"{prefix}{key}"
+        budget.spend(1)
         if type(item) is StoredTensor:
-            tensors[f"{prefix}{key}"] = item
-        else:
-            tensors |= _flatten(item, f"{prefix}{key}.", depth + 1)
-    return tensors
+            budget.spend(len(name))
+            yield name, item
+        elif isinstance(item, dict):
+            budget.spend(len(name))
+            yield from _flatten(item, budget, f"{name}.", depth + 1)

@@ -174,7 +174,8 @@ def test_protocols(tmp_path, protocol):
     path = tmp_path / "file.pkl"
     path.write_bytes(pickle.dumps({"a": {"b": VALUES, "c": np.float32(3)}}, protocol))
     with path.open("rb") as file:
-        tree = deepmind._to_tree(pickles.follow(file, deepmind._NAMES), "tree")
+        found, budget = pickles.follow(file, deepmind._NAMES), pickles.Budget(path)
+    tree = deepmind._to_tree(found, "tree", budget)
     tree = deepmind.load_tree(path, tree)
     np.testing.assert_array_equal(tree["a"]["b"], VALUES)
     np.testing.assert_array_equal(tree["a"]["c"], np.float32(3))

@@ -129,12 +129,12 @@ def writing_to(folder: pathlib.Path) -> Iterator[None]:
         full = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
         if is_full or any(text in reason for text in full):
             raise UsageError(
-                f"No space is left in {folder}. What was finished is kept: make room, and the same "
-                "command goes on."
+                f"No space is left in {folder}. What was finished is kept: make room, and rerun "
+                "the same command to resume."
             ) from None
         raise UsageError(
             f"Cannot write to {folder}: {reason}. Choose another folder by --config.output_dir or "
-            "--workdir, or mend this one, and the same command goes on."
+            "--workdir, or mend this one and rerun the same command to resume."
         ) from None
 
 

@@ -226,7 +226,8 @@ def require_same_network(step_folder: pathlib.Path, saved: Any, built: Any) -> N
 
 def require_same_state(step_folder: pathlib.Path, saved: Any, built: Any) -> None:
     """Raises `UsageError` unless the optimizer and all else have the names and shapes built."""
-    key = soundness.first_difference(*(layout(tree) for tree in (saved, built)))
+    held, wanted = layout(saved), layout(built)
+    key = soundness.first_difference(held, wanted, sorted(held.keys() | wanted.keys()))
     if key:
         raise UsageError(
             f"The checkpoint {step_folder} is of another optimizer or version than the config "

@@ -24,8 +24,6 @@ _DAMAGE = (
     NotADirectoryError,
     ValueError,
     LookupError,
-    TypeError,
-    AttributeError,
     EOFError,
 )
 # TensorStore raises ValueError for everything, and begins with a word of these for the rest.

@@ -127,8 +127,8 @@ class Unfinished:
             if any(parallel.gather_json(stop.is_made)):  # perhaps since the last vote
                 self._save(name, state, done, batches)
                 raise Stopped(
-                    f"Stopped '{title}' after step {done:,} of {total_steps:,} and saved. Resume "
-                    "with the same command."
+                    f"Stopped '{title}' after step {done:,} of {total_steps:,} and saved. Rerun "
+                    "the same command to resume."
                 )
         return jax.device_get(state)
 

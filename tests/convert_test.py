@@ -201,7 +201,9 @@ def test_a_damaged_shard_is_refused(damage, message, source, tmp_path):
     data = bytearray(path.read_bytes())
     damage(data)
     path.write_bytes(data)
-    with pytest.raises(UsageError, match=f"{path.name}.*{message}.*(?s:same command goes on)"):
+    with pytest.raises(
+        UsageError, match=f"{path.name}.*{message}.*(?s:rerun the same command to resume)"
+    ):
         convert.run(make_config(source, tmp_path / "out"), tmp_path)
     assert len(list((tmp_path / "out" / BELOW).iterdir())) == 2  # the shards before
     assert not is_visible(tmp_path / "out")

@@ -253,7 +253,9 @@ def test_a_full_disk_keeps_whole_shards(packed, folder, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(records, "_sync", sync)
-        with pytest.raises(UsageError, match="No space is left in .*the same command goes on"):
+        with pytest.raises(
+            UsageError, match="No space is left in .*rerun the same command to resume"
+        ):
             pack.run(make_config(folder, tmp_path), tmp_path)
     assert not list(tmp_path.rglob("*.part")) and list(tmp_path.rglob("*array_record*"))
     pack.run(make_config(folder, tmp_path), tmp_path)

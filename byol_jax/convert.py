@@ -122,7 +122,7 @@ def _make_shards(folder: pathlib.Path, target: pathlib.Path, info: dict[str, Any
 def _check_target(plan: Plan) -> None:
     try:
         found = json.loads((plan.target / INFO).read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     except (OSError, ValueError) as error:
         raise UsageError(

@@ -175,6 +175,15 @@ def test_other_settings_are_refused(packed, folder, tmp_path):
     pack.run(make_config(folder, out, **{"data.max_bad_share": 0.5}), tmp_path)
 
 
+def test_a_damaged_card_is_named_and_nothing_is_written(packed, folder, tmp_path):
+    out = shutil.copytree(packed, tmp_path / "out")
+    (card,) = out.rglob(packed_set.CARD)
+    card.write_text("")
+    with pytest.raises(UsageError, match=f"Cannot read {card}.*Put it back"):
+        pack.run(make_config(folder, out), tmp_path)
+    assert card.read_text() == ""
+
+
 def test_too_many_bad_images_are_named_and_can_be_allowed(packed, folder, tmp_path):
     config = make_config(folder, tmp_path, **{"data.max_bad_share": 0.02})
     with pytest.raises(UsageError, match=r"cannot be used.*\n  .*My photos.*\n.*max_bad_share"):

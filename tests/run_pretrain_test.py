@@ -163,8 +163,13 @@ def test_a_workdir_with_checkpoints_of_another_encoder_is_refused(run_folder, tm
     shutil.copytree(run_folder, tmp_path / "run")
     (tmp_path / "run" / "config.json").unlink()
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    config = make_config(**{"model.encoder": "tiny_resnet"})
+    with pytest.raises(UsageError, match="model.encoder: micro_resnet -> tiny_resnet"):
+        run_pretrain.run(config, tmp_path / "run")
+    for about in (tmp_path / "run" / "checkpoints").glob("*/about"):  # as by earlier versions
+        shutil.rmtree(about)
     with pytest.raises(UsageError, match="another network"):
-        run_pretrain.run(make_config(**{"model.encoder": "tiny_resnet"}), tmp_path / "run")
+        run_pretrain.run(config, tmp_path / "run")
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
     assert (tmp_path / "run" / "checkpoints" / "4").exists()
 

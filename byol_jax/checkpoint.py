@@ -1,6 +1,7 @@
 """Networks out of checkpoints, through Orbax: which one, whether it is sound, and of what."""
 
 import logging
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -90,12 +91,29 @@ def _load(step_folder: pathlib.Path, names: Sequence[str], built: Any) -> dict[s
 
     Heads that ``built`` lacks are not compared.
     """
+    try:
+        loaded = _read_fields(step_folder, names, built)
+        expected = soundness.read_digests(step_folder)
+    except UsageError:
+        raise
+    except Exception as error:
+        soundness.require_readable(step_folder, error)
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise _damaged(step_folder, reason[0][:200]) from None
+    found = {name: soundness.digest_arrays(tree) for name, tree in loaded.items()}
+    changed = expected and soundness.first_difference(expected, found, names)
+    if changed:
+        raise _damaged(step_folder, f"its {changed} are not what was saved")
+    return loaded
+
+
+def _read_fields(step_folder: pathlib.Path, names: Sequence[str], built: Any) -> dict[str, Any]:
     folder = step_folder / "state"
     if not folder.is_dir():
-        raise _damaged(step_folder, "its folder 'state' is missing")
+        raise FileNotFoundError("its folder 'state' is missing")
     with Reader(folder) as reader:
         if not set(names) <= set(reader.tree):
-            raise _damaged(step_folder, "it does not say what it holds")
+            raise ValueError("it does not say what it holds")
         item = {name: reader.tree[name] for name in names}
         saved = item[names[0]]
         ignored = set(cards.HEADS) - {module.split("/")[0] for module in built}
@@ -103,20 +121,9 @@ def _load(step_folder: pathlib.Path, names: Sequence[str], built: Any) -> dict[s
         require_same_network(step_folder, compared, built)
         module = min(saved)
         leaf = min(saved[module])
-        first = {names[0]: {module: {leaf: saved[module][leaf]}}}
-        try:
-            # Arrays that fail side by side fill the screen with traces, the first one alone not.
-            reader.read(first)
-            loaded = {name: reader.read(item)[name] for name in names}
-            expected = soundness.read_digests(step_folder)
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise _damaged(step_folder, reason[0][:200]) from None
-    found = {name: soundness.digest_arrays(tree) for name, tree in loaded.items()}
-    changed = expected and soundness.first_difference(expected, found, names)
-    if changed:
-        raise _damaged(step_folder, f"its {changed} are not what was saved")
-    return loaded
+        # Arrays that fail side by side fill the screen with traces, the first one alone not.
+        reader.read({names[0]: {module: {leaf: saved[module][leaf]}}})
+        return {name: reader.read(item)[name] for name in names}
 
 
 class Reader:
@@ -169,20 +176,38 @@ def _quietly(call: Any, folder: pathlib.Path) -> Any:
 
 
 def _damaged(folder: pathlib.Path, reason: str) -> UsageError:
-    others = [p.name for p in folder.parent.glob("*") if p.name.isdigit() and p != folder]
-    hint = f"Others here: {', '.join(sorted(others, key=int))}." if others else "There is no other."
+    others = [str(step) for step in list_steps(folder.parent) if str(step) != folder.name]
+    hint = f"Others here: {', '.join(others)}." if others else "There is no other."
     return UsageError(f"The checkpoint {folder} is half-written or damaged: {reason}. {hint}")
 
 
 def _step_folder(path: pathlib.Path) -> pathlib.Path:
     if (path / "state").is_dir():
         return path
-    steps = [p for p in (path / "checkpoints").glob("*") if p.name.isdigit()]
+    steps = list_steps(path / "checkpoints")
     if not steps:
         raise UsageError(
             f"No checkpoint at {path}: give a workdir of a run, or one of its checkpoints/<step>."
         )
-    return max(steps, key=lambda p: int(p.name))
+    return path / "checkpoints" / str(steps[-1])
+
+
+def list_steps(folder: pathlib.Path) -> list[int]:
+    """Steps of the checkpoints in a folder ``checkpoints``, in order; none if it is not there.
+
+    Raises:
+      UsageError: the folder cannot be read, so that nobody knows.
+    """
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UsageError(
+            f"Cannot read {folder}: {error.strerror}. Nothing was changed; once it can be read, "
+            "rerun the same command to resume."
+        ) from None
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def require_same_network(step_folder: pathlib.Path, saved: Any, built: Any) -> None:
@@ -197,6 +222,30 @@ def require_same_network(step_folder: pathlib.Path, saved: Any, built: Any) -> N
         f"config builds ({_encoder(built)}): it holds {held} at {key}, the config wants {wanted}. "
         "Give the config it was trained with, or another --workdir."
     )
+
+
+def require_same_state(step_folder: pathlib.Path, saved: Any, built: Any) -> None:
+    """Raises `UsageError` unless the optimizer and all else have the names and shapes built."""
+    held, wanted = layout(saved), layout(built)
+    key = soundness.first_difference(held, wanted, sorted(held.keys() | wanted.keys()))
+    if key:
+        raise UsageError(
+            f"The checkpoint {step_folder} is of another optimizer or version than the config "
+            f"builds: they differ at {key}. Give the config it was trained with, or another "
+            "--workdir."
+        )
+
+
+def layout(tree: Any) -> dict[str, str]:
+    """Shapes of all leaves by their names, whatever holds them."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {".".join(map(_part_name, path)): str(tuple(leaf.shape)) for path, leaf in leaves}
+
+
+def _part_name(part: Any) -> str:
+    """A name is one, whether it is of a field or of a key: checkpoints have keys for both."""
+    named = (getattr(part, field, None) for field in ("key", "name", "idx"))
+    return str(next(name for name in named if name is not None))
 
 
 def shapes(params: Any) -> dict[str, tuple[int, ...]]:

@@ -122,8 +122,13 @@ def _make_shards(folder: pathlib.Path, target: pathlib.Path, info: dict[str, Any
 def _check_target(plan: Plan) -> None:
     try:
         found = json.loads((plan.target / INFO).read_text())
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError):
         return
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"Cannot read {plan.target / INFO}, so nobody knows what is there: {error}. Remove it, "
+            "or choose another folder by --config.output_dir."
+        ) from None
     differing = [
         key for key in ("name", "fileFormat", "splits") if found.get(key) != plan.info.get(key)
     ]
@@ -186,7 +191,7 @@ def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
 
 _AGAIN = (
     "Get that file once more from where it came, or prepare the set anew; shards that were "
-    "finished are kept, and the same command goes on."
+    "finished are kept: rerun the same command to resume."
 )
 
 

@@ -9,6 +9,8 @@ Shapes: n images shown, F embedding size, C classes, S side of a thumbnail.
 import json
 import os
 import pathlib
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple
@@ -132,11 +134,15 @@ def write_end(
 
 
 def read_start(folder: pathlib.Path) -> dict[str, np.ndarray] | None:
-    """What `write_start` wrote; None if there is nothing that can be read."""
+    """What `write_start` wrote; None if it is missing or damaged.
+
+    Raises:
+      OSError: it cannot be read at the moment, and must not be replaced.
+    """
     try:
         with np.load(folder / START) as arrays:
             return dict(arrays)
-    except (OSError, ValueError, EOFError, KeyError):
+    except (FileNotFoundError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
         return None
 
 

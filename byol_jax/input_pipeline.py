@@ -245,8 +245,8 @@ def _too_many(data: datasets.Stream, bad: dict[int, str]) -> TooManyBadImagesErr
     return TooManyBadImagesError(
         f"More of the {data.num_images:,} training images cannot be used than data.max_bad_share "
         f"allows. Such as:{''.join(lines[:3])}\n"
-        "Remove them, or allow more: the same command with a larger --config.data.max_bad_share "
-        "(a share, such as 0.05) goes on from the last checkpoint."
+        "Mend them, or allow more: rerun the command with a larger --config.data.max_bad_share (a "
+        "share, such as 0.05) to resume."
     )
 
 

@@ -2,11 +2,10 @@
 
 import pathlib
 import sys
-from typing import Any
 
 import numpy as np
 
-from byol_jax import cards, workdir
+from byol_jax import cards, metrics_log
 from byol_jax import config as config_lib
 from byol_jax import weights as weights_lib
 
@@ -53,11 +52,8 @@ def _accuracy(found: weights_lib.Weights) -> str:
     if found.format != "run":
         return "unknown"
     run = pathlib.Path(found.path).absolute().parent.parent
-    rows: list[dict[str, Any]] = [
-        row
-        for row in workdir.read_metrics(run)
-        if "probe/knn_top1" in row and row["step"] <= found.step
-    ]
+    scores = metrics_log.rows(run, having="probe/knn_top1")
+    rows = [row for row in scores if row["step"] <= found.step]
     if not rows:
         return "unknown"
     linear = rows[-1].get("probe/linear_top1")

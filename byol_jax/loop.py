@@ -20,6 +20,10 @@ class NonFiniteError(RuntimeError):
     """The loss or a gradient is no longer a number."""
 
 
+class NothingDoneError(RuntimeError):
+    """A run was told to stop before it had done anything to be saved."""
+
+
 class Hook(NamedTuple):
     """Something to do every so many steps, with the state after that many updates.
 

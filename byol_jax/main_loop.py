@@ -4,7 +4,6 @@ Any key of the config can be overridden, as in ``--config.batch_size=128``. Conf
 ``configs/``; the text on top of each says what it does, on what hardware, and how long it takes.
 """
 
-import contextlib
 import os
 import pathlib
 import sys
@@ -41,6 +40,7 @@ from byol_jax import (
     unfinished,
 )
 from byol_jax import config as config_lib
+from byol_jax import workdir as workdir_lib
 
 TASKS: dict[str, Callable[[Any, pathlib.Path], None]] = {
     "pretrain": run_pretrain.run,
@@ -57,12 +57,25 @@ TASKS: dict[str, Callable[[Any, pathlib.Path], None]] = {
     "pack": pack.run,
 }
 
+_SHARDS = "Finished shards are kept: rerun the same command to resume."
+_PARTS = "Finished parts are kept: rerun the same command to resume."
+# What is left of a task that an error of the system or Ctrl-C has ended; of the others nothing is.
+LEFT = {
+    "pretrain": "What was saved is kept: rerun the same command to resume.",
+    "linear_eval": _PARTS,
+    "semi_supervised": _PARTS,
+    "convert": _SHARDS,
+    "pack": _SHARDS,
+}
+NOTHING_LEFT = "Nothing was kept: rerun the same command to begin again."
+
 # What ends a run with a message and status 1: on all processes alike, or perhaps on one alone.
 SHARED_FAILURES = (collapse.CollapseError, loop.NonFiniteError, parallel.OtherProcessError)
 LONE_FAILURES = (
     input_pipeline.TooManyBadImagesError,
     processes.WorkerError,
     snapshots.SaveError,
+    workdir_lib.WriteError,
 )
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -99,17 +112,18 @@ def main(_: Sequence[str]) -> None:
         _conclude(workdir, began, message=str(error))
         _fail(str(error), status=1)
     except LONE_FAILURES as error:
-        with contextlib.suppress(OSError):  # of a full disk
-            _conclude(workdir, began, message=str(error))
+        _conclude(workdir, began, message=str(error))
         _leave(str(error))
+    except loop.NothingDoneError as error:
+        _fail(str(error), status=1)
     except OSError as error:
-        _fail(f"{error}. What was finished is kept; the same command goes on.", status=1)
+        _fail(f"{error}. {LEFT.get(config.task, NOTHING_LEFT)}", status=1)
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1:
             raise
         _leave(f"Another process has failed or is gone: {error}")
     except KeyboardInterrupt:  # not while training, which saves
-        _fail("Interrupted. What was finished is kept; the same command goes on.", status=130)
+        _fail(f"Interrupted. {LEFT.get(config.task, NOTHING_LEFT)}", status=130)
 
 
 def _conclude(workdir: pathlib.Path, began: float, *, message: str = "") -> None:

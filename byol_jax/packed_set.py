@@ -193,7 +193,14 @@ class PackedSet:
                 )
             files.write_text(path, json.dumps(card, indent=2) + "\n")
             return
-        differences = config_lib.differences(json.loads(path.read_text()), card)
+        try:
+            known = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"Cannot read {path}, which says how the set is packed: {error}. Put it back, or "
+                "choose another folder by --config.output_dir."
+            ) from None
+        differences = config_lib.differences(known, card)
         if differences:
             raise UsageError(
                 f"{self._target} was packed, or begun, in another way:\n  "

@@ -17,8 +17,8 @@ class WorkerError(RuntimeError):
     def __init__(self, reason: Exception):
         super().__init__(
             f"{reason}\nIt may have been out of memory, or of shared memory (/dev/shm, in Docker "
-            "--shm-size). Give fewer --config.data.workers, or 0 and only threads: the same "
-            "command goes on from the last checkpoint."
+            "--shm-size). Give fewer --config.data.workers, or 0 and only threads, and "
+            "rerun the command to resume."
         )
 
 

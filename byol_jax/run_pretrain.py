@@ -3,7 +3,7 @@
 import contextlib
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import haiku as hk
 import jax
@@ -17,13 +17,14 @@ from byol_jax import (
     datasets,
     loop,
     metrics,
+    metrics_log,
     parallel,
     pretrain,
     records,
-    sessions,
+    run_files,
+    run_writer,
     snapshots,
     summary,
-    trackers,
 )
 from byol_jax import config as config_lib
 from byol_jax import forecast as forecasts
@@ -40,12 +41,14 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         loop.NonFiniteError: the loss or a gradient stopped being a number.
         collapse.CollapseError: the projections have collapsed, and the config says to stop then.
         snapshots.SaveError: a checkpoint could not be written.
+        workdir.WriteError: metrics could not be written, or the workdir was renamed.
+        loop.NothingDoneError: it was stopped before its first step.
         parallel.OtherProcessError: another process failed; only the first one uses the workdir.
     """
     with contextlib.ExitStack() as stack:
         job = _build(config, workdir)
         records.say(f"{config_lib.to_json(config)}\n{describe(config, job, workdir)}\n")
-        parallel.on_writer(lambda: _open(stack, workdir, config, job.data_card))
+        parallel.on_writer(lambda: _open(stack, workdir, config))
         stop = stack.enter_context(loop.StopRequest())
         _Run(config, workdir, job, stop).run()
 
@@ -54,7 +57,7 @@ def _build(config: Any, workdir: pathlib.Path) -> build.Job:
     """The parts of the run, alike on all processes."""
 
     def read() -> dict[str, Any] | None:
-        card = workdir_lib.read_data_card(workdir)
+        card = run_files.read_card(workdir, warn=records.say)
         return card and card._asdict()
 
     known = parallel.on_writer(read)
@@ -70,13 +73,10 @@ def _build(config: Any, workdir: pathlib.Path) -> build.Job:
     return job
 
 
-def _open(
-    stack: contextlib.ExitStack, workdir: pathlib.Path, config: Any, card: workdir_lib.DataCard
-) -> None:
-    """Keeps the workdir for this run until the stack ends."""
+def _open(stack: contextlib.ExitStack, workdir: pathlib.Path, config: Any) -> None:
+    """Keeps the workdir for this run until the stack ends, if the config is the run's."""
     stack.enter_context(workdir_lib.lock(workdir))
-    changes = workdir_lib.open_workdir(workdir, config, card)
-    sessions.note_start(workdir)
+    changes = run_files.changes(workdir, config, warn=records.say)
     if changes:
         records.say("Going on with another config, as told:\n  " + "\n  ".join(changes))
 
@@ -97,9 +97,27 @@ def describe(config: Any, job: build.Job, workdir: pathlib.Path) -> str:
         f"{parallel.describe_devices()}; {config.optimizer.name}, learning rate up to {rate:.4g} "
         f"after {job.warmup_steps:,} steps, tau from {job.settings.base_target_ema:.6g}.\n"
         f"{unset}"
-        f"Everything goes to {workdir}; Ctrl-C saves, the same command resumes. The time left is "
-        "shown as soon as steps have been measured."
+        f"Everything goes to {workdir}. Ctrl-C saves; rerun the same command to resume. The time "
+        "left is shown as soon as steps have been measured."
     )
+
+
+def _say_stopped(first_step: int, step: int) -> None:
+    """What a run that was told to stop has saved.
+
+    Raises:
+        loop.NothingDoneError: nothing at all.
+    """
+    again = "Rerun the same command to resume."
+    if step == 0:
+        raise loop.NothingDoneError(
+            "Stopped before the first step: there is nothing to save. Rerun the same command to "
+            "begin again."
+        )
+    if step == first_step:
+        records.say(f"Stopped before a new step; the checkpoint of step {step:,} is there. {again}")
+    else:
+        records.say(f"Stopped after step {step:,} and saved. {again}")
 
 
 class _Run:
@@ -111,8 +129,7 @@ class _Run:
 
     def __init__(self, config, workdir, job: build.Job, stop: loop.StopRequest):
         self._config, self._workdir, self._job, self._stop = config, workdir, job, stop
-        self._logger: workdir_lib.Logger | None = None
-        self._checkpoints: snapshots.Checkpoints | None = None
+        self._writer = run_writer.RunWriter(config, workdir, job.data_card)
         self._batches = build.make_train_batches(config, job.train)
         self._score = build.make_probe(config, job)
         self._guard = collapse.make_guard(config, job.settings, job.warmup_steps)
@@ -129,21 +146,18 @@ class _Run:
             is_shown=parallel.is_writer(),
         )
         try:
-            parallel.on_writer(lambda: self._open_files(first_step))
+            parallel.on_writer(lambda: self._writer.open(first_step))
             self._curator = curator.Curator(
-                self._config, self._workdir, self._job, self._logger, self._progress.say
+                self._config, self._workdir, self._job, self._writer.logger, self._progress.say
             )
             step = self._train(state, first_step)
             parallel.together(lambda: None)  # the writer may take longer, the others wait
         finally:
             self._batches.close()
             self._progress.close()
-            if self._logger:
-                self._logger.close()
-            if self._checkpoints:
-                self._checkpoints.close()
+            self._writer.close()
         if step < self._job.total_steps:
-            records.say(f"Stopped after step {step:,} and saved. Resume with the same command.")
+            _say_stopped(first_step, step)
         elif parallel.is_writer():
             records.say(summary.summarise(self._workdir, self._config.collapse.min_feature_std))
 
@@ -165,18 +179,6 @@ class _Run:
             self._batches.set_state(iterator_state)
             self._bad_images.look(step)
         return parallel.broadcast(state), step
-
-    def _open_files(self, first_step: int) -> None:
-        self._logger = workdir_lib.Logger(
-            self._workdir,
-            first_step=first_step,
-            others=trackers.make_trackers(self._config, self._workdir),
-        )
-        self._checkpoints = snapshots.Checkpoints(
-            self._workdir,
-            keep=self._config.keep_checkpoints,
-            keep_every=self._config.keep_every_steps,
-        )
 
     def _train(self, state: pretrain.TrainState, first_step: int) -> int:
         total_steps = self._job.total_steps
@@ -201,24 +203,26 @@ class _Run:
                     loop.Hook(self._config.checkpoint_every_steps, self._unless_last(self._save)),
                 ],
                 progress=self._progress,
-                should_stop=lambda: vote.any(self._stop.is_made),
+                should_stop=lambda: vote.any(self._stop.is_made or self._writer.is_left()),
             )
         except loop.NonFiniteError as error:
-            good = parallel.on_writer(self._last_good)
+            good = parallel.on_writer(self._writer.last_good)
             key = f"optimizer.{self._config.optimizer.name}.base_learning_rate"
             raise loop.NonFiniteError(
                 f"{error} Last good checkpoint: {good}. A smaller {key} or a longer warm-up may "
                 "help; give it another --workdir."
             ) from None
         except collapse.CollapseError as error:
-            last = parallel.on_writer(self._last_good)
+            last = parallel.on_writer(self._writer.last_good)
             raise collapse.CollapseError(
                 f"{error}\nStopped, as collapse.action says. Another config needs another "
                 f"--workdir. Last checkpoint: {last}."
             ) from None
+        if parallel.on_writer(self._writer.is_left):
+            self._follow(state, step if step > first_step else None)
         if step > first_step:
             self._save(step, state)
-        parallel.on_writer(lambda: self._checkpoints.finish())
+        parallel.on_writer(self._writer.finish)
         if step == total_steps and not parallel.on_writer(lambda: self._is_probed(step)):
             self._probe(step, state)
         return step
@@ -235,20 +239,30 @@ class _Run:
 
     def _is_probed(self, step: int) -> bool:
         """Whether the last probe is there; it is made after the last checkpoint."""
-        rows = workdir_lib.read_metrics(self._workdir)
-        return any(row["step"] == step and "probe/feature_std" in row for row in rows)
+        row = metrics_log.last_row(self._workdir, having="probe/feature_std")
+        return row is not None and row["step"] == step
 
-    def _last_good(self) -> str:
-        with contextlib.suppress(snapshots.SaveError):
-            self._checkpoints.finish()
-        return str(self._checkpoints.latest_path or "none yet")
+    def _follow(self, state: pretrain.TrainState, step: int | None) -> NoReturn:
+        """Ends the run, whose workdir is elsewhere; its newest state is saved there."""
+        old, new = self._workdir, parallel.on_writer(self._writer.follow)
+        if new and step is not None:
+            self._write_checkpoint(step, state)
+        last = parallel.on_writer(self._writer.last_good) if new else "none"
+        advice = f"Rerun the command with --workdir={new} to resume. " if new else ""
+        raise workdir_lib.WriteError(
+            f"The workdir {old} was {f'renamed to {new}' if new else 'removed'} while the run was "
+            f"writing to it. {advice}Last checkpoint: {last}."
+        )
 
     def _save(self, step: int, state: pretrain.TrainState) -> None:
+        if not parallel.on_writer(self._writer.is_left):  # else the run is about to end
+            self._write_checkpoint(step, state)
+
+    def _write_checkpoint(self, step: int, state: pretrain.TrainState) -> None:
         parallel.assert_replicated(state)
         if self._is_streamed:
             self._bad_images.share()
-        if self._checkpoints:
-            self._checkpoints.save(step, state, self._batches.get_state())
+        self._writer.save(step, state, self._batches.get_state())
 
     def _unless_last(self, run: Callable[[int, Any], None]) -> Callable[[int, Any], None]:
         """A hook that leaves the last step out, which is saved and probed in any case."""
@@ -256,8 +270,7 @@ class _Run:
 
     def _probe(self, step: int, state: pretrain.TrainState) -> None:
         measured = self._score(step, state)
-        if self._logger:
-            self._logger.write(step, measured.scalars)
+        self._writer.log(step, measured.scalars)
         self._progress.say(summary.probe_line(step, measured.scalars))
         self._curator.see_probe(step, measured)
 
@@ -279,8 +292,7 @@ class _Run:
         if self._is_streamed:
             self._bad_images.share()
             row["data/bad_images"] = self._bad_images.count(step)
-        if self._logger:
-            self._logger.write(step, row)
+        self._writer.log(step, row)
         warning = self._guard.check(step, watched)
         if warning:
             self._progress.say(warning)

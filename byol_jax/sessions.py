@@ -13,16 +13,25 @@ import time
 from byol_jax import parallel
 from byol_jax import workdir as workdir_lib
 
+UsageError = workdir_lib.UsageError
+
 UNIT = 1 if sys.platform == "darwin" else 1024  # bytes, of the memory that the system reports
 
 
 def note_start(workdir: pathlib.Path) -> None:
-    """Adds what is known when a run begins or goes on."""
-    _append(workdir, {"event": "start"} | _facts())
+    """Adds what is known when a run begins or goes on.
+
+    Raises:
+      UsageError: the folder cannot be written to.
+    """
+    try:
+        _append(workdir, {"event": "start"} | _facts())
+    except OSError as error:
+        raise UsageError(f"Cannot write to the workdir {workdir}: {error}.") from None
 
 
 def note_end(workdir: pathlib.Path, *, began: float, message: str = "") -> None:
-    """Adds how a session ended.
+    """Adds how a session ended; what it has done is worth no less if that cannot be noted.
 
     Args:
       workdir: of the run.
@@ -37,7 +46,10 @@ def note_end(workdir: pathlib.Path, *, began: float, message: str = "") -> None:
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT,
         "peak_device_memory_bytes": parallel.peak_memory(),
     }
-    _append(workdir, end | _facts())
+    try:
+        _append(workdir, end | _facts())
+    except OSError as error:
+        print(f"Warning: cannot write to {workdir}: {error.strerror}.", file=sys.stderr)
 
 
 def _facts() -> dict[str, object]:

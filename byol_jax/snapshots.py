@@ -6,8 +6,7 @@ One process reads and writes them, and no trace of processes or devices is in th
 import json
 import os
 import pathlib
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -34,10 +33,19 @@ class Checkpoints:
       workdir: folder of the run; checkpoints go to ``checkpoints/<step>`` below it.
       keep: how many of the newest to keep.
       keep_every: those whose step divides by it stay for good; 0: none.
+      about: what the files next to the checkpoints say, as JSON, of which each has a copy.
     """
 
-    def __init__(self, workdir: pathlib.Path, *, keep: int, keep_every: int = 0):
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        *,
+        keep: int,
+        keep_every: int = 0,
+        about: Mapping[str, Any] | None = None,
+    ):
         self._folder = workdir / "checkpoints"
+        self._about = dict(about or {})
         self._folder.mkdir(exist_ok=True)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
@@ -62,6 +70,9 @@ class Checkpoints:
             state=ocp.args.StandardSave(state),
             iterator=ocp.args.JsonSave(iterator_state),
             digests=ocp.args.JsonSave(_digests(state, iterator_state)),
+            about=ocp.args.JsonSave(
+                {"content": self._about, "sha256": soundness.digest_json(self._about)}
+            ),
         )
         self._try(lambda: self._manager.save(step, args=items))
 
@@ -73,17 +84,20 @@ class Checkpoints:
         try:
             call()
         except (OSError, ValueError, RuntimeError) as error:
-            kept = ", ".join(map(str, sorted(_steps(self._folder)))) or "none"
+            kept = ", ".join(map(str, checkpoint.list_steps(self._folder)))
+            rest = f"those of earlier steps are as they were ({kept}). Once this is mended, rerun "
+            rest += "the same command to resume."
+            if not kept:
+                rest = "there is none yet. Once this is mended, rerun the same command."
             raise SaveError(
-                f"Cannot write a checkpoint to {self._folder}: {_reason(error)}. Those of earlier "
-                f"steps are as they were ({kept}). Once this is mended, the same command goes on."
+                f"Cannot write a checkpoint to {self._folder}: {_reason(error)}; {rest}"
             ) from None
 
     @property
     def latest_path(self) -> pathlib.Path | None:
         """Folder of the newest checkpoint that is whole; None if there is none."""
-        steps = _steps(self._folder)
-        return self._folder / str(max(steps)) if steps else None
+        found = checkpoint.list_steps(self._folder)
+        return self._folder / str(found[-1]) if found else None
 
     def close(self) -> None:
         """Ends the threads that write, without a word about what they could not."""
@@ -120,11 +134,12 @@ def restore_newest(
       warn: takes a line of text.
 
     Raises:
-      UsageError: all checkpoints are damaged, or the newest sound one is of another network.
+      UsageError: all checkpoints are damaged, the newest sound one is of another network, or one
+        cannot be read at the moment; nothing has been put aside then.
     """
     damaged: dict[pathlib.Path, str] = {}
     restored = None
-    for step in sorted(_steps(workdir / "checkpoints"), reverse=True):
+    for step in reversed(steps(workdir)):
         folder = workdir / "checkpoints" / str(step)
         try:
             restored = _read(folder, template)
@@ -147,16 +162,11 @@ def restore_newest(
 
 
 def _read(folder: pathlib.Path, template: Any) -> Restored:
-    """Reads and verifies one checkpoint; whatever a reader trips over becomes a `DamagedError`."""
+    """Reads and verifies one checkpoint; what its content leads to becomes a `DamagedError`."""
     try:
         expected = soundness.read_digests(folder)
         with checkpoint.Reader(folder / "state") as reader:
-            shapes = checkpoint.shapes(reader.tree["online_params"])
-            if expected and soundness.digest_json(shapes) != expected["shapes"]:
-                raise DamagedError("its list of parameters has changed")
-            checkpoint.require_same_network(
-                folder, reader.tree["online_params"], template.online_params
-            )
+            _require_same(folder, expected or {}, reader.tree, template)
             state = reader.read(template)
         iterator = json.loads((folder / "iterator" / "metadata").read_text())
         changed = expected and soundness.first_difference(
@@ -165,24 +175,70 @@ def _read(folder: pathlib.Path, template: Any) -> Restored:
     except (DamagedError, UsageError):
         raise
     except Exception as error:
+        soundness.require_readable(folder, error)
         raise DamagedError(_reason(error)) from None
     if changed:
         raise DamagedError(f"its {changed} are not what was saved")
     return Restored(int(folder.name), state, iterator)
 
 
+def _require_same(
+    folder: pathlib.Path, expected: Mapping[str, str], tree: Any, template: Any
+) -> None:
+    """The list of what there is has to be the one that was saved, and the one that is wanted."""
+    shapes = checkpoint.shapes(tree["online_params"])
+    found = {"shapes": shapes, "layout": checkpoint.layout(tree)}
+    for name in found.keys() & expected.keys():
+        if soundness.digest_json(found[name]) != expected[name]:
+            raise DamagedError("its list of parameters has changed")
+    checkpoint.require_same_network(folder, tree["online_params"], template.online_params)
+    checkpoint.require_same_state(folder, tree, template)
+
+
 def _digests(state: Any, iterator_state: dict[str, Any]) -> dict[str, str]:
     digests = {name: soundness.digest_arrays(getattr(state, name)) for name in state._fields}
     digests["shapes"] = soundness.digest_json(checkpoint.shapes(state.online_params))
+    digests["layout"] = soundness.digest_json(checkpoint.layout(state))
     return digests | {"iterator": soundness.digest_json(iterator_state)}
 
 
-def _steps(folder: pathlib.Path) -> list[int]:
-    return [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
+def steps(workdir: pathlib.Path) -> list[int]:
+    """Of the finished checkpoints of a run, in order."""
+    return checkpoint.list_steps(workdir / "checkpoints")
+
+
+def has_unfinished(workdir: pathlib.Path) -> bool:
+    """Whether a checkpoint was being written when the run was stopped."""
+    return any((workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
+
+
+class About(NamedTuple):
+    """A copy of what the files next to the checkpoints said.
+
+    Attributes:
+      folder: the checkpoint that has it.
+      content: by the names of the files, without their endings.
+    """
+
+    folder: pathlib.Path
+    content: dict[str, Any]
+
+
+def read_about(workdir: pathlib.Path) -> About | None:
+    """The newest copy that can be read and is sound; None if no checkpoint has one."""
+    for step in reversed(steps(workdir)):
+        folder = workdir / "checkpoints" / str(step)
+        try:
+            stored = json.loads((folder / "about" / "metadata").read_bytes())
+            if stored["content"] and soundness.digest_json(stored["content"]) == stored["sha256"]:
+                return About(folder, stored["content"])
+        except (OSError, ValueError, LookupError, TypeError):
+            continue  # an older one may do, and without any the caller says what is missing
+    return None
 
 
 def _reason(error: Exception) -> str:
-    """What the system said, whose number TensorStore puts at the end of much, or the first line."""
-    code = re.search(r"os_error_code='(\d+)'", str(error))
+    """What the system said, or the first line."""
+    code = soundness.system_code(error)
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return os.strerror(int(code[1])) if code else lines[0][:200]
+    return os.strerror(code) if code else lines[0][:200]

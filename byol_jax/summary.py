@@ -2,7 +2,7 @@
 
 import pathlib
 
-from byol_jax import workdir as workdir_lib
+from byol_jax import metrics_log
 
 
 def probe_line(step: int, scalars: dict[str, float]) -> str:
@@ -21,8 +21,7 @@ def probe_line(step: int, scalars: dict[str, float]) -> str:
 
 def summarise(workdir: pathlib.Path, collapsed_std: float) -> str:
     """A table of the first and the last probe of a finished run, and whether it collapsed."""
-    table = workdir_lib.read_metrics(workdir)
-    rows = [row for row in table if "probe/feature_std" in row]
+    rows = list(metrics_log.rows(workdir, having="probe/feature_std"))
     lines = [f"{'':<18}{'kNN':>8}{'linear':>9}{'feature std':>13}{'effective rank':>16}"]
     if "probe/raw_pixels_knn_top1" in rows[0]:
         lines.append(f"{'raw pixels':<18}{rows[0]['probe/raw_pixels_knn_top1']:>8.1%}")
@@ -32,7 +31,7 @@ def summarise(workdir: pathlib.Path, collapsed_std: float) -> str:
         knn, linear = ("-" if share is None else f"{share:.1%}" for share in shares)
         std, rank = row["probe/feature_std"], row["probe/effective_rank"]
         lines.append(f"{name:<18}{knn:>8}{linear:>9}{std:>13.2f}{rank:>16.1f}")
-    last = [row for row in table if "train/feature_std" in row][-1]
+    last = metrics_log.last_row(workdir, having="train/feature_std")
     if last["train/feature_std"] < collapsed_std:
         lines.append(f"COLLAPSED: the projections' std is {last['train/feature_std']:.3f}.")
     bad = last.get("data/bad_images")

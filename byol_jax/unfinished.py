@@ -1,6 +1,7 @@
 """What an evaluation has done so far, so that one that was stopped goes on where it was.
 
-It is in the folder ``unfinished`` of the workdir until the evaluation has come to its end.
+It is in the folder ``unfinished`` of the workdir until the evaluation has come to its end, below
+the identity of the evaluation, so that one with other settings takes nothing of it away.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import pathlib
 import shutil
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -40,7 +42,8 @@ def opened(workdir: pathlib.Path, config: Any, encoder_sha256: str) -> Iterator[
     facts = {"config": config.to_dict(), "encoder": encoder_sha256, "devices": jax.device_count()}
     with contextlib.ExitStack() as stack:
         parallel.on_writer(lambda: stack.enter_context(workdir_lib.lock(workdir)))
-        work = Unfinished(workdir / "unfinished", soundness.digest_json(facts))
+        identity = soundness.digest_json(facts)
+        work = Unfinished(workdir / "unfinished" / identity[:16], identity)
         yield work
         parallel.on_writer(work.remove)
 
@@ -63,8 +66,14 @@ class Unfinished:
         try:
             stored = json.loads((self._folder / "results.json").read_text())
             return stored["results"] if stored["identity"] == self._identity else {}
-        except (OSError, ValueError, KeyError, TypeError):
+        except FileNotFoundError:
             return {}
+        except (ValueError, KeyError, TypeError) as error:
+            path = self._folder / "results.json"
+            records.say(f"WARNING: {path} is damaged and left out: {error!r}")
+            return {}
+        except OSError as error:
+            raise _unreadable(error) from None
 
     def remember(self, name: str, compute: Callable[[], Any]) -> Any:
         """The result of a part, in the types of JSON: stored by an earlier life, or computed now.
@@ -127,8 +136,8 @@ class Unfinished:
             if any(parallel.gather_json(stop.is_made)):  # perhaps since the last vote
                 self._save(name, state, done, batches)
                 raise Stopped(
-                    f"Stopped '{title}' after step {done:,} of {total_steps:,} and saved. Resume "
-                    "with the same command."
+                    f"Stopped '{title}' after step {done:,} of {total_steps:,} and saved. Rerun "
+                    "the same command to resume."
                 )
         return jax.device_get(state)
 
@@ -164,7 +173,9 @@ class Unfinished:
                     return facts
             except FileNotFoundError:
                 return None
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            except OSError as error:
+                raise _unreadable(error) from None
+            except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
                 records.say(f"WARNING: {path} is damaged and left out: {error}")
                 return None
 
@@ -178,3 +189,13 @@ class Unfinished:
     def remove(self) -> None:
         """Forgets everything; to be called by the writer, once the evaluation's result is there."""
         shutil.rmtree(self._folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # there is unfinished work of other settings
+            self._folder.parent.rmdir()
+
+
+def _unreadable(error: OSError) -> workdir_lib.UsageError:
+    """Hours of work may be in the file, which would be replaced."""
+    return workdir_lib.UsageError(
+        f"Cannot read {error.filename}: {error.strerror}. Nothing was changed; once it can be "
+        "read, rerun the same command to resume."
+    )

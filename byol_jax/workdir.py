@@ -1,6 +1,7 @@
 """The folder of a run: its config, its metrics, and what must not be mixed up in it."""
 
 import contextlib
+import errno
 import fcntl
 import importlib.metadata
 import json
@@ -15,29 +16,13 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from byol_jax import config as config_lib
-from byol_jax import files, trackers
+from byol_jax import files, metrics_log, trackers
 
 UsageError = config_lib.UsageError
 
 
-# What may differ when a run goes on: none of it changes what is learned.
-CHANGEABLE = (
-    "accept_changes",
-    "checkpoint_every_steps",
-    "collapse.action",
-    "collapse.max_target_cosine",
-    "collapse.min_effective_rank",
-    "collapse.min_feature_std",
-    "collapse.patience",
-    "data.dir",
-    "data.max_bad_share",
-    "data.threads",
-    "gallery.max_images",
-    "keep_checkpoints",
-    "keep_every_steps",
-    "log_every_steps",
-    "wandb_project",
-)
+# What file systems without locks say.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 
 PACKAGES = (
     "jax",
@@ -110,71 +95,25 @@ def lock(workdir: pathlib.Path) -> Iterator[None]:
                 f"Another run is using the workdir {workdir} ({file.read().strip()}): wait for "
                 "it, stop it, or give another --workdir."
             ) from None
-        except OSError:
-            pass  # a file system without locks
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise UsageError(f"Cannot lock {workdir / 'lock'}: {error.strerror}.") from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}\n")
         file.flush()
         yield
 
 
-def open_workdir(workdir: pathlib.Path, config: Any, data_card: DataCard) -> list[str]:
-    """Makes the folder and stores config and card in it, or checks that the config is the same.
-
-    Returns:
-        In what the config differs from the stored one, if that is accepted; a line for each key.
-
-    Raises:
-        UsageError: the folder cannot be written to, or belongs to a run of another config.
-    """
-    changed: list[str] = []
-    path, accept = workdir / "config.json", config.accept_changes
-    text = config_lib.to_json(config)
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            changed = _changes(path, json.loads(text), accept=accept)
-        _replace(path, text)
-        _replace(workdir / "data.json", json.dumps(data_card._asdict()) + "\n")
-    except OSError as error:
-        raise UsageError(f"Cannot write to the workdir {workdir}: {error}.") from None
-    return changed
-
-
-def _changes(path: pathlib.Path, new: Any, *, accept: bool) -> list[str]:
-    """Differences that matter; raises unless they are accepted."""
-    try:
-        old = json.loads(path.read_text())
-    except ValueError as error:
-        raise UsageError(f"Cannot read {path}: {error}. Give another --workdir.") from None
-    differences = config_lib.differences(old, new)
-    changed = [line for line in differences if line.split(":")[0] not in CHANGEABLE]
-    if changed and not accept:
-        raise UsageError(
-            f"{path.parent} holds a run of another config:\n  "
-            + "\n  ".join(changed)
-            + "\nGive the same config to resume it, or another --workdir. To go on with the new "
-            "one all the same, add --config.accept_changes=true."
-        )
-    return changed
+class WriteError(RuntimeError):
+    """A file of the run cannot be written to any more."""
 
 
 _replace = files.write_text  # a crash leaves the old file or the new one, never half of it
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """All whole lines of ``metrics.jsonl``; a last one cut off by a kill is left out."""
-    path = workdir / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [row for row in map(_parse, lines) if row is not None]
-
-
-def _parse(line: str) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and "step" in row else None
+    """All lines of ``metrics.jsonl`` that can be read; a last one cut off by a kill is left out."""
+    return list(metrics_log.rows(workdir))
 
 
 def write_result(workdir: pathlib.Path, result: Mapping[str, Any]) -> None:
@@ -197,16 +136,30 @@ def versions() -> dict[str, str]:
     }
 
 
+@contextlib.contextmanager
+def writing(path: pathlib.Path) -> Iterator[None]:
+    """Turns what the system says into which file cannot be written.
+
+    Raises:
+        WriteError: naming it.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(f"Cannot write to {path}: {error.strerror or error}.") from None
+
+
 def note_bad_images(workdir: pathlib.Path, reasons: Mapping[str, str]) -> None:
     """Adds lines ``name, tab, reason`` to ``bad_images.txt`` for what is not in it yet."""
     path = workdir / "bad_images.txt"
     encoding = {"encoding": "utf-8", "errors": "backslashreplace"}
-    listed = set(path.read_text(encoding="utf-8").splitlines()) if path.exists() else set()
     lines = [
         " ".join(f"{name}\t{reason}".encode(**encoding).decode().splitlines())
         for name, reason in reasons.items()
     ]
-    with path.open("a", encoding="utf-8") as file:
+    with writing(path), path.open("a+", encoding="utf-8", errors="replace") as file:
+        file.seek(0)
+        listed = set(file.read().splitlines())
         file.writelines(f"{line}\n" for line in lines if line not in listed)
 
 
@@ -215,8 +168,7 @@ class Logger:
 
     Args:
         workdir: folder of the run.
-        first_step: what an interrupted run logged after this step is dropped, since these steps
-            run again.
+        first_step: the run goes on after this step; TensorBoard hides what came after it.
         others: get the same.
     """
 
@@ -227,20 +179,17 @@ class Logger:
         first_step: int = 0,
         others: Sequence[trackers.Tracker] = (),
     ):
-        path = workdir / "metrics.jsonl"
-        kept = [row for row in read_metrics(workdir) if row["step"] <= first_step]
-        if first_step == 0:
-            kept = []  # the measurement before the first step is made again
-        _replace(path, "".join(json.dumps(row) + "\n" for row in kept))
-        self._file = path.open("a")
+        self._path = workdir / metrics_log.NAME
+        self._file = self._path.open("a")
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
         self._others = others
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         """Appends one line; numbers that JSON lacks (NaN, infinity) are written as null."""
         safe = {key: value if math.isfinite(value) else None for key, value in scalars.items()}
-        self._file.write(json.dumps({"step": step, **safe}) + "\n")
-        self._file.flush()
+        with writing(self._path):
+            self._file.write(json.dumps({"step": step, **safe}) + "\n")
+            self._file.flush()
         for key, value in scalars.items():
             self._board.add_scalar(key, value, step)
         for tracker in self._others:

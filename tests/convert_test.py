@@ -201,7 +201,9 @@ def test_a_damaged_shard_is_refused(damage, message, source, tmp_path):
     data = bytearray(path.read_bytes())
     damage(data)
     path.write_bytes(data)
-    with pytest.raises(UsageError, match=f"{path.name}.*{message}.*(?s:same command goes on)"):
+    with pytest.raises(
+        UsageError, match=f"{path.name}.*{message}.*(?s:rerun the same command to resume)"
+    ):
         convert.run(make_config(source, tmp_path / "out"), tmp_path)
     assert len(list((tmp_path / "out" / BELOW).iterdir())) == 2  # the shards before
     assert not is_visible(tmp_path / "out")
@@ -227,6 +229,12 @@ def test_what_is_there_already_is_not_touched(source, tmp_path, capsys):
     path.write_text(json.dumps(info))
     with pytest.raises(UsageError, match="holds another set.*splits"):
         convert.run(make_config(source, out), tmp_path)
+    for text in ("", "[", "\xff"):  # of what set, nobody knows any more
+        path.write_text(text, encoding="latin-1")
+        with pytest.raises(UsageError, match="Cannot read .*dataset_info.json.*Remove it"):
+            convert.run(make_config(source, out), tmp_path)
+    path.unlink()  # as it says
+    convert.run(make_config(source, out), tmp_path)
 
 
 def test_other_mistakes(source, tmp_path):

@@ -217,7 +217,7 @@ def test_a_signal_saves_exits_with_0_and_resumes(number, uninterrupted, tmp_path
     wait_for_step(tmp_path, 7)
     process.send_signal(number)
     _, errors = process.communicate(timeout=100)
-    assert process.returncode == 0 and "Resume with the same command" in errors, errors
+    assert process.returncode == 0 and "Rerun the same command to resume" in errors, errors
     last = metrics(tmp_path)[-1]["step"]
     assert (tmp_path / "checkpoints" / str(last)).exists()  # not only every fifth
     status, text = finish(*SMALL, f"--workdir={tmp_path}")

@@ -85,10 +85,70 @@ def test_two_processes_told_to_stop_at_different_times_stop_after_the_same_step(
         life.signal(signal.SIGTERM, 0)
     assert life.finish() == [0, 0], life.text()
     stopped = lives.steps(tmp_path / "run")[-1]
-    assert f"Stopped after step {stopped} and saved. Resume with the same command" in life.text()
+    assert (
+        f"Stopped after step {stopped} and saved. Rerun the same command to resume" in life.text()
+    )
     assert lives.metrics(tmp_path / "run")[-1]["step"] == stopped < 60
     lives.finish(tmp_path / "run", (2, 1))
     assert_same_run(tmp_path / "run", uninterrupted(2))
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again_and_says_so(uninterrupted, tmp_path):
+    workdir = tmp_path / "run"
+    life = lives.Life(workdir, checkpoint_every_steps=30)
+    life.wait_for_step(5)
+    life.kill()
+    before = (workdir / "metrics.jsonl").read_bytes()
+    assert f"is now in {workdir / 'earlier-1'}" in lives.finish(workdir, checkpoint_every_steps=30)
+    assert (workdir / "earlier-1" / "metrics.jsonl").read_bytes() == before
+    assert_same_run(workdir, uninterrupted(1))
+
+
+def test_told_to_stop_before_the_first_step_nothing_is_said_to_be_saved(uninterrupted, tmp_path):
+    life = lives.Life(tmp_path / "run")
+    life.wait_for_text("Compiling the training step")
+    life.signal(signal.SIGTERM)
+    assert life.finish() == [1], life.text()
+    assert "Stopped before the first step: there is nothing to save." in life.text()
+    assert "saved" not in life.text() and lives.steps(tmp_path / "run") == []
+    lives.finish(tmp_path / "run")
+    assert_same_run(tmp_path / "run", uninterrupted(1))
+
+
+def test_told_to_stop_before_a_new_step_the_old_checkpoint_is_named(copy):
+    shutil.rmtree(copy / "checkpoints" / "60")
+    life = lives.Life(copy)
+    life.wait_for_text("Compiling the training step")
+    life.signal(signal.SIGTERM)
+    assert life.finish() == [0], life.text()
+    assert "Stopped before a new step; the checkpoint of step 57 is there." in life.text()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_workdir_that_is_renamed_meanwhile_ends_the_run_with_all_in_one_place(
+    processes, uninterrupted, tmp_path
+):
+    old, new = tmp_path / "run", tmp_path / "kept"
+    life = lives.Life(old, (processes, 1), checkpoint_every_steps=30)
+    life.wait_for_step(5)
+    old.rename(new)
+    assert life.finish() == [1] * processes, life.text()
+    (step,) = lives.steps(new)
+    assert f"The workdir {old} was renamed to {new}" in life.text() and not old.exists()
+    assert f"Last checkpoint: {new / 'checkpoints' / str(step)}" in life.text()
+    assert f"Rerun the command with --workdir={new} to resume" in life.text()
+    assert lives.metrics(new)[-1]["step"] == step < 30
+    lives.finish(new, (processes, 1))
+    assert_same_run(new, uninterrupted(processes))
+
+
+def test_a_workdir_that_is_removed_meanwhile_ends_the_run(tmp_path):
+    life = lives.Life(tmp_path / "run", checkpoint_every_steps=30)
+    life.wait_for_step(5)
+    shutil.rmtree(tmp_path / "run")
+    assert life.finish() == [1], life.text()
+    assert f"The workdir {tmp_path / 'run'} was removed" in life.text()
+    assert not (tmp_path / "run").exists()
 
 
 def slow_saves():

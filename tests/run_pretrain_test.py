@@ -163,10 +163,30 @@ def test_a_workdir_with_checkpoints_of_another_encoder_is_refused(run_folder, tm
     shutil.copytree(run_folder, tmp_path / "run")
     (tmp_path / "run" / "config.json").unlink()
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    config = make_config(**{"model.encoder": "tiny_resnet"})
+    with pytest.raises(UsageError, match="model.encoder: micro_resnet -> tiny_resnet"):
+        run_pretrain.run(config, tmp_path / "run")
+    for about in (tmp_path / "run" / "checkpoints").glob("*/about"):  # as by earlier versions
+        shutil.rmtree(about)
     with pytest.raises(UsageError, match="another network"):
-        run_pretrain.run(make_config(**{"model.encoder": "tiny_resnet"}), tmp_path / "run")
+        run_pretrain.run(config, tmp_path / "run")
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
     assert (tmp_path / "run" / "checkpoints" / "4").exists()
+
+
+def test_changes_are_accepted_only_if_the_checkpoint_fits_them(run_folder, tmp_path):
+    """Else the run could be resumed under neither config."""
+    shutil.copytree(run_folder, tmp_path / "run")
+    for key, value, message in (
+        ("model.encoder", "tiny_resnet", "another network"),
+        ("optimizer.name", "adamw", "another optimizer"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            run_pretrain.run(make_config(accept_changes=True, **{key: value}), tmp_path / "run")
+        for name in ("config.json", "data.json", "sessions.jsonl", "metrics.jsonl"):
+            same = (tmp_path / "run" / name, run_folder / name)
+            assert same[0].read_bytes() == same[1].read_bytes()
+    run_pretrain.run(make_config(), tmp_path / "run")
 
 
 def test_a_workdir_of_another_config_is_refused(run_folder):

@@ -8,8 +8,10 @@ import time
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from byol_jax import parallel, run_finetune, run_linear_eval, unfinished
+from byol_jax.config import UsageError
 from tests import run_finetune_test, run_linear_eval_test
 
 pytestmark = pytest.mark.slow  # they evaluate a run
@@ -107,6 +109,35 @@ def test_what_another_config_left_is_of_no_use(run_folder, steps, tmp_path):
     module.run(make_config(run_folder, seed=1), tmp_path / "other")
     results = [json.loads((tmp_path / n / "result.json").read_text()) for n in ("run", "other")]
     assert results[0]["table"] == results[1]["table"]
+
+
+def test_what_cannot_be_read_at_the_moment_is_not_replaced(tmp_path):
+    work = unfinished.Unfinished(tmp_path, "identity")
+    (tmp_path / "state.npz").symlink_to("state.npz")
+    with pytest.raises(UsageError, match="Cannot read .*state.npz: Too many levels"):
+        work._restore("part", {"x": np.zeros(3)}, Batches())
+    (tmp_path / "results.json").symlink_to("results.json")
+    with pytest.raises(UsageError, match="Cannot read .*results.json: Too many levels"):
+        unfinished.Unfinished(tmp_path, "identity")
+
+
+def test_damaged_results_are_said_to_be_left_out(tmp_path, capfd):
+    (tmp_path / "results.json").write_text("{")
+    assert unfinished.Unfinished(tmp_path, "identity").remember("part", lambda: 3) == 3
+    assert "results.json is damaged and left out" in capfd.readouterr().err
+
+
+def test_the_work_of_other_settings_is_not_replaced(tmp_path):
+    """An evaluation that was stopped goes on after another one has used its folder."""
+    first, second = ConfigDict({"seed": 0}), ConfigDict({"seed": 1})
+    with pytest.raises(Killed), unfinished.opened(tmp_path, first, "sha") as work:
+        work.remember("part", lambda: 1)
+        raise Killed
+    with unfinished.opened(tmp_path, second, "sha") as work:
+        assert work.remember("part", lambda: 2) == 2
+    with unfinished.opened(tmp_path, first, "sha") as work:
+        assert work.remember("part", lambda: pytest.fail("made again")) == 1
+    assert not (tmp_path / "unfinished").exists()
 
 
 def test_a_damaged_state_is_named_and_left_out(tmp_path, capfd):

@@ -6,40 +6,48 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from byol_jax import workdir
+from byol_jax import metrics_log, run_files, workdir
 
 CONFIG = ConfigDict({"seed": 0, "data": {"name": "patterns"}, "accept_changes": False})
 CARD = workdir.DataCard(1000, 10, "c0ffee", (0.5, 0.25, 0.125), (0.2, 0.1, 0.05))
 
 
+def open_workdir(folder, config, card):
+    """What a run does with its folder before it writes anything else."""
+    with workdir.lock(folder):
+        changed = run_files.changes(folder, config, warn=pytest.fail)
+        run_files.store(folder, config, card)
+    return changed
+
+
 def test_the_config_is_stored_and_the_same_one_may_come_back(tmp_path):
     folder = tmp_path / "new" / "run"
-    workdir.open_workdir(folder, CONFIG, CARD)
-    workdir.open_workdir(folder, CONFIG, CARD)
+    open_workdir(folder, CONFIG, CARD)
+    open_workdir(folder, CONFIG, CARD)
     assert json.loads((folder / "config.json").read_text()) == CONFIG.to_dict()
 
 
 def test_another_config_is_refused_and_the_differences_are_named(tmp_path):
-    workdir.open_workdir(tmp_path, CONFIG, CARD)
+    open_workdir(tmp_path, CONFIG, CARD)
     before = (tmp_path / "config.json").read_bytes()
     other = ConfigDict({"seed": 1, "data": {"name": "patterns"}, "accept_changes": False})
     with pytest.raises(workdir.UsageError, match="seed: 0 -> 1"):
-        workdir.open_workdir(tmp_path, other, CARD)
+        open_workdir(tmp_path, other, CARD)
     assert (tmp_path / "config.json").read_bytes() == before
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(workdir.UsageError, match="Cannot write to the workdir .*file/run"):
-        workdir.open_workdir(tmp_path / "file" / "run", CONFIG, CARD)
+        open_workdir(tmp_path / "file" / "run", CONFIG, CARD)
 
 
 def test_what_was_found_out_about_the_data_comes_back_as_it_was(tmp_path):
     assert workdir.read_data_card(tmp_path) is None
-    workdir.open_workdir(tmp_path, CONFIG, CARD)
+    open_workdir(tmp_path, CONFIG, CARD)
     assert workdir.read_data_card(tmp_path) == CARD
     unlabelled = CARD._replace(num_classes=0, fingerprint="")
-    workdir.open_workdir(tmp_path, CONFIG, unlabelled)
+    open_workdir(tmp_path, CONFIG, unlabelled)
     assert workdir.read_data_card(tmp_path) == unlabelled
 
 
@@ -48,6 +56,33 @@ def test_a_data_card_that_cannot_be_read_is_named(tmp_path, text):
     (tmp_path / "data.json").write_text(text)
     with pytest.raises(workdir.UsageError, match="Cannot read .*data.json"):
         workdir.read_data_card(tmp_path)
+    with pytest.raises(workdir.UsageError, match="data.json is damaged.*remove .*data.json and re"):
+        run_files.read_card(tmp_path, warn=pytest.fail)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "\xff"])
+def test_a_damaged_config_is_named_with_what_to_do(tmp_path, text):
+    path = tmp_path / "config.json"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(workdir.UsageError, match="config.json is damaged.*remove .*config.json"):
+        run_files.changes(tmp_path, CONFIG, warn=pytest.fail)
+    path.unlink()  # as it says
+    assert open_workdir(tmp_path, CONFIG, CARD) == []
+
+
+@pytest.mark.parametrize("name", ["config.json", "data.json"])
+def test_what_cannot_be_read_at_the_moment_is_not_taken_for_damaged(name, tmp_path):
+    (tmp_path / name).symlink_to(name)  # even root cannot read a link to itself
+    with pytest.raises(workdir.UsageError, match=f"Cannot read .*{name}: Too many levels"):
+        run_files.changes(tmp_path, CONFIG, warn=pytest.fail)
+        run_files.read_card(tmp_path, warn=pytest.fail)
+
+
+def test_what_is_unchanged_is_not_written_again(tmp_path):
+    open_workdir(tmp_path, CONFIG, CARD)
+    before = [(tmp_path / name).stat().st_ino for name in ("config.json", "data.json")]
+    open_workdir(tmp_path, CONFIG, CARD)
+    assert [(tmp_path / name).stat().st_ino for name in ("config.json", "data.json")] == before
 
 
 def changeable(**values):
@@ -58,21 +93,25 @@ def changeable(**values):
             "keep_checkpoints": 3,
             "log_every_steps": 1,
             "seed": 0,
-            "data": {"dir": "here", "max_bad_share": 0.01, "threads": 0, "workers": 0},
+            "preset": "folder",
+            "data": {"dir": "here", "max_bad_share": 0.01, "threads": 0, "workers": 4},
+            "probe": {"every_steps": 10, "k": 20},
         }
         | values
     )
 
 
 def test_what_does_not_change_the_learning_may_differ_when_a_run_goes_on(tmp_path):
-    workdir.open_workdir(tmp_path, changeable(), CARD)
+    open_workdir(tmp_path, changeable(), CARD)
     other = changeable(
         checkpoint_every_steps=7,
         keep_checkpoints=1,
         log_every_steps=10,
-        data={"dir": "there", "max_bad_share": 0.5, "threads": 3, "workers": 0},
+        preset="",
+        data={"dir": "there", "max_bad_share": 0.5, "threads": 3, "workers": 1},
+        probe={"every_steps": 5, "k": 20},
     )
-    workdir.open_workdir(tmp_path, other, CARD)
+    open_workdir(tmp_path, other, CARD)
     assert json.loads((tmp_path / "config.json").read_text()) == other.to_dict()
 
 
@@ -80,17 +119,17 @@ def test_what_does_not_change_the_learning_may_differ_when_a_run_goes_on(tmp_pat
     ("values", "message"),
     [
         ({"seed": 1}, "seed: 0 -> 1"),
-        ({"data": {"dir": "there", "max_bad_share": 0.5, "threads": 1, "workers": 2}}, "workers"),
+        ({"probe": {"every_steps": 5, "k": 10}}, "probe.k: 20 -> 10"),
         ({"extra": 3}, "extra: .absent. -> 3"),
     ],
 )
 def test_all_else_may_not_differ_and_is_listed_alone(tmp_path, values, message):
-    workdir.open_workdir(tmp_path, changeable(), CARD)
+    open_workdir(tmp_path, changeable(), CARD)
     other = changeable()
     with other.unlocked():
         other.update(values)
     with pytest.raises(workdir.UsageError, match=message) as error:
-        workdir.open_workdir(tmp_path, other, CARD)
+        open_workdir(tmp_path, other, CARD)
     assert str(error.value).count("->") == 1
     assert json.loads((tmp_path / "config.json").read_text()) == changeable().to_dict()
 
@@ -115,13 +154,18 @@ def test_bad_images_with_unusual_names_are_listed_once_and_in_one_line(tmp_path,
     assert line.endswith(".png\tempty file")
 
 
+def log(folder, *steps):
+    logger = workdir.Logger(folder)
+    for step in steps:
+        logger.write(step, {"train/loss": step / 10})
+    logger.close()
+
+
 def test_a_resumed_log_drops_what_will_be_done_again_and_half_lines(tmp_path):
-    first = workdir.Logger(tmp_path)
-    for step in (0, 10, 20, 30):
-        first.write(step, {"train/loss": step / 10})
-    first.close()
+    log(tmp_path, 0, 10, 20, 30)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 40, "train/lo')
+    assert metrics_log.cut(tmp_path, 20) == []
     second = workdir.Logger(tmp_path, first_step=20)
     second.write(25, {"train/loss": float("nan")})
     second.close()
@@ -131,6 +175,17 @@ def test_a_resumed_log_drops_what_will_be_done_again_and_half_lines(tmp_path):
         {"step": 20, "train/loss": 2},
         {"step": 25, "train/loss": None},
     ]
+    assert [path.name for path in tmp_path.glob("metrics*")] == ["metrics.jsonl"]
+
+
+def test_a_disk_that_is_full_when_metrics_are_written_is_named(tmp_path):
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    logger = workdir.Logger(tmp_path)
+    with pytest.raises(workdir.WriteError, match="Cannot write to .*metrics.jsonl: No space left"):
+        logger.write(1, {"train/loss": 1.0})
+    (tmp_path / "bad_images.txt").mkdir()
+    with pytest.raises(workdir.WriteError, match="bad_images.txt: Is a directory"):
+        workdir.note_bad_images(tmp_path, {"a.png": "empty"})
 
 
 def test_tensorboard_gets_the_scalars_and_the_pictures(tmp_path):

@@ -1,0 +1,105 @@
+"""What one process of a pretraining run writes into its folder: metrics and checkpoints."""
+
+import contextlib
+import pathlib
+from typing import Any
+
+from byol_jax import metrics_log, place, records, run_files, sessions, snapshots, trackers
+from byol_jax import workdir as workdir_lib
+
+NO_CHECKPOINT = "none yet"
+
+
+class RunWriter:
+    """Logs and saves; in the processes that never open it, nothing happens.
+
+    Args:
+        config: of the run.
+        workdir: its folder.
+        data_card: of its data.
+    """
+
+    def __init__(self, config: Any, workdir: pathlib.Path, data_card: workdir_lib.DataCard):
+        self._config, self._workdir, self._data_card = config, workdir, data_card
+        self._checkpoints: snapshots.Checkpoints | None = None
+        self._place: place.Place | None = None
+        self.logger: workdir_lib.Logger | None = None
+
+    def open(self, first_step: int) -> None:
+        """Writes into the workdir for the first time; the checkpoint is known to fit the config."""
+        aside = "" if first_step else run_files.set_aside(self._workdir, self._config)
+        if aside:
+            records.say(aside)
+        run_files.store(self._workdir, self._config, self._data_card)
+        sessions.note_start(self._workdir)
+        self._place = place.Place(self._workdir)
+        with workdir_lib.writing(self._workdir / metrics_log.NAME):
+            for note in metrics_log.cut(self._workdir, first_step):
+                records.say(f"WARNING: {note}.")
+        self.logger = workdir_lib.Logger(
+            self._workdir,
+            first_step=first_step,
+            others=trackers.make_trackers(self._config, self._workdir),
+        )
+        self._checkpoints = self._make_checkpoints()
+
+    def _make_checkpoints(self) -> snapshots.Checkpoints:
+        about = {"config": self._config.to_dict(), "data": self._data_card._asdict()}
+        return snapshots.Checkpoints(
+            self._workdir,
+            keep=self._config.keep_checkpoints,
+            keep_every=self._config.keep_every_steps,
+            about=about,
+        )
+
+    def log(self, step: int, row: dict[str, float]) -> None:
+        """Appends a row to the metrics.
+
+        Raises:
+            workdir.WriteError: it cannot be written; says what is saved.
+        """
+        try:
+            if self.logger:
+                self.logger.write(step, row)
+        except workdir_lib.WriteError as error:
+            last = self.last_good()
+            again = "begin again" if last == NO_CHECKPOINT else "resume"
+            raise workdir_lib.WriteError(
+                f"{error} Last checkpoint: {last}. Once this is mended, rerun the same command to "
+                f"{again}."
+            ) from None
+
+    def save(self, step: int, state: Any, iterator_state: dict[str, Any]) -> None:
+        """Starts to save; raises `snapshots.SaveError` if this or the last one failed."""
+        if self._checkpoints:
+            self._checkpoints.save(step, state, iterator_state)
+
+    def finish(self) -> None:
+        """Waits until everything is saved."""
+        if self._checkpoints:
+            self._checkpoints.finish()
+
+    def last_good(self) -> str:
+        """The newest checkpoint that is whole."""
+        with contextlib.suppress(snapshots.SaveError):
+            self.finish()
+        return str(self._checkpoints.latest_path or NO_CHECKPOINT)
+
+    def is_left(self) -> bool:
+        """Whether the workdir was renamed or removed."""
+        return self._place is not None and self._place.is_left()
+
+    def follow(self) -> str:
+        """Goes to where the workdir is now, for a last checkpoint; empty if that is unknown."""
+        found = self._place.now()
+        if found:
+            self._checkpoints.close()
+            self._workdir = found
+            self._checkpoints = self._make_checkpoints()
+        return str(found or "")
+
+    def close(self) -> None:
+        """Closes what was opened."""
+        for part in (self.logger, self._checkpoints, self._place):
+            if part:
+                part.close()

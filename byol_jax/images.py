@@ -13,17 +13,17 @@ import PIL.Image
 import PIL.ImageOps
 import simplejpeg
 
+from byol_jax import image_formats
+
 MIN_SIDE = 8  # px; there is nothing to learn from less
 MAX_PIXELS = 150_000_000  # checked before decoding: 450 MB of RGB, a sane camera's limit
 
-FORMATS = {  # format: its file name extensions
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "PNG": (".png",),
-    "WEBP": (".webp",),
-    "BMP": (".bmp",),
-    "TIFF": (".tif", ".tiff"),
-}
-EXTENSIONS = {extension: name for name, group in FORMATS.items() for extension in group}
+# Which file name extensions are read, and which are of images and are not.
+FORMATS, EXTENSIONS, UNREAD = (
+    image_formats.FORMATS,
+    image_formats.EXTENSIONS,
+    image_formats.UNREAD,
+)
 
 # JPEG's markers (ITU-T T.81, table B.1).
 _BASELINE = (b"\xff\xc0", b"\xff\xc1")

@@ -10,7 +10,7 @@ ROWS = [
     set(names.split())
     for names in (
         "config parallel metrics pickles deepmind torch_files torch_encoder images patterns "
-        "image_formats processes reference",
+        "image_formats image_files jpeg_header pillow_images grey processes reference",
         "datasets folder host_views records tfds_sets transfer_sets augment crop batch_norm "
         "micro_batches networks resnet cards exported torch_layout objectives optimizers "
         "checkpoint loop workdir sessions thumbnails trackers flops snapshots soundness",
@@ -33,7 +33,8 @@ DOORS = {
     "array_record": {"records"},
     "google_crc32c": {"convert"},
     "simplejpeg": {"images", "packed_set"},
-    "PIL": {"images", "image_formats", "thumbnails"},
+    "PIL": {"image_formats", "pillow_images", "thumbnails"},
+    "pillow_heif": {"pillow_images"},
     "pyarrow": {"run_embed"},
     "cv2": {"host_views", "packed_set"},
     "sklearn": {"probes", "logistic", "atlas"},  # scores; maps for people

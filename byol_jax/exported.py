@@ -68,7 +68,8 @@ def read_model(folder: pathlib.Path) -> dict[str, Any]:
 def to_card(fields: dict[str, Any]) -> cards.Card:
     """A card from its fields as JSON has them."""
     card = cards.Card(**fields)
-    card = card._replace(mean=tuple(card.mean), std=tuple(card.std))
+    ranges = card.grey_ranges and {kind: tuple(ends) for kind, ends in card.grey_ranges.items()}
+    card = card._replace(mean=tuple(card.mean), std=tuple(card.std), grey_ranges=ranges)
     cards.shapes(card)  # complains if it cannot be built
     return card
 

@@ -1,11 +1,12 @@
 """Greyscale of more than 8 bits: which values are black and white.
 
 Microscopes and scanners write 12 bits into 16, signed numbers and floats. What a file says of its
-values decides, if it says something; else what was measured over the whole set, `measured_range`.
+values decides, if it says something; else what was measured over the whole set, `range_of`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -85,32 +86,53 @@ def is_scaled_up(parts: Sequence[np.ndarray], bits: int) -> bool:
     return not fits or not any((part & rest).any() for part in parts)
 
 
-def measured_range(kind: str, samples: Iterable[np.ndarray]) -> tuple[float, float]:
+class Summary(NamedTuple):
+    """The finite values of an image.
+
+    Attributes:
+      low, high: the least and the largest, but for `OUTLIERS` at each end.
+      largest: of all.
+    """
+
+    low: float
+    high: float
+    largest: float
+
+
+def summarize(sample: np.ndarray) -> Summary:
+    """The summary of an image's values, [H, W]."""
+    sample = sample[np.isfinite(sample)]
+    if not sample.size:
+        return Summary(0.0, 0.0, 0.0)
+    low, high = np.quantile(sample, (OUTLIERS, 1 - OUTLIERS))
+    return Summary(float(low), float(high), float(sample.max()))
+
+
+def range_of(kind: str, summaries: Sequence[Summary]) -> tuple[float, float]:
     """The values that are black and white in a set, by some of its images.
 
     Unsigned values, and signed ones of which next to none is negative: from 0 to the largest that
-    as many bits can hold as the largest value needs (8 at least). Others: from the least to the
-    largest, but for `OUTLIERS` of each image; floats start at 0 unless some are negative.
+    as many bits can hold as the largest value needs (8 at least). Floats of which next to none is
+    negative: from 0 to the next power of two. Others: from the least to the largest. Of signed
+    values and floats outliers do not count.
 
     Args:
       kind: as in `kind`.
-      samples: values of images, [H, W] each; what is not finite does not count.
+      summaries: of images.
     """
-    summaries = [_summary(sample[np.isfinite(sample)]) for sample in samples]
-    largest = max(high for _, _, high in summaries)
-    low, high = min(s[0] for s in summaries), max(s[1] for s in summaries)
+    low, high = min(s.low for s in summaries), max(s.high for s in summaries)
     if kind == "unsigned" or (kind == "signed" and low >= 0):
+        largest = max(s.largest for s in summaries)
         return 0, 2 ** max(8, int(largest).bit_length()) - 1
-    low = min(low, 0.0) if kind == "float" else low
+    if low >= 0:
+        return 0, 2.0 ** math.ceil(math.log2(high)) if high else 1
     return low, high if high > low else low + 1
 
 
-def _summary(sample: np.ndarray) -> tuple[float, float, float]:
-    """Least and largest value without outliers, and the largest of all."""
-    if not sample.size:
-        return 0.0, 0.0, 0.0
-    low, high = np.quantile(sample, (OUTLIERS, 1 - OUTLIERS))
-    return float(low), float(high), float(sample.max())
+def describe(ranges: Ranges) -> str:
+    """A line for people on what was measured."""
+    parts = [f"{kind} values {low:g} to {high:g}" for kind, (low, high) in ranges.items()]
+    return f"Greyscale of more than 8 bits: {', '.join(parts)} become black to white."
 
 
 def to_bytes(sample: np.ndarray, low: float, high: float) -> np.ndarray:

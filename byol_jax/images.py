@@ -64,12 +64,13 @@ class EncodedImage:
         self.format = sniff(data)
         self._data, self._ranges = data, ranges or {}
         self._header = jpeg_header.read(data) if self.format == "JPEG" else None
-        self._pillow, self._upright = None, None
+        self._pillow, self._upright, self._needed = None, None, 0
         if self._header:
             height, width = self._header.height, self._header.width
         else:
             self._pillow = pillow_images.open_image(data, self.format)
             width, height = self._pillow.size
+            self._needed = pillow_images.bytes_needed(self._pillow)
         _check_size(height, width)
         self.height, self.width = height, width
         self._check_memory()  # first, since Pillow may decode a PNG to find its EXIF
@@ -93,7 +94,7 @@ class EncodedImage:
     def bytes_needed(self, *, shrink: int = 1) -> int:
         """Memory that decoding may take, the result included, at most."""
         if not self._header:
-            return pillow_images.bytes_needed(self._pillow)
+            return self._needed
         pixels = self.height * self.width
         result = 3 * pixels // shrink**2 * (2 if self._upright else 1)
         return result + (0 if self._header.is_one_pass else _SAMPLE_BYTES * pixels)

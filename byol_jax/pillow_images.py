@@ -18,18 +18,19 @@ PIL.Image.MAX_IMAGE_PIXELS = None  # sizes are checked by `images`
 warnings.filterwarnings("ignore", module="PIL")  # about damage that can be ignored
 
 _ORIENTATION = 274  # of EXIF and TIFF
+_LAYOUT = (258, 277, 322, 323)  # TIFF's bits, samples per pixel, width and height of a tile
 _STRIP = 1 << 20  # pixels that are converted at a time
 
-# Bytes that a pixel takes while it is decoded and converted, at most; measured, in
+# Bytes that a pixel takes while it is decoded and converted, at most; measured by
 # experiments/decoding. Three of them are the result.
-BYTES_PER_PIXEL = {
-    "JPEG": 17,  # all coefficients of a progressive one
+_BYTES_PER_PIXEL = {
+    "JPEG": 13,  # with all coefficients of a progressive CMYK one
+    "MPO": 13,  # JPEGs in one file
     "PNG": 8,
     "BMP": 8,
-    "TIFF": 20,  # a strip of 16-bit RGBA may be the whole image
-    "WEBP": 24,
-    "AVIF": 24,
-    "HEIF": 24,
+    "WEBP": 19,  # the decoder composes a frame of an animation out of others
+    "AVIF": 15,
+    "HEIF": 19,
 }
 
 
@@ -62,18 +63,24 @@ def orientation(image: PIL.Image.Image, data: bytes) -> int:
 
 def turns_itself(image: PIL.Image.Image) -> bool:
     """Whether Pillow turns the image when it is decoded, and tells its upright size before."""
-    return image.format == "TIFF" and _ORIENTATION in image.tag_v2
+    return image.format == "TIFF" and image.tag_v2.get(_ORIENTATION, 1) != 1
 
 
 def bytes_needed(image: PIL.Image.Image) -> int:
     """Memory for decoding and converting an image, at most."""
     width, height = image.size
-    # A tile of a TIFF is decoded whole, and may be larger than the image.
-    tags = getattr(image, "tag_v2", {})
-    tile = [tags.get(tag) for tag in (322, 323)]
-    is_tiled = all(isinstance(side, int) for side in tile)
-    pixels = max(width * height, tile[0] * tile[1] if is_tiled else 0)
-    return pixels * BYTES_PER_PIXEL[image.format if image.format != "MPO" else "JPEG"]
+    if image.format != "TIFF":
+        return width * height * _BYTES_PER_PIXEL[image.format]
+    bits, samples, tile_width, tile_height = (_number(image, tag) for tag in _LAYOUT)
+    # A strip may be the whole image, and a tile larger than that.
+    stored = max(width * height, tile_width * tile_height) * max(1, bits * samples // 8)
+    return width * height * (11 if turns_itself(image) else 7) + stored
+
+
+def _number(image: PIL.Image.Image, tag: int) -> int:
+    found = image.tag_v2.get(tag, 1)
+    found = max(found, default=1) if isinstance(found, tuple) else found
+    return max(1, found) if isinstance(found, int) else 1
 
 
 def to_rgb(image: PIL.Image.Image, data: bytes, ranges: grey.Ranges) -> np.ndarray:

@@ -160,6 +160,8 @@ class Stream(NamedTuple):
       num_tags: T, number of classes of a set whose images may have several, instead of a label.
       grey_ranges: what is black and white in greyscale of more than 8 bits, by kind of values; None
         if there is none, or nobody has measured it.
+      is_reduced: whether evaluation crops come, as training views do, from large JPEGs decoded at
+        1/2, 1/4 or 1/8.
     """
 
     records: Records
@@ -168,6 +170,7 @@ class Stream(NamedTuple):
     fingerprint: str = ""
     num_tags: int = 0
     grey_ranges: grey.Ranges | None = None
+    is_reduced: bool = False
 
     def take(self, n: int) -> "Stream":
         """The first n images."""

@@ -94,7 +94,8 @@ def _load_center(
     try:
         encoded, label = data.records.read(index)
         image = images.EncodedImage(encoded, data.grey_ranges)
-        return host_views.center_crop(image, size, share=share), label
+        crop = host_views.center_crop(image, size, share=share, is_reduced=data.is_reduced)
+        return crop, label
     except images.BadImageError as error:
         return f"{data.records.name(index)}: {error}"
 

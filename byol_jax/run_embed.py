@@ -35,7 +35,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     encoder = encoders.load_encoder(config.checkpoint)
     source = features_lib.find_source(config, encoder)
     split = _find_split(config, encoder, source)
-    (data,) = subjects.load_splits(encoder, source, [split])
+    (data,) = subjects.load_splits(encoder, source, [split], decode=config.data.decode)
     path = workdir / f"embeddings.{config.format}"
     chunks = features_lib.chunks(
         encoder, data, batch_size=config.batch_size, skip_bad=config.skip_bad, title="embed"

@@ -53,7 +53,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     }
     is_left_out = names["eval_split"] == LEAVE_ONE_OUT
     given = [names["train_split"], *([] if is_left_out else [names["eval_split"]])]
-    splits = subjects.load_splits(encoder, source, given)
+    splits = subjects.load_splits(encoder, source, given, decode=config.data.decode)
     train, evaluated = splits[0], splits[-1]
     encoder = baselines.choose(encoder, config.weights, train, seed=config.seed)
     splits = _encode(config, encoder, train, evaluated)

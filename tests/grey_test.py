@@ -247,10 +247,29 @@ def test_evaluations_use_the_ranges_of_the_run_and_measure_other_sets(tmp_path):
     ):
         encoder = encoder_of(trained and tmp_path / trained, stored)
         source = types.SimpleNamespace(name="folder", dir=str(tmp_path / place))
-        splits = subjects.load_splits(encoder, source, ["all", "all"])
+        splits = subjects.load_splits(encoder, source, ["all", "all"], decode="full")
         assert [split.grey_ranges for split in splits] == [expected] * 2
 
 
 def test_a_packed_image_is_scaled(tmp_path):
     data = packed_set.shrink(encode(DEEP), shorter_side=30, quality=95, ranges=TWELVE)
     assert abs(decode(data).mean() - GREY.mean()) < 3
+
+
+# The other thing that evaluations decide about decoding.
+
+
+def test_evaluations_decode_as_their_config_says(tmp_path):
+    picture = np.random.RandomState(0).randint(0, 256, (300, 300, 3)).astype(np.uint8)
+    for number in range(3):
+        (tmp_path / f"{number}.jpg").write_bytes(encode(picture, "JPEG"))
+    encoder = encoder_of(tmp_path, None)
+    source = types.SimpleNamespace(name="folder", dir=str(tmp_path))
+    spread = {}
+    for decode in ("full", "reduced"):
+        (data,) = subjects.load_splits(encoder, source, ["all"], decode=decode)
+        (batch,) = eval_pipeline.eval_batches(data, batch_size=3, image_size=16)
+        spread[decode] = batch.images.std()
+    assert spread["reduced"] < spread["full"] / 2
+    with pytest.raises(subjects.UsageError, match="Unknown data.decode: 'half'.*full, reduced"):
+        subjects.load_splits(encoder, source, ["all"], decode="half")

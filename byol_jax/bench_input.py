@@ -9,7 +9,16 @@ import jax
 import ml_collections
 import numpy as np
 
-from byol_jax import build, datasets, host_views, images, input_pipeline, parallel, records
+from byol_jax import (
+    build,
+    datasets,
+    eval_pipeline,
+    host_views,
+    images,
+    input_pipeline,
+    parallel,
+    records,
+)
 from byol_jax import config as config_lib
 from byol_jax import workdir as workdir_lib
 
@@ -25,6 +34,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     """
     config_lib.require_positive(config, "bench.seconds", "bench.step_batch_size")
     data = datasets.load(config.data.name, config.data.train_split, data_dir=config.data.dir)
+    data = datasets.with_grey_ranges(data, eval_pipeline.grey_ranges(data))
     rates = stage_rates(data, config) if isinstance(data, datasets.Stream) else {}
     for name, rate in rates.items():
         records.say(f"{name:<16}{rate:>12,.0f} images/s on one thread")
@@ -79,7 +89,7 @@ def _one_image(
     ticks = [time.perf_counter()]
     encoded, _ = data.records.read(index)
     ticks.append(time.perf_counter())
-    image = images.EncodedImage(encoded)
+    image = images.EncodedImage(encoded, data.grey_ranges)
     windows = host_views.draw_windows(uniforms, image, area_range=crop.area_range)
     pixels = host_views.decode(image, windows, crop.size)
     ticks.append(time.perf_counter())

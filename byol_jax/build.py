@@ -14,6 +14,7 @@ from byol_jax import (
     augment,
     cards,
     checks,
+    data_cards,
     datasets,
     eval_pipeline,
     initial,
@@ -66,7 +67,8 @@ def build(config: Any, data_card: workdir.DataCard | None = None) -> Job:
     train = datasets.load(config.data.name, config.data.train_split, data_dir=config.data.dir)
     test = datasets.load(config.data.name, config.data.eval_split, data_dir=config.data.dir)
     checks.check_sizes(config, train)
-    data_card = _describe_data(config, train, data_card)
+    data_card = data_cards.describe(config, train, data_card)
+    train, test = (datasets.with_grey_ranges(d, data_card.grey_ranges) for d in (train, test))
     total_steps = config_lib.total_steps(config, num_images=train.num_images)
     if total_steps < 1:
         raise UsageError(
@@ -118,26 +120,6 @@ def build(config: Any, data_card: workdir.DataCard | None = None) -> Job:
         settings,
         source,
     )
-
-
-def _describe_data(
-    config: Any, train: datasets.Dataset, known: workdir.DataCard | None
-) -> workdir.DataCard:
-    """What has to stay the same about the data of a run; measured only once."""
-    found = (train.num_images, train.num_classes, train.fingerprint)
-    if known and found != (known.num_images, known.num_classes, known.fingerprint):
-        raise UsageError(
-            f"The images of {config.data.name} are not those that this run began with "
-            f"({known.num_images:,} then, {train.num_images:,} now): give it another --workdir."
-        )
-    if known:
-        return known
-    mean, std = config.data.mean, config.data.std
-    if (mean is None) != (std is None):
-        raise UsageError("Set both data.mean and data.std, or none of them to have them measured.")
-    if mean is None:
-        mean, std = eval_pipeline.channel_stats(train, image_size=config.data.image_size)
-    return workdir.DataCard(*found, tuple(mean), tuple(std))
 
 
 def make_forward(

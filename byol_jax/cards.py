@@ -37,6 +37,7 @@ class Card(NamedTuple):
       std: standard deviation of the channels.
       image_size: height and width that it was trained for, in pixels.
       zero_init_residual: how an untrained network of this kind starts.
+      grey_ranges: what is black and white in greyscale of more than 8 bits, as it was trained.
     """
 
     encoder: str
@@ -50,9 +51,15 @@ class Card(NamedTuple):
     std: tuple[float, ...] = networks.IMAGENET_STD
     image_size: int = 224
     zero_init_residual: bool = True
+    grey_ranges: Mapping[str, tuple[float, float]] | None = None
 
 
-def of_run(config: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> Card:
+def of_run(
+    config: Any,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    grey_ranges: Mapping[str, tuple[float, float]] | None = None,
+) -> Card:
     """The card of the encoder that a pretraining config describes."""
     model = config.model
     return Card(
@@ -67,6 +74,7 @@ def of_run(config: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> Card
         std=std,
         image_size=config.data.image_size,
         zero_init_residual=model.zero_init_residual,
+        grey_ranges=grey_ranges,
     )
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax import folder, patterns, tfds_sets
+from byol_jax import folder, grey, patterns, tfds_sets
 
 UsageError = config_lib.UsageError
 
@@ -158,6 +158,10 @@ class Stream(NamedTuple):
       num_classes: number of classes of the data set; 0 if it has no labels.
       fingerprint: differs if the images do, as far as that can be known cheaply.
       num_tags: T, number of classes of a set whose images may have several, instead of a label.
+      grey_ranges: what is black and white in greyscale of more than 8 bits, by kind of values; None
+        if there is none, or nobody has measured it.
+      is_reduced: whether evaluation crops come, as training views do, from large JPEGs decoded at
+        1/2, 1/4 or 1/8.
     """
 
     records: Records
@@ -165,6 +169,8 @@ class Stream(NamedTuple):
     num_classes: int
     fingerprint: str = ""
     num_tags: int = 0
+    grey_ranges: grey.Ranges | None = None
+    is_reduced: bool = False
 
     def take(self, n: int) -> "Stream":
         """The first n images."""
@@ -181,6 +187,11 @@ Dataset = Images | Stream
 def tags(data: Stream, indices: np.ndarray) -> np.ndarray:
     """Which of the T classes images have, int8 [n, T]: 1 has, 0 has not, -1 not to be counted."""
     return np.stack([data.records.tags(int(index)) for index in indices])
+
+
+def with_grey_ranges(data: Dataset, ranges: grey.Ranges | None) -> Dataset:
+    """The same images, read with these ranges if they are read from files."""
+    return data if isinstance(data, Images) else data._replace(grey_ranges=ranges)
 
 
 def join(first: Dataset, second: Dataset) -> Dataset:

@@ -3,18 +3,22 @@
 Shapes: b images of a batch, S image size.
 """
 
+import collections
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent import futures
 from typing import NamedTuple
 
 import grain
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax import datasets, host_views, images
+from byol_jax import datasets, grey, host_views, images
 
 UsageError = config_lib.UsageError
+
+GREY_SAMPLE = 1000  # images that the range of greyscale of more than 8 bits is measured on
 
 
 class EvalBatch(NamedTuple):
@@ -89,7 +93,9 @@ def _load_center(
 ) -> tuple[np.ndarray, int] | str:
     try:
         encoded, label = data.records.read(index)
-        return host_views.center_crop(images.EncodedImage(encoded), size, share=share), label
+        image = images.EncodedImage(encoded, data.grey_ranges)
+        crop = host_views.center_crop(image, size, share=share, is_reduced=data.is_reduced)
+        return crop, label
     except images.BadImageError as error:
         return f"{data.records.name(index)}: {error}"
 
@@ -127,3 +133,37 @@ def channel_stats(
     mean, square = moments / count
     std = np.sqrt(np.maximum(square - mean**2, 0))
     return tuple(mean.round(4).tolist()), tuple(np.maximum(std, 1e-3).round(4).tolist())
+
+
+def grey_ranges(data: datasets.Dataset) -> grey.Ranges | None:
+    """What is black and white in a set's greyscale of more than 8 bits; None if it has none.
+
+    By its first images (`GREY_SAMPLE`) whose files do not say it; see `grey.range_of`.
+    """
+    if isinstance(data, datasets.Images):
+        return None
+    count = min(data.num_images, GREY_SAMPLE)
+    return measure_grey(lambda index: data.records.read(index)[0], count)
+
+
+def measure_grey(read: Callable[[int], bytes], count: int) -> grey.Ranges | None:
+    """The same of any encoded images.
+
+    Args:
+      read: from an index to an encoded image.
+      count: so many are read, from the first on; bad ones do not count.
+    """
+    samples = collections.defaultdict(list)
+    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for found in pool.map(lambda index: _summarize_grey(read, index), range(count)):
+            if found:
+                samples[found[0]].append(found[1])
+    return {kind: grey.range_of(kind, some) for kind, some in sorted(samples.items())} or None
+
+
+def _summarize_grey(read: Callable[[int], bytes], index: int) -> tuple[str, grey.Summary] | None:
+    try:
+        found = images.EncodedImage(read(index)).unstated_grey()
+    except images.BadImageError:
+        return None
+    return found and (found[0], grey.summarize(found[1]))

@@ -80,7 +80,8 @@ def to_card(fields: dict[str, Any]) -> cards.Card:
       TypeError, ValueError: no encoder can be built by them.
     """
     card = cards.Card(**fields)
-    card = card._replace(mean=tuple(card.mean), std=tuple(card.std))
+    ranges = card.grey_ranges and {kind: tuple(ends) for kind, ends in card.grey_ranges.items()}
+    card = card._replace(mean=tuple(card.mean), std=tuple(card.std), grey_ranges=ranges)
     numbers = (*card.mean, *card.std, card.bn_decay_rate, card.bn_eps)
     sizes = (card.width_multiplier, card.image_size)
     if not len(card.mean) == len(card.std) == 3 or not all(map(math.isfinite, numbers)):

@@ -95,11 +95,6 @@ def find_split(config: Any, encoder: encoders.Encoder, key: str) -> str:
     return config.data[key] or (encoder.config.data[key] if encoder.config else USUAL_SPLITS[key])
 
 
-def load_split(source: Source, split: str) -> datasets.Dataset:
-    """Opens one split; `datasets.load` says what can be wrong."""
-    return datasets.load(source.name, split, data_dir=source.dir)
-
-
 def chunks(
     encoder: encoders.Encoder,
     data: datasets.Dataset,

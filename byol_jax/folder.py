@@ -176,12 +176,10 @@ class Files:
 
         Raises:
           images.BadImageError: the file cannot be read, or its name says another format.
+          images.ReadError: the system fails.
         """
         name = self._listing.files[index]
-        try:
-            data = (self._listing.root / name).read_bytes()
-        except OSError as error:
-            raise images.BadImageError(f"cannot be read: {error.strerror}") from None
+        data = images.read_file(self._listing.root / name)
         named, found = images.EXTENSIONS[os.path.splitext(name)[1].lower()], images.sniff(data)
         if named != found:
             raise images.BadImageError(f"wrong extension: a {found} file (rename it to use it)")

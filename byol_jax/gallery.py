@@ -274,7 +274,7 @@ def load(data: datasets.Dataset, index: int, size: int) -> np.ndarray:
     """One whole image, uint8 [H, W, 3], not much larger than its shorter side needs to be."""
     if isinstance(data, datasets.Images):
         return data.images[index]
-    encoded = images.EncodedImage(data.records.read(int(index))[0])
+    encoded = images.EncodedImage(data.records.read(int(index))[0], data.grey_ranges)
     side = min(encoded.height, encoded.width)
     shrink = next((factor for factor in (8, 4, 2) if side >= factor * size), 1)
     return encoded.decode(shrink=shrink, fast=True)

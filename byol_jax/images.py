@@ -1,35 +1,36 @@
 """Decodes image files that nobody has vetted, to RGB.
 
-A JPEG takes libjpeg-turbo's path, shrunk while it is decoded if asked; everything else, and
-CMYK, goes through Pillow, which is allowed the formats of `FORMATS` and no others.
+A JPEG whose header holds nothing unusual takes libjpeg-turbo's path, shrunk while it is decoded if
+asked; everything else goes through Pillow, which is allowed the formats of `FORMATS` and no others.
 """
 
-import io
-import struct
-import warnings
+import contextlib
+import threading
 
 import numpy as np
-import PIL.Image
-import PIL.ImageOps
 import simplejpeg
+
+from byol_jax import grey, image_files, image_formats, jpeg_header, pillow_images
 
 MIN_SIDE = 8  # px; there is nothing to learn from less
 MAX_PIXELS = 150_000_000  # checked before decoding: 450 MB of RGB, a sane camera's limit
+MAX_BYTES = 1_300_000_000  # of memory to decode one image in, checked before decoding
+# Images that need more than this are decoded one after the other in a process, however many threads
+# read: else each of them could need `MAX_BYTES` at the same time.
+LARGE_BYTES = 256_000_000
 
-FORMATS = {  # format: its file name extensions
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "PNG": (".png",),
-    "WEBP": (".webp",),
-    "BMP": (".bmp",),
-    "TIFF": (".tif", ".tiff"),
-}
-EXTENSIONS = {extension: name for name, group in FORMATS.items() for extension in group}
+# Which file name extensions are read, and which are of images and are not.
+FORMATS, EXTENSIONS, UNREAD = (
+    image_formats.FORMATS,
+    image_formats.EXTENSIONS,
+    image_formats.UNREAD,
+)
+BadImageError, sniff = image_formats.BadImageError, image_formats.sniff
+ReadError, read_file = image_files.ReadError, image_files.read
 
-# JPEG's markers (ITU-T T.81, table B.1).
-_BASELINE = (b"\xff\xc0", b"\xff\xc1")
-_SCAN, _END = b"\xff\xda", b"\xff\xd9"
+_END = b"\xff\xd9"  # of a JPEG
+_SAMPLE_BYTES = 6  # of the coefficients of a pixel of a JPEG, at most
 
-_ORIENTATION = 274  # of EXIF
 # Flips and turns that undo an EXIF orientation, as (transpose, rows reversed, columns reversed).
 _UPRIGHT = {
     2: (False, False, True),
@@ -41,12 +42,7 @@ _UPRIGHT = {
     8: (True, True, False),
 }
 
-PIL.Image.MAX_IMAGE_PIXELS = None  # sizes are checked here
-warnings.filterwarnings("ignore", module="PIL")  # about damage that can be ignored
-
-
-class BadImageError(ValueError):
-    """A file that cannot be used as an image; the text is the reason."""
+_large_images = threading.RLock()
 
 
 class EncodedImage:
@@ -54,6 +50,7 @@ class EncodedImage:
 
     Args:
       data: the bytes of the file.
+      ranges: of grey values of more than 8 bits in its set, where a file does not say it itself.
 
     Attributes:
       format: a key of `FORMATS`.
@@ -63,36 +60,65 @@ class EncodedImage:
       BadImageError: not an image of a known format, or too small, or too large.
     """
 
-    def __init__(self, data: bytes):
+    def __init__(self, data: bytes, ranges: grey.Ranges | None = None):
         self.format = sniff(data)
-        self._data = data
-        self._pillow = None
-        self._is_turbo, self._frame = False, None
-        if self.format == "JPEG":
-            self._frame = _baseline_frame(data)
-            height, width, self._is_turbo = _jpeg_header(data, self._frame)
-        # Pillow is slow to open, so of JPEGs only for those that may have something to turn.
-        if not self._is_turbo or data.find(b"Exif\0\0", 0, 4096) >= 0:
-            self._pillow = _open(data, self.format)
+        self._data, self._ranges = data, ranges or {}
+        self._header = jpeg_header.read(data) if self.format == "JPEG" else None
+        self._pillow, self._upright, self._needed = None, None, 0
+        if self._header:
+            height, width = self._header.height, self._header.width
+        else:
+            self._pillow = pillow_images.open_image(data, self.format)
             width, height = self._pillow.size
-        _check_size(height, width)  # first, since Pillow decodes a PNG to find its EXIF
-        self._upright = _UPRIGHT.get(self._orientation()) if self._pillow is not None else None
-        # The size that Pillow reports of a TIFF is upright already.
-        is_turned = self._upright is not None and self._upright[0] and self.format != "TIFF"
-        self.height, self.width = (width, height) if is_turned else (height, width)
+            self._needed = pillow_images.bytes_needed(self._pillow)
+        _check_size(height, width)
+        self.height, self.width = height, width
+        self._check_memory()  # first, since Pillow may decode a PNG to find its EXIF
+        if not self._header or self._header.has_orientation:
+            self._find_orientation()
 
-    def _orientation(self) -> int:
+    def _find_orientation(self) -> None:
+        """Sets what has to be turned; Pillow is slow to open, so not for every JPEG."""
         try:
-            return self._pillow.getexif().get(_ORIENTATION, 1)
-        except Exception as error:  # Pillow raises whatever a damaged file leads it to
-            raise BadImageError(f"damaged {self.format}: {error}") from None
+            image = self._pillow or pillow_images.open_image(self._data, self.format)
+        except BadImageError:  # the other decoder may still like it
+            return
+        with self.room():
+            upright = _UPRIGHT.get(pillow_images.orientation(image, self._data))
+        is_turned = upright is not None and upright[0]
+        if is_turned and not pillow_images.turns_itself(image):
+            self.height, self.width = self.width, self.height
+        # Pillow turns a TIFF itself, whatever tells it to.
+        self._upright = upright if self.format != "TIFF" else None
+
+    def bytes_needed(self, *, shrink: int = 1) -> int:
+        """Memory that decoding may take, the result included, at most."""
+        if not self._header:
+            return self._needed
+        pixels = self.height * self.width
+        result = 3 * pixels // shrink**2 * (2 if self._upright else 1)
+        return result + (0 if self._header.is_one_pass else _SAMPLE_BYTES * pixels)
+
+    def _check_memory(self) -> None:
+        needed = self.bytes_needed()
+        if needed > MAX_BYTES:
+            raise BadImageError(
+                f"{self.width} x {self.height} px: needs {needed / 1e9:.1f} GB to decode, more "
+                f"than {MAX_BYTES / 1e9:.1f}"
+            )
+
+    def room(self, *, shrink: int = 1) -> contextlib.AbstractContextManager:
+        """Holds other large images up while this one is in memory, if it is large itself."""
+        is_large = self.bytes_needed(shrink=shrink) > LARGE_BYTES
+        return _large_images if is_large else contextlib.nullcontext()
 
     def decode(self, *, shrink: int = 1, fast: bool = False, rows: int = 0) -> np.ndarray:
         """The pixels, uint8 [H, W, 3], RGB.
 
         Args:
           shrink: 1, 2, 4 or 8: a JPEG comes out smaller by this factor, rounded up (its high
-            frequencies are left out, which costs less than decoding them); others are not shrunk.
+            frequencies are left out, which costs less than decoding them); others are not shrunk,
+            nor are JPEGs that only Pillow may have.
           fast: interpolate a JPEG's colours by the nearest pixel.
           rows: so many of the upper rows are needed (0: all): a JPEG that is decoded fast and
             neither shrunk nor turned comes out without the others. A missing end is still found,
@@ -100,40 +126,50 @@ class EncodedImage:
 
         Raises:
           BadImageError: the file is damaged.
+          ReadError: there is not enough memory.
         """
-        if not self._is_turbo:
-            return self._decode_by_pillow()
+        with self.room(shrink=shrink):
+            try:
+                if self._header:
+                    return self._decode_by_turbo(shrink, fast, rows)
+                return self._decode_by_pillow()
+            except MemoryError as error:
+                image_files.require_system(error, f"{self.width} x {self.height} pixels")
+
+    def _decode_by_turbo(self, shrink: int, fast: bool, rows: int) -> np.ndarray:
+        header = self._header
         if 0 < rows < self.height and fast and shrink == 1 and self._upright is None:
-            pixels = _decode_upper(self._data, self._frame, rows, self.width)
+            pixels = _decode_upper(self._data, header, rows) if header.is_one_pass else None
             if pixels is not None:
                 return pixels
-        pixels = _decode_jpeg(self._data, self.height, self.width, self._upright, shrink, fast)
+        try:
+            pixels = _decode_jpeg(self._data, header, shrink, fast)
+        except BadImageError as error:
+            if "truncated" in str(error):
+                raise
+            return self._decode_by_pillow()
         return _turn(pixels, self._upright)
 
     def _decode_by_pillow(self) -> np.ndarray:
-        try:
-            return _to_rgb(PIL.ImageOps.exif_transpose(self._pillow))
-        except BadImageError:
-            raise
-        except Exception as error:  # Pillow raises whatever a damaged file leads it to
-            raise BadImageError(f"damaged {self.format}: {error}") from None
+        image = self._pillow or pillow_images.open_image(self._data, self.format)
+        self._pillow = None  # to free its memory; it is opened again if need be
+        pixels = pillow_images.to_rgb(image, self._data, self._ranges)
+        del image
+        pixels = _turn(pixels, self._upright)
+        if pixels.shape[:2] != (self.height, self.width):
+            raise BadImageError(f"damaged {self.format}: its size is not the one it tells")
+        return pixels
 
+    def unstated_grey(self) -> tuple[str, np.ndarray] | None:
+        """Kind and values of grey of more than 8 bits whose range the file does not tell.
 
-def sniff(data: bytes) -> str:
-    """The format, a key of `FORMATS`, by the first bytes of a file."""
-    if not data:
-        raise BadImageError("empty file")
-    if data[:3] == b"\xff\xd8\xff":
-        return "JPEG"
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return "PNG"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WEBP"
-    if data[:2] == b"BM":
-        return "BMP"
-    if data[:4] in (b"II*\0", b"MM\0*"):
-        return "TIFF"
-    raise BadImageError(f"not an image: none of {', '.join(FORMATS)}")
+        Raises:
+          BadImageError: the file is damaged.
+        """
+        if self._header:
+            return None
+        image = pillow_images.open_image(self._data, self.format)
+        return pillow_images.unstated_grey(image, self._data)
 
 
 def _check_size(height: int, width: int) -> None:
@@ -143,32 +179,11 @@ def _check_size(height: int, width: int) -> None:
         raise BadImageError(f"{width} x {height} px: too large, more than {MAX_PIXELS:,} pixels")
 
 
-def _open(data: bytes, name: str) -> PIL.Image.Image:
-    try:
-        return PIL.Image.open(io.BytesIO(data), formats=[name])
-    except Exception as error:
-        raise BadImageError(f"damaged {name}: {error}") from None
-
-
-def _jpeg_header(data: bytes, frame: int | None) -> tuple[int, int, bool]:
-    """Height, width, and whether libjpeg-turbo can turn it into RGB."""
-    if frame is not None and data[frame + 9 : frame + 10] in (b"\1", b"\3"):  # grey, or RGB
-        height, width = struct.unpack_from(">HH", data, frame + 5)
-        return height, width, True
-    try:
-        height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError as error:
-        raise BadImageError(f"damaged JPEG: {error}") from None
-    return height, width, colors not in ("CMYK", "YCCK")
-
-
-def _decode_jpeg(data, height, width, upright, shrink, fast) -> np.ndarray:
-    if upright is not None and upright[0]:
-        height, width = width, height
+def _decode_jpeg(data: bytes, header: jpeg_header.Header, shrink: int, fast: bool) -> np.ndarray:
     options = {"fastdct": True, "fastupsample": fast}
     if shrink > 1:
         # The decoder takes the smallest of its scales that has at least so many pixels.
-        sides = {"min_height": -(-height // shrink), "min_width": -(-width // shrink)}
+        sides = {"min_height": -(-header.height // shrink), "min_width": -(-header.width // shrink)}
         options |= sides | {"min_factor": 2}
     try:
         return simplejpeg.decode_jpeg(data, strict=True, **options)
@@ -183,33 +198,22 @@ def _decode_jpeg(data, height, width, upright, shrink, fast) -> np.ndarray:
         raise BadImageError(f"damaged JPEG: {reason}") from None
 
 
-def _decode_upper(data: bytes, frame: int | None, rows: int, width: int) -> np.ndarray | None:
+def _decode_upper(data: bytes, header: jpeg_header.Header, rows: int) -> np.ndarray | None:
     """The upper rows of a JPEG, uint8 [rows, width, 3]; None if they cannot be had alone.
 
     The decoder stops at the last row that the header tells of, and then looks for the end mark.
     It complains of the bytes on the way there; whatever else it says, the whole has to be decoded.
     """
-    if frame is None or data.rfind(_END, frame) < 0:
+    if data.rfind(_END, header.frame) < 0:
         return None
     short = bytearray(data)
-    short[frame + 5 : frame + 7] = rows.to_bytes(2, "big")
-    pixels = np.empty((rows, width, 3), np.uint8)
+    short[header.frame + 5 : header.frame + 7] = rows.to_bytes(2, "big")
+    pixels = np.empty((rows, header.width, 3), np.uint8)
     try:
         simplejpeg.decode_jpeg(short, fastdct=True, fastupsample=True, strict=True, buffer=pixels)
     except ValueError as error:
         return pixels if "extraneous bytes before marker" in str(error) else None
     return pixels
-
-
-def _baseline_frame(data: bytes) -> int | None:
-    """Where a JPEG that is coded in one pass describes its frame (T.81, B.2.2); else None."""
-    place = 2
-    while (marker := data[place : place + 2]) not in _BASELINE:
-        length = int.from_bytes(data[place + 2 : place + 4], "big")
-        if marker[:1] != b"\xff" or marker == _SCAN or length < 2:
-            return None
-        place += 2 + length
-    return place
 
 
 def _turn(pixels: np.ndarray, upright: tuple[bool, bool, bool] | None) -> np.ndarray:
@@ -220,19 +224,3 @@ def _turn(pixels: np.ndarray, upright: tuple[bool, bool, bool] | None) -> np.nda
     pixels = pixels[::-1] if flip_rows else pixels
     pixels = pixels[:, ::-1] if flip_columns else pixels
     return np.ascontiguousarray(pixels)
-
-
-def _to_rgb(image: PIL.Image.Image) -> np.ndarray:
-    """uint8 [H, W, 3]; what is transparent becomes white, 16 bits become 8."""
-    if image.mode.startswith("I"):  # 16 bits of grey
-        grey = np.asarray(image)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise BadImageError("grey values of more than 16 bits")
-        return np.repeat((grey >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
-    if image.mode == "F":
-        raise BadImageError("floating-point pixels")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = PIL.Image.new("RGBA", image.size, "white")
-        image = PIL.Image.alpha_composite(white, image)
-    return np.asarray(image.convert("RGB"))

@@ -224,7 +224,7 @@ def _load_views(
 ) -> int:
     """Writes the views of an image to [views, S, S, 3]; gives its label."""
     encoded, label = data.records.read(index)
-    image = images.EncodedImage(encoded)
+    image = images.EncodedImage(encoded, data.grey_ranges)
     windows = host_views.draw_windows(uniforms, image, area_range=crop.area_range)
     host_views.train_views(image, windows, out)
     return label
@@ -257,7 +257,7 @@ def _find_bad(data: datasets.Stream) -> dict[int, str]:
         if len(found) == 5:  # two of them may be known already
             break
         try:
-            images.EncodedImage(data.records.read(index)[0]).decode()
+            images.EncodedImage(data.records.read(index)[0], data.grey_ranges).decode()
         except images.BadImageError as error:
             found[index] = str(error)
     return found

@@ -81,7 +81,7 @@ class _Folder:
 
     @property
     def num_bytes(self) -> int:
-        return sum((self._listing.root / name).stat().st_size for name in self._listing.files)
+        return sum(map(_size, (self._listing.root / name for name in self._listing.files)))
 
     def example(self, index: int) -> dict[str, Any]:
         data, label = self._files.read(index)
@@ -90,6 +90,13 @@ class _Folder:
 
     def name(self, index: int) -> str:
         return self._files.name(index)
+
+
+def _size(path: pathlib.Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # packing will name it
+        return 0
 
 
 def _open_folder(data_dir: str, output_name: str) -> Source:

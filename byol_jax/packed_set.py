@@ -18,7 +18,7 @@ import numpy as np
 import simplejpeg
 
 from byol_jax import config as config_lib
-from byol_jax import files, images, pack_sources, records
+from byol_jax import eval_pipeline, files, grey, images, pack_sources, records
 
 UsageError = config_lib.UsageError
 
@@ -51,13 +51,21 @@ class Shard(NamedTuple):
     stop: int
 
 
-def shrink(data: bytes, *, shorter_side: int, quality: int) -> bytes:
+def shrink(
+    data: bytes, *, shorter_side: int, quality: int, ranges: grey.Ranges | None = None
+) -> bytes:
     """An image as a JPEG whose shorter side is at most so many pixels; none is enlarged.
+
+    Args:
+      data: the bytes of the file.
+      shorter_side: in pixels.
+      quality: of JPEG.
+      ranges: of greyscale of more than 8 bits, which becomes 8 bits.
 
     Raises:
       images.BadImageError: not an image that can be used.
     """
-    image = images.EncodedImage(data)
+    image = images.EncodedImage(data, ranges)
     side = min(image.height, image.width)
     if image.format == "JPEG" and side <= shorter_side:
         image.decode(shrink=8, fast=True)  # only to see whether it is damaged
@@ -99,6 +107,7 @@ class PackedSet:
         self._serializer = example_serializer.ExampleSerializer(
             source.features.get_serialized_info()
         )
+        self._ranges = self._measure_grey()
         self._open()
         self._bad = self._read_bad()  # split, then index: name and reason
 
@@ -149,6 +158,7 @@ class PackedSet:
                 example["image"],
                 shorter_side=self._settings.shorter_side,
                 quality=self._settings.quality,
+                ranges=self._ranges,
             )
         except images.BadImageError as error:
             return error
@@ -209,9 +219,17 @@ class PackedSet:
                 "that folder."
             )
 
+    def _measure_grey(self) -> grey.Ranges | None:
+        """What is black and white in deep greyscale, by the first split, for all of them."""
+        split = next(iter(self._source.splits.values()))
+        count = min(len(split), eval_pipeline.GREY_SAMPLE)
+        return eval_pipeline.measure_grey(lambda index: split.example(index)["image"], count)
+
     def _card(self) -> dict[str, Any]:
+        ranges = self._ranges and {kind: list(ends) for kind, ends in self._ranges.items()}
         return {
             **self._settings._asdict(),
+            **({"grey_ranges": ranges} if ranges else {}),
             "splits": {
                 name: {"images": len(split), "fingerprint": split.fingerprint}
                 for name, split in self._source.splits.items()

@@ -18,6 +18,7 @@ from byol_jax import (
     crop,
     curator,
     datasets,
+    eval_pipeline,
     files,
     gallery,
     input_pipeline,
@@ -66,6 +67,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         raise UsageError(str(error)) from None
     checks.check(config)
     train = datasets.load(config.data.name, config.data.train_split, data_dir=config.data.dir)
+    train = datasets.with_grey_ranges(train, eval_pipeline.grey_ranges(train))
     pairs = list(_pairs(config, train))
     alone = list(_alone(config, [image for _, image, *_ in pairs[:ALONE]]))
     name = ", ".join(dict.fromkeys((config.data.name, config.preset)))

@@ -15,7 +15,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax import encoders, files, records
+from byol_jax import encoders, files, records, subjects
 from byol_jax import features as features_lib
 from byol_jax import workdir as workdir_lib
 
@@ -35,7 +35,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     encoder = encoders.load_encoder(config.checkpoint)
     source = features_lib.find_source(config, encoder)
     split = _find_split(config, encoder, source)
-    data = features_lib.load_split(source, split)
+    (data,) = subjects.load_splits(encoder, source, [split], decode=config.data.decode)
     path = workdir / f"embeddings.{config.format}"
     chunks = features_lib.chunks(
         encoder, data, batch_size=config.batch_size, skip_bad=config.skip_bad, title="embed"

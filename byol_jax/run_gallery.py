@@ -3,7 +3,18 @@
 import pathlib
 from typing import Any
 
-from byol_jax import baselines, build, curator, datasets, encoders, gallery, probes, records, report
+from byol_jax import (
+    baselines,
+    build,
+    curator,
+    datasets,
+    encoders,
+    gallery,
+    probes,
+    records,
+    report,
+    subjects,
+)
 from byol_jax import config as config_lib
 from byol_jax import features as features_lib
 
@@ -23,7 +34,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     trained.data.dir = features_lib.find_source(config, encoder).dir
     source = features_lib.Source(trained.data.name, trained.data.dir)
     splits = (trained.data.train_split, trained.data.eval_split)
-    train, test = (features_lib.load_split(source, split) for split in splits)
+    train, test = subjects.load_splits(encoder, source, splits, decode="full")
     _write_pairs(trained, train, folder / curator.FOLDER)
     _write_learned(config, encoder, train, test, folder / curator.FOLDER)
     records.say(f"Written: {folder / curator.FOLDER}")

@@ -52,8 +52,9 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         for name in ("train_split", "eval_split")
     }
     is_left_out = names["eval_split"] == LEAVE_ONE_OUT
-    train = features_lib.load_split(source, names["train_split"])
-    evaluated = train if is_left_out else features_lib.load_split(source, names["eval_split"])
+    given = [names["train_split"], *([] if is_left_out else [names["eval_split"]])]
+    splits = subjects.load_splits(encoder, source, given, decode=config.data.decode)
+    train, evaluated = splits[0], splits[-1]
     encoder = baselines.choose(encoder, config.weights, train, seed=config.seed)
     splits = _encode(config, encoder, train, evaluated)
     found = evaluation.over_seeds(config, lambda seed: score(splits, settings, config, seed))

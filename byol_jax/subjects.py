@@ -3,16 +3,19 @@
 Shapes: N images of a split.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax import datasets, encoders
+from byol_jax import datasets, encoders, eval_pipeline, grey
 from byol_jax import features as features_lib
 
 UsageError = config_lib.UsageError
 
+# data.decode: whether evaluation crops come from large JPEGs decoded smaller, as training views do.
+DECODE = {"full": False, "reduced": True}
 VALIDATION_IMAGES = 10_000  # held out at most, about as many as the paper holds out of ImageNet
 
 
@@ -53,9 +56,9 @@ def open_subject(config: Any, *, or_tags: bool = False) -> Subject:
         "validation_split": config.data.validation_split,
         "eval_split": features_lib.find_split(config, encoder, "eval_split"),
     }
-    train, validation, test = (
-        features_lib.load_split(source, name) if name else None for name in names.values()
-    )
+    given = [name for name in names.values() if name]
+    splits = load_splits(encoder, source, given, decode=config.data.decode)
+    train, test, validation = splits[0], splits[-1], splits[1] if len(splits) > 2 else None
     _require_labels(train, names["train_split"], or_tags)
     _require_same_classes(train, test, names["eval_split"])
     if validation is None:
@@ -63,6 +66,38 @@ def open_subject(config: Any, *, or_tags: bool = False) -> Subject:
     _require_same_classes(train, validation, names["validation_split"])
     both = datasets.join(train, validation)
     return Subject(encoder, source, both, validation.num_images, test, names)
+
+
+def load_splits(
+    encoder: encoders.Encoder, source: features_lib.Source, names: Sequence[str], *, decode: str
+) -> list[datasets.Dataset]:
+    """Opens splits of one set; `datasets.load` says what can be wrong.
+
+    Greyscale of more than 8 bits is read as in the encoder's run, or, if the set is another one,
+    as measured on the first of the splits.
+
+    Args:
+      encoder: that is to be measured.
+      source: of the images.
+      names: of the splits.
+      decode: a key of `DECODE`.
+    """
+    is_reduced = config_lib.lookup(DECODE, decode, key="data.decode")
+    splits = [datasets.load(source.name, name, data_dir=source.dir) for name in names]
+    trained = encoder.config.data if encoder.config else None
+    if trained and (source.name, source.dir) != (trained.name, trained.dir):
+        ranges = eval_pipeline.grey_ranges(splits[0])
+    else:
+        ranges = encoder.card.grey_ranges
+    return [_decoded(split, ranges, is_reduced) for split in splits]
+
+
+def _decoded(
+    data: datasets.Dataset, ranges: grey.Ranges | None, is_reduced: bool
+) -> datasets.Dataset:
+    if isinstance(data, datasets.Images):
+        return data
+    return data._replace(grey_ranges=ranges, is_reduced=is_reduced)
 
 
 def split_train(

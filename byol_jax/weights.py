@@ -117,7 +117,7 @@ def _open_run(path: str) -> Weights:
     run = folder.absolute().parent.parent
     config, data = _read_config(run / "config.json"), _read_data_card(run)
     try:
-        card = cards.of_run(config, data.mean, data.std)
+        card = cards.of_run(config, data.mean, data.std, data.grey_ranges)
     except (AttributeError, KeyError) as error:
         text = " ".join(str(error.args[0]).split())
         raise UsageError(f"{run / 'config.json'} lacks a key of this version: {text}") from None

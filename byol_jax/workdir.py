@@ -47,6 +47,8 @@ class DataCard(NamedTuple):
         fingerprint: of the list of images, if it can change.
         mean: of the channels, in [0, 1]; images are normalised with it.
         std: standard deviation of the channels.
+        grey_ranges: what is black and white in greyscale of more than 8 bits, by kind of values;
+            None if the set has none (`grey.range_of`).
     """
 
     num_images: int
@@ -54,12 +56,14 @@ class DataCard(NamedTuple):
     fingerprint: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    grey_ranges: Mapping[str, tuple[float, float]] | None = None
 
 
 def make_data_card(fields: Mapping[str, Any]) -> DataCard:
     """A card from what has been JSON."""
     card = DataCard(**fields)
-    return card._replace(mean=tuple(card.mean), std=tuple(card.std))
+    ranges = card.grey_ranges and {kind: tuple(ends) for kind, ends in card.grey_ranges.items()}
+    return card._replace(mean=tuple(card.mean), std=tuple(card.std), grey_ranges=ranges)
 
 
 def read_data_card(workdir: pathlib.Path) -> DataCard | None:

@@ -24,4 +24,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.name = ""  # as in configs/byol.py; empty: what the run was trained on
     config.data.dir = ""
     config.data.split = ""  # empty: all of a folder that is not the run's, else its eval_split
+    config.data.decode = "full"  # full | reduced: large JPEGs at 1/2 to 1/8, as in training
     return config

@@ -171,6 +171,31 @@ def test_center_crops_equal_the_slow_formula(size):
     assert np.abs(actual - expected).max() <= 0.5 + 1e-3
 
 
+@pytest.mark.parametrize("size", [(400, 300), (311, 407)])
+def test_reduced_center_crops_come_from_as_small_a_jpeg_as_training_views(size, shrinks):
+    noisy = np.clip(drawn_picture(*size).astype(int) + noise(*size) // 4 - 32, 0, 255)
+    data = encode(noisy.astype(np.uint8), "JPEG", quality=95)
+    image = images.EncodedImage(data)
+    window = host_views.center_window(*size)
+    train = np.empty((1, 30, 30, 3), np.uint8)
+    host_views.train_views(image, (window,), train)
+    full = host_views.center_crop(image, 30)
+    reduced = host_views.center_crop(image, 30, is_reduced=True)
+    assert shrinks == [8, 1, 8]
+    errors = [np.square(crop - train[0].astype(float)).mean() for crop in (reduced, full)]
+    assert errors[0] < errors[1] / 10
+    smooth = host_views.center_crop(images.EncodedImage(encode(drawn_picture(*size), "JPEG")), 30)
+    assert np.abs(reduced - smooth.astype(float)).mean() < 6
+
+
+def test_reduced_center_crops_of_small_images_and_other_formats_are_the_same():
+    picture = noise(60, 80)
+    for data, size in ((encode(picture, "JPEG"), 32), (encode(picture), 8)):
+        image = images.EncodedImage(data)
+        reduced = host_views.center_crop(image, size, is_reduced=True)
+        np.testing.assert_array_equal(reduced, host_views.center_crop(image, size))
+
+
 # Training views.
 
 

@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 
 from byol_jax import images
-from tests.samples import drawn_picture, encode
+from tests.samples import SIDES, assert_shows, drawn_picture, encode, lay
 
 PICTURE = drawn_picture(45, 61)
 GREY = np.asarray(PIL.Image.fromarray(PICTURE).convert("L"))
@@ -18,14 +18,6 @@ GREY = np.asarray(PIL.Image.fromarray(PICTURE).convert("L"))
 
 def decode(data, **options):
     return images.EncodedImage(data).decode(**options)
-
-
-def assert_shows(pixels, picture, tolerance=1.0):
-    """Whether decoded pixels are those of a picture; the tolerance is on the mean difference."""
-    assert pixels.dtype == np.uint8 and pixels.flags.c_contiguous
-    assert pixels.shape == picture.shape
-    difference = np.abs(pixels.astype(float) - picture)
-    assert difference.mean() <= tolerance and difference.max() <= 16 * tolerance
 
 
 def in_three(grey):
@@ -140,26 +132,6 @@ def test_cmyk_becomes_rgb():
 
 # Orientation.
 
-# Where the first row and the first column of a file belong, by EXIF (CIPA DC-008, 4.6.5).
-SIDES = {
-    1: ("top", "left"),
-    2: ("top", "right"),
-    3: ("bottom", "right"),
-    4: ("bottom", "left"),
-    5: ("left", "top"),
-    6: ("right", "top"),
-    7: ("right", "bottom"),
-    8: ("left", "bottom"),
-}
-
-
-def lay(upright, orientation):
-    """The pixels of a file that shows a picture if its orientation is heeded."""
-    row_side, column_side = SIDES[orientation]
-    pixels = upright.transpose(1, 0, 2) if row_side in ("left", "right") else upright
-    pixels = pixels[::-1] if row_side in ("bottom", "right") else pixels
-    return np.ascontiguousarray(pixels[:, ::-1] if column_side in ("bottom", "right") else pixels)
-
 
 def oriented(name, orientation, picture=PICTURE):
     exif = PIL.Image.Exif()
@@ -270,8 +242,8 @@ def test_what_is_no_image_is_refused_with_the_reason(data, reason):
 
 
 def test_formats_that_nobody_asked_for_are_refused():
-    for name in ("GIF", "PPM", "ICNS"):
-        with pytest.raises(images.BadImageError, match="not an image"):
+    for name, reason in (("GIF", "GIF is not read"), ("PPM", "not an image")):
+        with pytest.raises(images.BadImageError, match=reason):
             decode(encode(drawn_picture(32, 32), name))
 
 

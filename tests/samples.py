@@ -36,3 +36,32 @@ def encode(pixels, name="PNG", **options):
     image = pixels if isinstance(pixels, PIL.Image.Image) else PIL.Image.fromarray(pixels)
     image.save(file, name, **options)
     return file.getvalue()
+
+
+def assert_shows(pixels, picture, tolerance=1.0):
+    """Whether decoded pixels are those of a picture; the tolerance is on the mean difference."""
+    assert pixels.dtype == np.uint8 and pixels.flags.c_contiguous
+    assert pixels.shape == picture.shape
+    difference = np.abs(pixels.astype(float) - picture)
+    assert difference.mean() <= tolerance and difference.max() <= 16 * tolerance
+
+
+# Where the first row and the first column of a file belong, by EXIF (CIPA DC-008, 4.6.5).
+SIDES = {
+    1: ("top", "left"),
+    2: ("top", "right"),
+    3: ("bottom", "right"),
+    4: ("bottom", "left"),
+    5: ("left", "top"),
+    6: ("right", "top"),
+    7: ("right", "bottom"),
+    8: ("left", "bottom"),
+}
+
+
+def lay(upright, orientation):
+    """The pixels of a file that shows a picture if its orientation is heeded."""
+    row_side, column_side = SIDES[orientation]
+    pixels = upright.transpose(1, 0, 2) if row_side in ("left", "right") else upright
+    pixels = pixels[::-1] if row_side in ("bottom", "right") else pixels
+    return np.ascontiguousarray(pixels[:, ::-1] if column_side in ("bottom", "right") else pixels)

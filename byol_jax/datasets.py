@@ -158,6 +158,7 @@ class Stream(NamedTuple):
       num_classes: number of classes of the data set; 0 if it has no labels.
       fingerprint: differs if the images do, as far as that can be known cheaply.
       num_tags: T, number of classes of a set whose images may have several, instead of a label.
+      about: what a person should know of the split; may be empty.
     """
 
     records: Records
@@ -165,6 +166,7 @@ class Stream(NamedTuple):
     num_classes: int
     fingerprint: str = ""
     num_tags: int = 0
+    about: str = ""
 
     def take(self, n: int) -> "Stream":
         """The first n images."""
@@ -224,7 +226,7 @@ def class_names(name: str, data_dir: str | None, num_classes: int) -> list[str]:
     if name == "patterns":
         names = patterns.CLASS_NAMES
     elif name == "folder":
-        names = folder.scan(data_dir or "", "train").classes
+        names = folder.find_classes(data_dir or "")
     else:
         names = tfds_sets.open_set(name.removeprefix("tfds:"), data_dir).class_names
     if len(names) != num_classes:
@@ -241,7 +243,8 @@ def _load_folder(name: str, split: str, data_dir: str | None) -> Stream:
     del name
     listing = folder.scan(data_dir or "", split)
     files = folder.Files(listing)
-    return Stream(files, len(files), len(listing.classes), listing.fingerprint)
+    num_classes = len(listing.classes)
+    return Stream(files, len(files), num_classes, listing.fingerprint, about=listing.about)
 
 
 def _load_tfds(name: str, split: str, data_dir: str | None) -> Dataset:

@@ -236,3 +236,15 @@ def _to_rgb(image: PIL.Image.Image) -> np.ndarray:
         white = PIL.Image.new("RGBA", image.size, "white")
         image = PIL.Image.alpha_composite(white, image)
     return np.asarray(image.convert("RGB"))
+
+
+UNREAD_FORMATS = {  # images that are not read: format, and its file name extensions
+    "HEIC": (".heic", ".heif", ".hif"),
+    "AVIF": (".avif",),
+    "JPEG XL": (".jxl",),
+    "JPEG 2000": (".jp2", ".j2k", ".jpx"),
+    "GIF": (".gif",),
+    "DICOM": (".dcm",),
+    "camera RAW": (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
+}
+UNREAD_EXTENSIONS = {ending: name for name, group in UNREAD_FORMATS.items() for ending in group}

@@ -11,9 +11,10 @@ ROWS = [
     for names in (
         "config parallel metrics pickles deepmind torch_files torch_encoder images patterns "
         "processes reference",
-        "datasets folder host_views records tfds_sets transfer_sets augment crop batch_norm "
-        "micro_batches networks resnet cards exported torch_layout objectives optimizers "
-        "checkpoint loop workdir sessions thumbnails trackers flops snapshots soundness",
+        "datasets file_tree folder folder_layout host_views records tfds_sets transfer_sets "
+        "augment crop batch_norm micro_batches networks resnet cards exported torch_layout "
+        "objectives optimizers checkpoint loop workdir sessions thumbnails trackers flops "
+        "snapshots soundness",
         "input_pipeline eval_pipeline atlas neighbours linear logistic labelled probes "
         "pack_sources packed_set weights views",
         "pretrain curator gallery initial collapse checks finetune build encoders features "

@@ -48,7 +48,7 @@ def _random(encoder: encoders.Encoder, train: datasets.Dataset, seed: int) -> en
     calibrate = pretrain.make_calibrate(forward, image_size=size)
     batch_size = min(256, train.num_images)
     batches = eval_pipeline.eval_batches(
-        train.take(BATCHES * batch_size), batch_size=batch_size, image_size=size, skip_bad=True
+        train.take(BATCHES * batch_size), batch_size=batch_size, image_size=size
     )
     for batch in batches:
         state = calibrate(params, state, batch.images[batch.mask])

@@ -5,16 +5,59 @@ Shapes: b images of a batch, S image size.
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import grain
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax import datasets, host_views, images
+from byol_jax import datasets, host_views, images, parallel
 
 UsageError = config_lib.UsageError
+
+
+class BadLimit:
+    """Counts images that cannot be used, each once, over all splits that a task measures.
+
+    Args:
+      splits: all of them, since the share is one of the whole set.
+      max_share: of their images may be bad.
+
+    Attributes:
+      found: names and reasons.
+    """
+
+    def __init__(self, splits: Sequence[datasets.Dataset], max_share: float):
+        self._num_images = sum(split.num_images for split in splits)
+        self._most = int(max_share * self._num_images)
+        self.found: dict[str, str] = {}
+
+    def note(self, name: str, reason: str) -> None:
+        """Adds an image.
+
+        Raises:
+          UsageError: these are more than may be.
+        """
+        self.found[name] = reason
+        self._check()
+
+    def share(self) -> None:
+        """Adds what the other processes have found; to be called by all."""
+        for other in parallel.gather_json(self.found):
+            self.found |= other
+        self._check()
+
+    def _check(self) -> None:
+        if len(self.found) <= self._most:
+            return
+        lines = [f"\n  {name}: {reason}" for name, reason in self.found.items()]
+        raise UsageError(
+            f"More of the {self._num_images:,} images to be measured cannot be used than "
+            f"data.max_bad_share allows ({self._most:,}). Such as:{''.join(lines[:3])}\n"
+            "Mend or remove them, or allow more: the same command with a larger "
+            "--config.data.max_bad_share (a share, such as 0.05)."
+        )
 
 
 class EvalBatch(NamedTuple):
@@ -38,7 +81,7 @@ def eval_batches(
     *,
     batch_size: int,
     image_size: int,
-    skip_bad: bool = False,
+    bad: BadLimit | None = None,
     share: float = host_views.CENTER_SHARE,
 ) -> Iterator[EvalBatch]:
     """Every image once, in order, in batches of one size: the last is padded with zeros.
@@ -47,11 +90,11 @@ def eval_batches(
       data: the split.
       batch_size: b.
       image_size: of the centre crops of encoded images; images in memory keep their size.
-      skip_bad: leave out images that cannot be used.
+      bad: notes images that cannot be used, which are left out; None: nobody needs to know.
       share: of the shorter side that is cropped from encoded images.
 
     Raises:
-      UsageError: an image cannot be used, unless they are to be skipped.
+      UsageError: more images cannot be used than may be.
     """
     if isinstance(data, datasets.Images):
         for start in range(0, data.num_images, batch_size):
@@ -62,9 +105,9 @@ def eval_batches(
         return
     pending: list[tuple[np.ndarray, int, int]] = []
     for index, example in enumerate(_center_crops(data, image_size, share)):
-        if isinstance(example, str):
-            if not skip_bad:
-                raise UsageError(f"An image that is to be evaluated is bad: {example}.")
+        if isinstance(example, images.BadImageError):
+            if bad is not None:
+                bad.note(data.records.name(index), str(example))
             continue
         pending.append((*example, index))
         if len(pending) == batch_size:
@@ -76,7 +119,7 @@ def eval_batches(
 
 def _center_crops(
     data: datasets.Stream, image_size: int, share: float
-) -> Iterator[tuple[np.ndarray, int] | str]:
+) -> Iterator[tuple[np.ndarray, int] | images.BadImageError]:
     """Crop and label of every image, or why there is none."""
     threads = os.cpu_count() or 1
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(4 * threads, 16))
@@ -86,12 +129,12 @@ def _center_crops(
 
 def _load_center(
     index: int, *, data: datasets.Stream, size: int, share: float
-) -> tuple[np.ndarray, int] | str:
+) -> tuple[np.ndarray, int] | images.BadImageError:
     try:
         encoded, label = data.records.read(index)
         return host_views.center_crop(images.EncodedImage(encoded), size, share=share), label
     except images.BadImageError as error:
-        return f"{data.records.name(index)}: {error}"
+        return error
 
 
 def _columns(examples: list[tuple[np.ndarray, int, int]]) -> tuple[np.ndarray, ...]:
@@ -115,9 +158,7 @@ def channel_stats(
     """
     moments = np.zeros((2, 3))
     count = 0
-    batches = eval_batches(
-        data.take(num_images), batch_size=50, image_size=image_size, skip_bad=True
-    )
+    batches = eval_batches(data.take(num_images), batch_size=50, image_size=image_size)
     for batch in batches:
         pixels = batch.images[batch.mask].reshape(-1, 3) / 255
         moments += pixels.sum(axis=0), (pixels**2).sum(axis=0)

@@ -46,13 +46,15 @@ def numbers(config: Any, key: str, example: str, *, zero: bool = False) -> list[
 def hits(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     """Whether the right one of labels [M] is among the 1 and the 5 largest of logits [M, C].
 
+    A label of -1 is never found.
+
     A logit that is not a number comes first, so that a network that diverged is never right. Among
     equal ones the highest class comes first, as in `metrics.topk_correct`.
     """
     right = logits[np.arange(len(labels)), labels][:, None]
     is_after = np.arange(logits.shape[1]) > labels[:, None]
     rank = (~(logits < right) & ((logits != right) | is_after)).sum(axis=1)
-    return {"top1": rank < 1, "top5": rank < 5}
+    return {f"top{k}": (rank < k) & (labels >= 0) for k in (1, 5)}
 
 
 def on_validation(hits: Mapping[str, np.ndarray]) -> dict[str, float]:

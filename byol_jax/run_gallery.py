@@ -3,7 +3,18 @@
 import pathlib
 from typing import Any
 
-from byol_jax import baselines, build, curator, datasets, encoders, gallery, probes, records, report
+from byol_jax import (
+    baselines,
+    build,
+    curator,
+    datasets,
+    encoders,
+    eval_pipeline,
+    gallery,
+    probes,
+    records,
+    report,
+)
 from byol_jax import config as config_lib
 from byol_jax import features as features_lib
 
@@ -73,5 +84,6 @@ def _measure(
         image_size=encoder.image_size,
         k=section.k,
         temperature=section.temperature,
+        bad=eval_pipeline.BadLimit(splits, encoder.config.data.max_bad_share),
     )
     return probe.measure(encoder.params, encoder.state, linear=False)

@@ -258,7 +258,8 @@ class _Run:
         measured = self._score(step, state)
         if self._logger:
             self._logger.write(step, measured.scalars)
-        self._progress.say(summary.probe_line(step, measured.scalars))
+            workdir_lib.note_bad_images(self._workdir, measured.bad)
+        self._progress.say(summary.probe_line(step, measured))
         self._curator.see_probe(step, measured)
 
     def _log(self, step: int, scalars: dict[str, Any], projection: jax.Array) -> None:
@@ -271,7 +272,7 @@ class _Run:
             float(scalars["target_cosine"]),
         )
         row = {
-            **{f"train/{name}": float(value) for name, value in scalars.items()},
+            **summary.train_row(scalars),
             "train/feature_std": watched.feature_std,
             "train/effective_rank": watched.effective_rank,
             "train/images_per_second": self._progress.report(step, float(scalars["loss"])),

@@ -1,12 +1,24 @@
 """What a run says of its probes: a line for each, a table at the end."""
 
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
+from byol_jax import probes
 from byol_jax import workdir as workdir_lib
 
+_OF_LABELS = ("online_loss", "online_top1", "online_top5")
 
-def probe_line(step: int, scalars: dict[str, float]) -> str:
-    """The scores of one probe."""
+
+def train_row(scalars: Mapping[str, Any]) -> dict[str, float]:
+    """A step's metrics as they are logged: those of labels only if an image had one."""
+    hidden = {"labeled_share"} if scalars["labeled_share"] > 0 else {"labeled_share", *_OF_LABELS}
+    return {f"train/{name}": float(scalars[name]) for name in scalars if name not in hidden}
+
+
+def probe_line(step: int, measured: probes.Measured) -> str:
+    """The scores of one probe; and of how many images, if that is not obvious."""
+    scalars, labels = measured.scalars, measured.labels
     parts = []
     if "probe/knn_top1" in scalars:
         parts.append(f"kNN {scalars['probe/knn_top1']:.1%}")
@@ -16,6 +28,10 @@ def probe_line(step: int, scalars: dict[str, float]) -> str:
     parts.append(f"effective rank {scalars['probe/effective_rank']:.1f}")
     if "probe/raw_pixels_knn_top1" in scalars:
         parts.append(f"(raw pixels: kNN {scalars['probe/raw_pixels_knn_top1']:.1%})")
+    if measured.predicted is not None and (labels < 0).any():
+        parts.append(f"accuracy of the {(labels >= 0).sum():,} with labels of {len(labels):,}")
+    if measured.bad:
+        parts.append(f"{len(measured.bad):,} bad images left out (bad_images.txt)")
     return f"probe at step {step}: " + ", ".join(parts)
 
 

@@ -22,7 +22,7 @@ class Images(NamedTuple):
 
     Attributes:
       images: [N, H, W, 3] uint8, RGB.
-      labels: [N] int32 in [0, num_classes).
+      labels: [N] int32 in [0, num_classes), or -1 without.
       num_classes: number of classes of the data set, also of those absent from this split.
     """
 
@@ -43,6 +43,11 @@ class Images(NamedTuple):
     @property
     def fingerprint(self) -> str:
         """Nothing to tell: name and split say it all."""
+        return ""
+
+    @property
+    def about(self) -> str:
+        """Nothing to tell."""
         return ""
 
     def take(self, n: int) -> "Images":
@@ -264,12 +269,12 @@ def _check(data: Images, what: str) -> None:
         raise UsageError(
             f"{what}: images must be uint8 [N, H, W, 3], not {images.dtype} {images.shape}."
         )
-    bad = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    bad = np.flatnonzero((labels < -1) | (labels >= num_classes))
     if len(labels) != len(images) or bad.size:
         example = f", such as {labels[bad[0]]} at image {bad[0]}" if bad.size else ""
         raise UsageError(
-            f"{what}: {len(images)} images need as many labels in [0, {num_classes}); "
-            f"there are {len(labels)}, {bad.size} of them out of range{example}."
+            f"{what}: {len(images)} images need as many labels in [0, {num_classes}), or -1 for "
+            f"none; there are {len(labels)}, {bad.size} of them out of range{example}."
         )
 
 

@@ -25,12 +25,13 @@ class BadLimit:
       max_share: of their images may be bad.
 
     Attributes:
+      most: so many may be bad.
       found: names and reasons.
     """
 
     def __init__(self, splits: Sequence[datasets.Dataset], max_share: float):
         self._num_images = sum(split.num_images for split in splits)
-        self._most = int(max_share * self._num_images)
+        self.most = int(max_share * self._num_images)
         self.found: dict[str, str] = {}
 
     def note(self, name: str, reason: str) -> None:
@@ -49,12 +50,12 @@ class BadLimit:
         self._check()
 
     def _check(self) -> None:
-        if len(self.found) <= self._most:
+        if len(self.found) <= self.most:
             return
         lines = [f"\n  {name}: {reason}" for name, reason in self.found.items()]
         raise UsageError(
             f"More of the {self._num_images:,} images to be measured cannot be used than "
-            f"data.max_bad_share allows ({self._most:,}). Such as:{''.join(lines[:3])}\n"
+            f"data.max_bad_share allows ({self.most:,}). Such as:{''.join(lines[:3])}\n"
             "Mend or remove them, or allow more: the same command with a larger "
             "--config.data.max_bad_share (a share, such as 0.05)."
         )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax import metrics, parallel, records, subjects
+from byol_jax import datasets, eval_pipeline, metrics, parallel, records, subjects
 from byol_jax import workdir as workdir_lib
 
 UsageError = config_lib.UsageError
@@ -22,6 +22,18 @@ def require_share(config: Any, key: str) -> None:
     value = config_lib.get(config, key)
     if not 0 < value < 1:
         raise UsageError(f"--config.{key} must be between 0 and 1, not {value}.")
+
+
+def require_bad_share(config: Any) -> None:
+    """Raises unless ``data.max_bad_share`` is between 0 and 1."""
+    share = config.data.max_bad_share
+    if not 0 <= share <= 1:
+        raise UsageError(f"--config.data.max_bad_share must be between 0 and 1, not {share}.")
+
+
+def bad_limit(config: Any, *splits: datasets.Dataset) -> eval_pipeline.BadLimit:
+    """How many images of these splits may be bad, as ``data.max_bad_share`` says."""
+    return eval_pipeline.BadLimit(splits, config.data.max_bad_share)
 
 
 def numbers(config: Any, key: str, example: str, *, zero: bool = False) -> list[float]:

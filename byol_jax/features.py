@@ -96,8 +96,11 @@ def find_split(config: Any, encoder: encoders.Encoder, key: str) -> str:
 
 
 def load_split(source: Source, split: str) -> datasets.Dataset:
-    """Opens one split; `datasets.load` says what can be wrong."""
-    return datasets.load(source.name, split, data_dir=source.dir)
+    """Opens one split, and prints what there is to know; `datasets.load` says what can be wrong."""
+    data = datasets.load(source.name, split, data_dir=source.dir)
+    if data.about:
+        records.say(data.about)
+    return data
 
 
 def chunks(

@@ -4,10 +4,27 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from byol_jax import probes
+from byol_jax import datasets, labelled, probes
 from byol_jax import workdir as workdir_lib
 
 _OF_LABELS = ("online_loss", "online_top1", "online_top5")
+
+
+def of_labels(train: datasets.Dataset, test: datasets.Dataset) -> str:
+    """What the labels of a run's images are for, and how many there are."""
+    shares = [labelled.labeled_share(split) for split in (train, test)]
+    if not any(shares):
+        return "no labels"
+    if shares == [1, 1]:
+        return "labels are used to measure, not to learn"
+    if not all(shares):
+        split = "training" if not shares[0] else "evaluation"
+        return f"the {split} images have no labels, so that no accuracy is measured"
+    of_train, of_test = (f"{100 * share:{'.0f' if share >= 0.01 else '.1g'}} %" for share in shares)
+    return (
+        f"{of_train} of the training images and {of_test} of the evaluation images have labels; "
+        "these measure"
+    )
 
 
 def train_row(scalars: Mapping[str, Any]) -> dict[str, float]:

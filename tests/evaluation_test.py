@@ -5,7 +5,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from byol_jax import datasets, evaluation, metrics, subjects
+from byol_jax import datasets, evaluation, features, metrics, subjects
 from byol_jax.config import UsageError
 
 
@@ -94,6 +94,16 @@ def test_a_single_number_is_a_list_of_one():
     assert evaluation.numbers(config, "rates", "(0.1, 0.2)") == [0.5]
 
 
-def test_images_without_labels_are_counted():
-    with pytest.raises(UsageError, match="2 of the 3 images of the test split have no label"):
-        subjects.require_all_labels(np.array([-1, 0, -1]), "test")
+def test_images_without_labels_are_left_out_and_counted():
+    found = features.Features(np.eye(3), np.array([-1, 0, -1]), np.arange(3))
+    counted = subjects.labeled(found, "test")
+    assert counted.labels.tolist() == [0] and counted.indices.tolist() == [1]
+    data = datasets.Images(np.zeros((4, 8, 8, 3), np.uint8), np.full(4, -1), 2)
+    assert subjects.count_left_out([data], [found]) == {"bad": 1, "unlabeled": 2}
+    with pytest.raises(UsageError, match="None of the 3 images of the test split has a label"):
+        subjects.labeled(found._replace(labels=np.full(3, -1)), "test")
+
+
+def test_an_image_without_label_is_never_right():
+    hits = evaluation.hits(np.eye(3)[[2, 2]], np.array([2, -1]))
+    assert hits["top1"].tolist() == hits["top5"].tolist() == [True, False]

@@ -56,6 +56,7 @@ def _random(encoder: encoders.Encoder, train: datasets.Dataset, seed: int) -> en
     identity = encoder.identity | {
         "path": f"random weights of seed {seed}, the network of {encoder.identity['path']}",
         "step": 0,
+        "trained_on": "nothing",
         "sha256": encoders.fingerprint(params, state),
     }
     return encoders.make_encoder(encoder.config, encoder.card, params, state, identity)
@@ -76,6 +77,7 @@ def _pixels(encoder: encoders.Encoder, train: datasets.Dataset, seed: int) -> en
         "step": 0,
         "encoder": "pixels",
         "parameters": 0,
+        "trained_on": "nothing",
         "sha256": encoders.fingerprint({}, {}),
     }
     return encoder._replace(

@@ -12,9 +12,11 @@ import grain
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax import datasets, host_views, images, parallel
+from byol_jax import datasets, host_views, images, parallel, records
 
 UsageError = config_lib.UsageError
+
+LEAST_STD = 1e-3  # of a channel: it is divided by it
 
 
 class BadLimit:
@@ -155,7 +157,11 @@ def channel_stats(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of red, green and blue in [0, 1], over the first images.
 
-    Encoded images are measured in their centre crops; bad ones are left out.
+    Encoded images are measured in their centre crops; bad ones are left out. Of a channel that is
+    the same everywhere, the deviation is taken as `LEAST_STD`.
+
+    Raises:
+      UsageError: no image can be used.
     """
     moments = np.zeros((2, 3))
     count = 0
@@ -168,4 +174,14 @@ def channel_stats(
         raise UsageError(f"None of the first {num_images} images can be used.")
     mean, square = moments / count
     std = np.sqrt(np.maximum(square - mean**2, 0))
-    return tuple(mean.round(4).tolist()), tuple(np.maximum(std, 1e-3).round(4).tolist())
+    _warn_of_constants(std)
+    return tuple(mean.round(4).tolist()), tuple(np.maximum(std, LEAST_STD).round(4).tolist())
+
+
+def _warn_of_constants(std: np.ndarray) -> None:
+    constant = [name for name, x in zip(("red", "green", "blue"), std, strict=True) if x < 1e-4]
+    if constant:
+        records.say(
+            f"Warning: {', '.join(constant)} is the same in all pixels that were looked at, so that "
+            f"{LEAST_STD} is taken for its data.std. Look at the images by configs/preview.py."
+        )

@@ -177,11 +177,13 @@ def describe(result: Mapping[str, Any], table: Callable[[Mapping[str, Any]], Seq
       table: lines for the sweep of one seed.
     """
     identity, data = result["checkpoint"], result["data"]
+    where = f"{data['name']} in {data['dir']}" if data["dir"] else data["name"]
     lines = [
         "",
         f"{identity['encoder']} ({identity['parameters'] / 1e6:.2f} M parameters) of "
         f"{identity['path']}, sha256 {identity['sha256'][:12]}",
-        f"trained on {data['train_split']} of {data['name']}, evaluated on {data['eval_split']}",
+        f"pretrained on {identity['trained_on'] or 'what its file does not say'}",
+        f"labels are those of {data['train_split']} of {where}, evaluated on {data['eval_split']}",
     ]
     for run in result.get("per_seed", [result]):
         counts = run["num_images"]

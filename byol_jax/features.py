@@ -89,10 +89,12 @@ def find_split(config: Any, encoder: encoders.Encoder, key: str) -> str:
 
     Args:
       config: of the task, with ``data.<key>``, which may be empty.
-      encoder: whose run's split is taken then, if it has a run.
+      encoder: whose run's split is taken then, if it has a run and that was of the same set.
       key: ``train_split`` or ``eval_split``.
     """
-    return config.data[key] or (encoder.config.data[key] if encoder.config else USUAL_SPLITS[key])
+    trained = encoder.config.data if encoder.config else None
+    is_same = trained is not None and config.data.name in ("", trained.name)
+    return config.data[key] or (trained[key] if is_same else USUAL_SPLITS[key])
 
 
 def load_split(source: Source, split: str) -> datasets.Dataset:

@@ -54,6 +54,14 @@ def test_a_bad_image_to_evaluate_is_an_error_that_names_it():
         evaluate(data, bad=eval_pipeline.BadLimit([data], 0.01))
 
 
+def test_a_constant_channel_is_named(capsys):
+    pixels = np.full((3, 8, 8, 3), 7, np.uint8)
+    pixels[:, :4, :, :2] = 200
+    data = datasets.Images(pixels, np.zeros(3, np.int32), 1)
+    _, std = eval_pipeline.channel_stats(data, image_size=8)
+    assert std[2] == 0.001 and "blue is the same in all pixels" in capsys.readouterr().err
+
+
 def test_an_image_that_is_met_again_counts_once():
     data = stream(with_bad(7))
     limit = eval_pipeline.BadLimit([data, data], 0.02)

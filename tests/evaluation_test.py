@@ -1,5 +1,7 @@
 """What evaluations share: which images choose, what is counted, how seeds are put together."""
 
+import types
+
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -107,3 +109,37 @@ def test_images_without_labels_are_left_out_and_counted():
 def test_an_image_without_label_is_never_right():
     hits = evaluation.hits(np.eye(3)[[2, 2]], np.array([2, -1]))
     assert hits["top1"].tolist() == hits["top5"].tolist() == [True, False]
+
+
+def _described(name, directory, trained_on):
+    result = {
+        "checkpoint": {
+            "encoder": "micro_resnet",
+            "parameters": 1,
+            "path": "run",
+            "sha256": "0" * 64,
+            "trained_on": trained_on,
+        },
+        "data": {"name": name, "dir": directory, "train_split": "train", "eval_split": "test"},
+        "num_images": {},
+        "seed": 0,
+        "accuracy": {},
+        "choices": {},
+    }
+    return evaluation.describe(result, lambda found: [])
+
+
+def test_what_an_encoder_was_trained_on_and_what_it_is_measured_on_are_told_apart():
+    text = _described("folder", "/mine", "train_and_valid of imagenet2012")
+    assert "pretrained on train_and_valid of imagenet2012\n" in text
+    assert "labels are those of train of folder in /mine, evaluated on test" in text
+    assert "pretrained on what its file does not say" in _described("patterns", "", None)
+    assert "pretrained on nothing\n" in _described("patterns", "", "nothing")
+
+
+@pytest.mark.parametrize(("name", "split"), [("", "all"), ("folder", "all"), ("patterns", "train")])
+def test_splits_of_a_run_are_those_of_its_own_set_only(name, split):
+    trained = ml_collections.ConfigDict({"data": {"name": "folder", "train_split": "all"}})
+    config = ml_collections.ConfigDict({"data": {"name": name, "train_split": ""}})
+    encoder = types.SimpleNamespace(config=trained)
+    assert features.find_split(config, encoder, "train_split") == split

@@ -182,6 +182,6 @@ def _warn_of_constants(std: np.ndarray) -> None:
     constant = [name for name, x in zip(("red", "green", "blue"), std, strict=True) if x < 1e-4]
     if constant:
         records.say(
-            f"Warning: {', '.join(constant)} is the same in all pixels that were looked at, so that "
-            f"{LEAST_STD} is taken for its data.std. Look at the images by configs/preview.py."
+            f"Warning: {', '.join(constant)} is the same in all pixels that were looked at, so "
+            f"that {LEAST_STD} is taken for its data.std. Look at the images by configs/preview.py."
         )

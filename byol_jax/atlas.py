@@ -54,8 +54,12 @@ def project_all(spaces: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def purity(points: np.ndarray, labels: np.ndarray, *, k: int = 5) -> float | None:
-    """Share of the k nearest points [n, 2] of each that have its label [n]; None without labels."""
-    if (labels < 0).any() or len(points) <= k or not np.ptp(points):
+    """Share of the k nearest points [n, 2] of each that have its label [n]; None without labels.
+
+    Points of the label -1 are left out.
+    """
+    points, labels = points[labels >= 0], labels[labels >= 0]
+    if len(points) <= k or not np.ptp(points):
         return None
     search = neighbors.NearestNeighbors(n_neighbors=k + 1).fit(points)
     nearest = search.kneighbors(points, return_distance=False)

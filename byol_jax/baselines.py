@@ -48,7 +48,7 @@ def _random(encoder: encoders.Encoder, train: datasets.Dataset, seed: int) -> en
     calibrate = pretrain.make_calibrate(forward, image_size=size)
     batch_size = min(256, train.num_images)
     batches = eval_pipeline.eval_batches(
-        train.take(BATCHES * batch_size), batch_size=batch_size, image_size=size, skip_bad=True
+        train.take(BATCHES * batch_size), batch_size=batch_size, image_size=size
     )
     for batch in batches:
         state = calibrate(params, state, batch.images[batch.mask])
@@ -56,6 +56,7 @@ def _random(encoder: encoders.Encoder, train: datasets.Dataset, seed: int) -> en
     identity = encoder.identity | {
         "path": f"random weights of seed {seed}, the network of {encoder.identity['path']}",
         "step": 0,
+        "trained_on": "nothing",
         "sha256": encoders.fingerprint(params, state),
     }
     return encoders.make_encoder(encoder.config, encoder.card, params, state, identity)
@@ -76,6 +77,7 @@ def _pixels(encoder: encoders.Encoder, train: datasets.Dataset, seed: int) -> en
         "step": 0,
         "encoder": "pixels",
         "parameters": 0,
+        "trained_on": "nothing",
         "sha256": encoders.fingerprint({}, {}),
     }
     return encoder._replace(

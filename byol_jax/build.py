@@ -225,13 +225,14 @@ def make_probe(config: Any, job: Job) -> Callable[[int, pretrain.TrainState], pr
         image_size=size,
         k=config.probe.k,
         temperature=config.probe.temperature,
+        bad=eval_pipeline.BadLimit([job.train, job.test], config.data.max_bad_share),
     )
 
     def probe(step: int, state: pretrain.TrainState) -> probes.Measured:
         params, bn_state = jax.device_get((state.online_params, state.online_state))
         if step == 0:
             batches = eval_pipeline.eval_batches(
-                train.take(10 * batch_size), batch_size=batch_size, image_size=size, skip_bad=True
+                train.take(10 * batch_size), batch_size=batch_size, image_size=size
             )
             for batch in batches:
                 bn_state = calibrate(params, bn_state, batch.images[batch.mask])

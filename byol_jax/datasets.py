@@ -22,7 +22,7 @@ class Images(NamedTuple):
 
     Attributes:
       images: [N, H, W, 3] uint8, RGB.
-      labels: [N] int32 in [0, num_classes).
+      labels: [N] int32 in [0, num_classes), or -1 without.
       num_classes: number of classes of the data set, also of those absent from this split.
     """
 
@@ -43,6 +43,11 @@ class Images(NamedTuple):
     @property
     def fingerprint(self) -> str:
         """Nothing to tell: name and split say it all."""
+        return ""
+
+    @property
+    def about(self) -> str:
+        """Nothing to tell."""
         return ""
 
     def take(self, n: int) -> "Images":
@@ -162,6 +167,7 @@ class Stream(NamedTuple):
         if there is none, or nobody has measured it.
       is_reduced: whether evaluation crops come, as training views do, from large JPEGs decoded at
         1/2, 1/4 or 1/8.
+      about: what a person should know of the split; may be empty.
     """
 
     records: Records
@@ -171,6 +177,7 @@ class Stream(NamedTuple):
     num_tags: int = 0
     grey_ranges: grey.Ranges | None = None
     is_reduced: bool = False
+    about: str = ""
 
     def take(self, n: int) -> "Stream":
         """The first n images."""
@@ -235,7 +242,7 @@ def class_names(name: str, data_dir: str | None, num_classes: int) -> list[str]:
     if name == "patterns":
         names = patterns.CLASS_NAMES
     elif name == "folder":
-        names = folder.scan(data_dir or "", "train").classes
+        names = folder.find_classes(data_dir or "")
     else:
         names = tfds_sets.open_set(name.removeprefix("tfds:"), data_dir).class_names
     if len(names) != num_classes:
@@ -252,7 +259,8 @@ def _load_folder(name: str, split: str, data_dir: str | None) -> Stream:
     del name
     listing = folder.scan(data_dir or "", split)
     files = folder.Files(listing)
-    return Stream(files, len(files), len(listing.classes), listing.fingerprint)
+    num_classes = len(listing.classes)
+    return Stream(files, len(files), num_classes, listing.fingerprint, about=listing.about)
 
 
 def _load_tfds(name: str, split: str, data_dir: str | None) -> Dataset:
@@ -272,12 +280,12 @@ def _check(data: Images, what: str) -> None:
         raise UsageError(
             f"{what}: images must be uint8 [N, H, W, 3], not {images.dtype} {images.shape}."
         )
-    bad = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    bad = np.flatnonzero((labels < -1) | (labels >= num_classes))
     if len(labels) != len(images) or bad.size:
         example = f", such as {labels[bad[0]]} at image {bad[0]}" if bad.size else ""
         raise UsageError(
-            f"{what}: {len(images)} images need as many labels in [0, {num_classes}); "
-            f"there are {len(labels)}, {bad.size} of them out of range{example}."
+            f"{what}: {len(images)} images need as many labels in [0, {num_classes}), or -1 for "
+            f"none; there are {len(labels)}, {bad.size} of them out of range{example}."
         )
 
 

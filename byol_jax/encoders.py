@@ -21,8 +21,8 @@ class Encoder(NamedTuple):
       encode: uint8 images [b, H, W, 3] -> float32 [b, F]; other sizes than S are resized to it.
       image_size: S, in pixels.
       embedding_size: F.
-      identity: path, step (None if unknown), encoder, number of parameters, and the sha256 of
-        `fingerprint`.
+      identity: path, step (None if unknown), encoder, number of parameters, what it was trained
+        on (None if unknown), and the sha256 of `fingerprint`.
       config: of the run that trained it; None if it comes from a file without one.
       card: how the network is built and what it is fed.
       params: of the encoder alone, without heads.
@@ -58,9 +58,17 @@ def load_encoder(path: str, *, network: str = "online") -> Encoder:
         "step": found.step,
         "encoder": found.card.encoder,
         "parameters": int(hk.data_structures.tree_size(params)),
+        "trained_on": _trained_on(found.config),
         "sha256": fingerprint(params, state),
     }
     return make_encoder(found.config, found.card, params, state, identity)
+
+
+def _trained_on(config: Any) -> str | None:
+    if config is None:
+        return None
+    data = config.data
+    return f"{data.train_split} of {data.name}" + (f" in {data.dir}" if data.dir else "")
 
 
 def make_encoder(

@@ -6,7 +6,7 @@ Shapes: b images of a batch, S image size.
 import collections
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from typing import NamedTuple
 
@@ -14,11 +14,56 @@ import grain
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax import datasets, grey, host_views, images
+from byol_jax import datasets, grey, host_views, images, parallel, records
 
 UsageError = config_lib.UsageError
 
 GREY_SAMPLE = 1000  # images that the range of greyscale of more than 8 bits is measured on
+LEAST_STD = 1e-3  # of a channel: it is divided by it
+
+
+class BadLimit:
+    """Counts images that cannot be used, each once, over all splits that a task measures.
+
+    Args:
+      splits: all of them, since the share is one of the whole set.
+      max_share: of their images may be bad.
+
+    Attributes:
+      most: so many may be bad.
+      found: names and reasons.
+    """
+
+    def __init__(self, splits: Sequence[datasets.Dataset], max_share: float):
+        self._num_images = sum(split.num_images for split in splits)
+        self.most = int(max_share * self._num_images)
+        self.found: dict[str, str] = {}
+
+    def note(self, name: str, reason: str) -> None:
+        """Adds an image.
+
+        Raises:
+          UsageError: these are more than may be.
+        """
+        self.found[name] = reason
+        self._check()
+
+    def share(self) -> None:
+        """Adds what the other processes have found; to be called by all."""
+        for other in parallel.gather_json(self.found):
+            self.found |= other
+        self._check()
+
+    def _check(self) -> None:
+        if len(self.found) <= self.most:
+            return
+        lines = [f"\n  {name}: {reason}" for name, reason in self.found.items()]
+        raise UsageError(
+            f"More of the {self._num_images:,} images to be measured cannot be used than "
+            f"data.max_bad_share allows ({self.most:,}). Such as:{''.join(lines[:3])}\n"
+            "Mend or remove them, or allow more: the same command with a larger "
+            "--config.data.max_bad_share (a share, such as 0.05)."
+        )
 
 
 class EvalBatch(NamedTuple):
@@ -42,7 +87,7 @@ def eval_batches(
     *,
     batch_size: int,
     image_size: int,
-    skip_bad: bool = False,
+    bad: BadLimit | None = None,
     share: float = host_views.CENTER_SHARE,
 ) -> Iterator[EvalBatch]:
     """Every image once, in order, in batches of one size: the last is padded with zeros.
@@ -51,11 +96,11 @@ def eval_batches(
       data: the split.
       batch_size: b.
       image_size: of the centre crops of encoded images; images in memory keep their size.
-      skip_bad: leave out images that cannot be used.
+      bad: notes images that cannot be used, which are left out; None: nobody needs to know.
       share: of the shorter side that is cropped from encoded images.
 
     Raises:
-      UsageError: an image cannot be used, unless they are to be skipped.
+      UsageError: more images cannot be used than may be.
     """
     if isinstance(data, datasets.Images):
         for start in range(0, data.num_images, batch_size):
@@ -66,9 +111,9 @@ def eval_batches(
         return
     pending: list[tuple[np.ndarray, int, int]] = []
     for index, example in enumerate(_center_crops(data, image_size, share)):
-        if isinstance(example, str):
-            if not skip_bad:
-                raise UsageError(f"An image that is to be evaluated is bad: {example}.")
+        if isinstance(example, images.BadImageError):
+            if bad is not None:
+                bad.note(data.records.name(index), str(example))
             continue
         pending.append((*example, index))
         if len(pending) == batch_size:
@@ -80,7 +125,7 @@ def eval_batches(
 
 def _center_crops(
     data: datasets.Stream, image_size: int, share: float
-) -> Iterator[tuple[np.ndarray, int] | str]:
+) -> Iterator[tuple[np.ndarray, int] | images.BadImageError]:
     """Crop and label of every image, or why there is none."""
     threads = os.cpu_count() or 1
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(4 * threads, 16))
@@ -90,14 +135,14 @@ def _center_crops(
 
 def _load_center(
     index: int, *, data: datasets.Stream, size: int, share: float
-) -> tuple[np.ndarray, int] | str:
+) -> tuple[np.ndarray, int] | images.BadImageError:
     try:
         encoded, label = data.records.read(index)
         image = images.EncodedImage(encoded, data.grey_ranges)
         crop = host_views.center_crop(image, size, share=share, is_reduced=data.is_reduced)
         return crop, label
     except images.BadImageError as error:
-        return f"{data.records.name(index)}: {error}"
+        return error
 
 
 def _columns(examples: list[tuple[np.ndarray, int, int]]) -> tuple[np.ndarray, ...]:
@@ -117,13 +162,15 @@ def channel_stats(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of red, green and blue in [0, 1], over the first images.
 
-    Encoded images are measured in their centre crops; bad ones are left out.
+    Encoded images are measured in their centre crops; bad ones are left out. Of a channel that is
+    the same everywhere, the deviation is taken as `LEAST_STD`.
+
+    Raises:
+      UsageError: no image can be used.
     """
     moments = np.zeros((2, 3))
     count = 0
-    batches = eval_batches(
-        data.take(num_images), batch_size=50, image_size=image_size, skip_bad=True
-    )
+    batches = eval_batches(data.take(num_images), batch_size=50, image_size=image_size)
     for batch in batches:
         pixels = batch.images[batch.mask].reshape(-1, 3) / 255
         moments += pixels.sum(axis=0), (pixels**2).sum(axis=0)
@@ -132,7 +179,17 @@ def channel_stats(
         raise UsageError(f"None of the first {num_images} images can be used.")
     mean, square = moments / count
     std = np.sqrt(np.maximum(square - mean**2, 0))
-    return tuple(mean.round(4).tolist()), tuple(np.maximum(std, 1e-3).round(4).tolist())
+    _warn_of_constants(std)
+    return tuple(mean.round(4).tolist()), tuple(np.maximum(std, LEAST_STD).round(4).tolist())
+
+
+def _warn_of_constants(std: np.ndarray) -> None:
+    constant = [name for name, x in zip(("red", "green", "blue"), std, strict=True) if x < 1e-4]
+    if constant:
+        records.say(
+            f"Warning: {', '.join(constant)} is the same in all pixels that were looked at, so "
+            f"that {LEAST_STD} is taken for its data.std. Look at the images by configs/preview.py."
+        )
 
 
 def grey_ranges(data: datasets.Dataset) -> grey.Ranges | None:

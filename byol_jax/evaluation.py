@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax import metrics, parallel, records, subjects
+from byol_jax import datasets, eval_pipeline, metrics, parallel, records, subjects
 from byol_jax import workdir as workdir_lib
 
 UsageError = config_lib.UsageError
@@ -22,6 +22,18 @@ def require_share(config: Any, key: str) -> None:
     value = config_lib.get(config, key)
     if not 0 < value < 1:
         raise UsageError(f"--config.{key} must be between 0 and 1, not {value}.")
+
+
+def require_bad_share(config: Any) -> None:
+    """Raises unless ``data.max_bad_share`` is between 0 and 1."""
+    share = config.data.max_bad_share
+    if not 0 <= share <= 1:
+        raise UsageError(f"--config.data.max_bad_share must be between 0 and 1, not {share}.")
+
+
+def bad_limit(config: Any, *splits: datasets.Dataset) -> eval_pipeline.BadLimit:
+    """How many images of these splits may be bad, as ``data.max_bad_share`` says."""
+    return eval_pipeline.BadLimit(splits, config.data.max_bad_share)
 
 
 def numbers(config: Any, key: str, example: str, *, zero: bool = False) -> list[float]:
@@ -46,13 +58,15 @@ def numbers(config: Any, key: str, example: str, *, zero: bool = False) -> list[
 def hits(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     """Whether the right one of labels [M] is among the 1 and the 5 largest of logits [M, C].
 
+    A label of -1 is never found.
+
     A logit that is not a number comes first, so that a network that diverged is never right. Among
     equal ones the highest class comes first, as in `metrics.topk_correct`.
     """
     right = logits[np.arange(len(labels)), labels][:, None]
     is_after = np.arange(logits.shape[1]) > labels[:, None]
     rank = (~(logits < right) & ((logits != right) | is_after)).sum(axis=1)
-    return {"top1": rank < 1, "top5": rank < 5}
+    return {f"top{k}": (rank < k) & (labels >= 0) for k in (1, 5)}
 
 
 def on_validation(hits: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -163,11 +177,13 @@ def describe(result: Mapping[str, Any], table: Callable[[Mapping[str, Any]], Seq
       table: lines for the sweep of one seed.
     """
     identity, data = result["checkpoint"], result["data"]
+    where = f"{data['name']} in {data['dir']}" if data["dir"] else data["name"]
     lines = [
         "",
         f"{identity['encoder']} ({identity['parameters'] / 1e6:.2f} M parameters) of "
         f"{identity['path']}, sha256 {identity['sha256'][:12]}",
-        f"trained on {data['train_split']} of {data['name']}, evaluated on {data['eval_split']}",
+        f"pretrained on {identity['trained_on'] or 'what its file does not say'}",
+        f"labels are those of {data['train_split']} of {where}, evaluated on {data['eval_split']}",
     ]
     for run in result.get("per_seed", [result]):
         counts = run["num_images"]

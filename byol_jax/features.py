@@ -89,10 +89,20 @@ def find_split(config: Any, encoder: encoders.Encoder, key: str) -> str:
 
     Args:
       config: of the task, with ``data.<key>``, which may be empty.
-      encoder: whose run's split is taken then, if it has a run.
+      encoder: whose run's split is taken then, if it has a run and that was of the same set.
       key: ``train_split`` or ``eval_split``.
     """
-    return config.data[key] or (encoder.config.data[key] if encoder.config else USUAL_SPLITS[key])
+    trained = encoder.config.data if encoder.config else None
+    is_same = trained is not None and config.data.name in ("", trained.name)
+    return config.data[key] or (trained[key] if is_same else USUAL_SPLITS[key])
+
+
+def load_split(source: Source, split: str) -> datasets.Dataset:
+    """Opens one split, and prints what there is to know; `datasets.load` says what can be wrong."""
+    data = datasets.load(source.name, split, data_dir=source.dir)
+    if data.about:
+        records.say(data.about)
+    return data
 
 
 def chunks(
@@ -100,7 +110,7 @@ def chunks(
     data: datasets.Dataset,
     *,
     batch_size: int,
-    skip_bad: bool,
+    bad: eval_pipeline.BadLimit,
     title: str,
     share: float = host_views.CENTER_SHARE,
 ) -> Iterator[Features]:
@@ -110,18 +120,18 @@ def chunks(
       encoder: in inference mode.
       data: the split.
       batch_size: b.
-      skip_bad: leave out images that cannot be used.
+      bad: notes images that cannot be used, which are left out.
       title: of the progress line.
       share: of the shorter side that is cropped from encoded images.
 
     Raises:
-      UsageError: an image cannot be used, unless they are to be skipped; names its file.
+      UsageError: more images cannot be used than may be; names some of them.
     """
     batches = eval_pipeline.eval_batches(
         data,
         batch_size=parallel.round_up(min(batch_size, data.num_images)),
         image_size=encoder.image_size,
-        skip_bad=skip_bad,
+        bad=bad,
         share=share,
     )
     with records.progress_bar(total=data.num_images, done=0, unit="img", title=title) as bar:
@@ -136,15 +146,14 @@ def extract(
     data: datasets.Dataset,
     *,
     batch_size: int,
-    skip_bad: bool,
+    bad: eval_pipeline.BadLimit,
     title: str,
     share: float = host_views.CENTER_SHARE,
 ) -> Features:
     """All of `chunks` together, in order; processes share the images and all get all features.
 
     Raises:
-      UsageError: an image cannot be used and is not to be skipped, or none of them can be; on all
-        processes.
+      UsageError: more images cannot be used than may be, or none of them can; on all processes.
     """
     mine = np.arange(jax.process_index(), data.num_images, jax.process_count())
     part = data if jax.process_count() == 1 else data.select(mine)
@@ -153,7 +162,7 @@ def extract(
         np.empty(len(mine), np.int32),
         np.empty(len(mine), np.int64),
     )
-    options = {"batch_size": batch_size, "skip_bad": skip_bad, "title": title, "share": share}
+    options = {"batch_size": batch_size, "bad": bad, "title": title, "share": share}
 
     def fill() -> int:
         count = 0
@@ -165,6 +174,7 @@ def extract(
         return count
 
     count = parallel.together(fill)
+    bad.share()
     found = Features(*(parallel.gather_rows(rows[:count]) for rows in found))
     if not len(found.labels):
         raise UsageError(f"None of the {data.num_images:,} images can be used ({title}).")

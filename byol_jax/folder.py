@@ -3,22 +3,16 @@
 import hashlib
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax import images
+from byol_jax import folder_layout, images
 
 UsageError = config_lib.UsageError
 UNLABELLED = -1
-SPLIT_FOLDERS = {  # folders of the top level that are splits, if there is one called "train"
-    "train": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "test": "test",
-}
 SPLITS = ("train", "test", "all")  # of a folder without such folders
 
 
@@ -31,6 +25,7 @@ class Listing(NamedTuple):
       labels: [N] int32, the position of an image's folder in ``classes``; -1 without classes.
       classes: names of the subfolders that are classes; empty without labels.
       fingerprint: of the names of all files and so of the split.
+      about: one line that says what was taken for what, and what was left out.
     """
 
     root: pathlib.Path
@@ -38,52 +33,64 @@ class Listing(NamedTuple):
     labels: np.ndarray
     classes: tuple[str, ...]
     fingerprint: str
+    about: str = ""
 
 
 def scan(root: str, split: str) -> Listing:
     """Lists the images of a split.
 
-    If all images lie in subfolders, each subfolder of the top is a class, at whatever depth its
-    images are; with an image at the top, there are no labels. Hidden files and folders and files
-    that have no extension of an image are ignored.
+    If all images lie in subfolders, each subfolder that holds some is a class, at whatever depth
+    its images are; with an image beside the subfolders, there are no labels. An outer folder that
+    holds everything is passed through, and so one class alone is no label. Left out, and counted in
+    ``about``: hidden files and folders, folders without an image, files that have no extension of
+    an image, whatever is no regular file.
 
-    Splits: the folders ``train``, ``validation`` (also val, valid) and ``test`` if there is a
-    ``train``. Else ``all``, ``test`` (about a tenth, by a hash of the name, so that it stays when
-    images are added) and ``train``: the rest, or all images if they have no labels, since then
-    nothing is measured that they could give away.
+    Splits are folders as `folder_layout.open_layout` finds them. Else there are ``all``, ``test``
+    (about a tenth, by a hash of the name, so that it stays when images are added) and ``train``:
+    the rest, or all images if they have no labels, since then nothing is measured that they could
+    give away.
 
     Raises:
-      UsageError: no such folder or split, a folder that cannot be read, no image, a class
-        without image.
+      UsageError: no such folder or split, a folder that cannot be read, no image.
     """
-    top = pathlib.Path(root).expanduser()
-    if not root or not top.is_dir():
-        raise UsageError(f"No folder '{root}': give one of images as --config.data.dir=...")
-    inside = _split_folders(top)
-    if not inside:
-        return _held_out(top, split)
-    if split not in inside:
-        raise UsageError(f"{top} has no split '{split}'.{config_lib.suggest(split, inside)}")
-    listing = _label(top / inside[split], _find(top / inside[split]))
-    if split == "train" or not listing.classes:
-        return listing
-    return _relabel(listing, _label(top / inside["train"], _find(top / inside["train"])).classes)
+    layout = folder_layout.open_layout(root)
+    classes = layout.classes()
+    if not layout.splits:
+        listing = _held_out(layout.top, _label(layout.top, layout.tree.files, classes), split)
+    elif split in layout.splits:
+        listing = _label(layout.root(split), layout.files(split), classes)
+    else:
+        raise UsageError(
+            f"{layout.top} has no split '{split}'.{config_lib.suggest(split, layout.splits)} "
+            "Choose by --config.data.train_split and --config.data.eval_split."
+        )
+    return listing._replace(about=_describe(listing, split, folder_layout.describe(layout)))
 
 
-def _split_folders(top: pathlib.Path) -> dict[str, str]:
-    names = [name for name in SPLIT_FOLDERS if (top / name).is_dir()]
-    splits = {SPLIT_FOLDERS[name]: name for name in names}
-    if "train" not in splits:
-        return {}
-    if len(splits) < len(names):
-        raise UsageError(f"{top} has two folders for one split: {', '.join(names)}. Keep one.")
-    return splits
+def find_classes(root: str) -> tuple[str, ...]:
+    """Names of the classes of a folder, alike for all of its splits; empty without labels."""
+    return folder_layout.open_layout(root).classes().names
 
 
-def _held_out(top: pathlib.Path, split: str) -> Listing:
+def find_splits(root: str) -> tuple[str, ...]:
+    """The splits that have folders of their own with images in them; empty if none has."""
+    layout = folder_layout.open_layout(root)
+    filled = layout.tree.below(layout.prefix).filled()
+    return tuple(split for split, name in layout.splits.items() if name in filled)
+
+
+def _describe(listing: Listing, split: str, more: str) -> str:
+    names = listing.classes
+    of = f" of {len(names):,} classes ({folder_layout.some(names)})" if names else ", no labels"
+    outer = folder_layout.common_folder(listing.files)
+    of += f" (all are in one folder, {outer})" if outer and not names else ""
+    return f"{split} of {listing.root}: {len(listing.files):,} images{of}. {more}".strip()
+
+
+def _held_out(top: pathlib.Path, listing: Listing, split: str) -> Listing:
+    """A split of a folder that has none of its own."""
     if split not in SPLITS:
         raise UsageError(f"Unknown split '{split}' of {top}.{config_lib.suggest(split, SPLITS)}")
-    listing = _label(top, _find(top))
     if split == "all" or (split == "train" and not listing.classes):
         return listing
     is_test = np.array([_hash(name)[0] < 26 for name in listing.files])  # 26 of 256
@@ -97,65 +104,31 @@ def _held_out(top: pathlib.Path, split: str) -> Listing:
     return listing._replace(files=files, labels=listing.labels[kept])
 
 
-def _find(top: pathlib.Path) -> list[str]:
-    """Paths of all images below a folder, and, ending in a slash, of its direct subfolders."""
-    found = []
+def _label(root: pathlib.Path, files: Sequence[str], classes: folder_layout.Classes) -> Listing:
+    """All files in their order, with the numbers of their classes.
 
-    def walk(folder: str, prefix: str, above: tuple[str, ...]) -> None:
-        real = os.path.realpath(folder)
-        if real in above:  # a link that leads back up
-            return
-        try:
-            entries = list(os.scandir(folder))
-        except OSError as error:
-            raise UsageError(f"Cannot read {folder}: {error.strerror}.") from None
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if _is_folder(entry):
-                if not prefix:
-                    found.append(f"{entry.name}/")
-                walk(entry.path, f"{prefix}{entry.name}/", (*above, real))
-            elif os.path.splitext(entry.name)[1].lower() in images.EXTENSIONS:
-                found.append(prefix + entry.name)
-
-    walk(str(top), "", ())
-    return found
-
-
-def _is_folder(entry: os.DirEntry) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself; reading it will say so
-        return False
-
-
-def _label(top: pathlib.Path, found: list[str]) -> Listing:
-    files = sorted((name for name in found if not name.endswith("/")), key=_hash)
-    if not files:
-        extensions = ", ".join(images.EXTENSIONS)
-        raise UsageError(f"{top} holds no image (files ending in {extensions}).")
-    classes = tuple(sorted(name[:-1] for name in found if name.endswith("/")))
-    if any("/" not in name for name in files):
-        classes = ()
-    owners = [name.split("/")[0] for name in files]
-    empty = sorted(set(classes) - set(owners))
-    if empty:
-        raise UsageError(
-            f"The class '{empty[0]}' has no image: {top / empty[0]}. Remove the folder or fill it."
-        )
-    number = {name: i for i, name in enumerate(classes)}
-    labels = np.array([number.get(owner, UNLABELLED) for owner in owners], np.int32)
+    Raises:
+      UsageError: a folder that is none of the classes.
+    """
+    files = sorted(files, key=_hash)
     digest = hashlib.sha256("\n".join(files).encode("utf-8", "surrogateescape")).hexdigest()
-    return Listing(top, tuple(files), labels, classes, digest[:16])
-
-
-def _relabel(listing: Listing, classes: tuple[str, ...]) -> Listing:
-    unknown = sorted(set(listing.classes) - set(classes))
+    found = Listing(root, tuple(files), np.full(len(files), UNLABELLED, np.int32), (), digest[:16])
+    owners = _find_owners(files, classes)
+    if not classes.names or None in owners:
+        return found
+    unknown = sorted(set(owners) - set(classes.names))
     if unknown:
-        raise UsageError(f"{listing.root} has a class '{unknown[0]}' that 'train' has not.")
-    number = np.array([classes.index(name) for name in listing.classes], np.int32)
-    return listing._replace(labels=number[listing.labels], classes=classes)
+        raise UsageError(f"{root} has a class '{unknown[0]}' that 'train' has not.")
+    number = {name: i for i, name in enumerate(classes.names)}
+    labels = np.array([number[owner] for owner in owners], np.int32)
+    return found._replace(labels=labels, classes=classes.names)
+
+
+def _find_owners(files: Sequence[str], classes: folder_layout.Classes) -> list[str | None]:
+    """The folders that are classes: as deep as in the training split, or below an outer one."""
+    own = folder_layout.depth(folder_layout.common_folder(files))
+    found = [folder_layout.owners(files, depth) for depth in dict.fromkeys((classes.depth, own))]
+    return next((owners for owners in found if set(owners) <= set(classes.names)), found[0])
 
 
 def _hash(name: str) -> bytes:

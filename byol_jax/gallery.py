@@ -201,7 +201,8 @@ def _classes(
 ) -> dict[str, Any]:
     """Accuracy by class, and which classes are taken for which."""
     labels, predicted = measured.labels, measured.predicted
-    counts = np.bincount(labels, minlength=len(subject.classes))
+    is_labeled = labels >= 0
+    counts = np.bincount(labels[is_labeled], minlength=len(subject.classes))
     now = _correct_by_class(measured)
     before = start["correct"] if start is not None else None
     rows = [
@@ -213,7 +214,7 @@ def _classes(
         }
         for c in np.flatnonzero(counts)
     ]
-    wrong = labels != predicted
+    wrong = is_labeled & (labels != predicted)
     pairs, numbers = np.unique(
         np.stack([labels[wrong], predicted[wrong]]), axis=1, return_counts=True
     )

@@ -67,6 +67,7 @@ class TrainBatches:
       crop: how to cut views of encoded images; images in memory are not cut.
       reading: threads and processes.
       max_bad_share: of the split's images may be bad before the batches end in an error.
+      max_bad: in place of the share, so many of them.
       process_index: which of the processes this is.
       process_count: how many processes share the data.
 
@@ -89,11 +90,12 @@ class TrainBatches:
         crop: Crop | None = None,
         reading: Reading = THREADS_ONLY,
         max_bad_share: float = 0.01,
+        max_bad: int | None = None,
         process_index: int = 0,
         process_count: int = 1,
     ):
         self._data = data
-        self._max_bad = int(max_bad_share * data.num_images)
+        self._max_bad = int(max_bad_share * data.num_images) if max_bad is None else max_bad
         self.bad_images: dict[int, str] = {}  # index: reason, in the order they were met
         self._batch_size, self._reading = batch_size, reading
         self._process_index, self._process_count = process_index, process_count

@@ -12,6 +12,19 @@ from byol_jax import datasets, records
 
 UsageError = config_lib.UsageError
 
+LOOKED_AT = 256  # images of a set on disk, to tell how many of them have labels
+
+
+def labeled_share(data: datasets.Dataset) -> float:
+    """Share of the images that have labels; of a set on disk of some of them, evenly spread."""
+    if not data.num_classes:
+        return 0.0
+    if isinstance(data, datasets.Images):
+        return float(np.mean(data.labels >= 0))
+    count = min(data.num_images, LOOKED_AT)
+    some = np.linspace(0, data.num_images - 1, count).astype(int)
+    return float(np.mean([data.records.label(int(index)) >= 0 for index in some]))
+
 
 def read_labels(data: datasets.Dataset) -> np.ndarray:
     """The labels [N] of a split; reads every record of one on disk, with a progress line."""
@@ -25,6 +38,18 @@ def read_labels(data: datasets.Dataset) -> np.ndarray:
     return labels
 
 
+def positions(labels: np.ndarray) -> np.ndarray:
+    """Where the images with labels are among all [N].
+
+    Raises:
+      UsageError: there is none.
+    """
+    found = np.flatnonzero(labels >= 0)
+    if not found.size:
+        raise UsageError(f"None of the {len(labels):,} images of the training split has a label.")
+    return found
+
+
 def balanced(
     labels: np.ndarray, among: np.ndarray, share: float, *, num_classes: int, seed: int
 ) -> np.ndarray:
@@ -33,7 +58,7 @@ def balanced(
     A class with less images than its part gives all of them.
 
     Args:
-      labels: [N].
+      labels: [N]; -1 without, which are not among N where a share of it is taken.
       among: positions in ``labels`` to choose from.
       share: of N; each class gets share x N / C images, rounded.
       num_classes: C.
@@ -42,11 +67,12 @@ def balanced(
     Raises:
       UsageError: a class would have no image.
     """
-    part = round(share * len(labels) / num_classes)
+    count = int((labels >= 0).sum())
+    part = round(share * count / num_classes)
     if part < 1:
-        least = num_classes / len(labels)
+        least = num_classes / count
         raise UsageError(
-            f"--config.labels.share={share:g} of {len(labels):,} images leaves each of the "
+            f"--config.labels.share={share:g} of {count:,} labeled images leaves each of the "
             f"{num_classes:,} classes without an image: take {least:.2g} or more."
         )
     rng = np.random.default_rng(seed)
@@ -66,7 +92,7 @@ def require_all_classes(labels: np.ndarray, num_classes: int) -> None:
         )
 
 
-def listed(path: str, data: datasets.Dataset) -> np.ndarray:
+def listed(path: str, data: datasets.Dataset, labels: np.ndarray) -> np.ndarray:
     """Positions [n] of the images that a text file names, one a line, in the split's order.
 
     A name is compared with a file's path below its folder, or with the last part of it: the lists
@@ -75,9 +101,10 @@ def listed(path: str, data: datasets.Dataset) -> np.ndarray:
     Args:
       path: of the list.
       data: whose images have file names.
+      labels: [N] of all its images.
 
     Raises:
-      UsageError: no such file, names that no image has, images without names.
+      UsageError: no such file, names that no image has, images without names or labels.
     """
     wanted = _read_list(path)
     if isinstance(data, datasets.Images):
@@ -100,13 +127,20 @@ def listed(path: str, data: datasets.Dataset) -> np.ndarray:
             f"{len(missing):,} of the {len(wanted):,} names in {path} are of no training image, "
             f"such as '{missing[0]}'."
         )
+    unlabeled = [index for index in chosen if labels[index] < 0]
+    if unlabeled:
+        raise UsageError(
+            f"{len(unlabeled):,} of the images that {path} names have no label, such as "
+            f"{data.records.name(unlabeled[0])}."
+        )
     return np.array(chosen)
 
 
 def _read_list(path: str) -> set[str]:
     try:
-        lines = pathlib.Path(path).expanduser().read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        data = pathlib.Path(path).expanduser().read_bytes()
+        lines = data.decode("utf-8-sig", "surrogateescape").splitlines()
+    except OSError as error:
         raise UsageError(f"Cannot read --config.labels.list={path}: {error}.") from None
     wanted = {line.strip() for line in lines} - {""}
     if not wanted:

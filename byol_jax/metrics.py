@@ -15,7 +15,7 @@ def topk_correct(logits: jax.Array, labels: jax.Array, *, k: int) -> jax.Array:
 
     Args:
       logits: [b, C]; a k above C counts every label as found.
-      labels: [b] integers in [0, C).
+      labels: [b] integers in [0, C), or -1, which is never found.
 
     Returns:
       [b] float32.
@@ -23,7 +23,7 @@ def topk_correct(logits: jax.Array, labels: jax.Array, *, k: int) -> jax.Array:
     label_logit = jnp.take_along_axis(logits, labels[:, None], axis=-1)
     classes = jnp.arange(logits.shape[-1])
     ahead = (logits > label_logit) | ((logits == label_logit) & (classes > labels[:, None]))
-    return (jnp.sum(ahead, axis=-1) < k).astype(jnp.float32)
+    return ((jnp.sum(ahead, axis=-1) < k) & (labels >= 0)).astype(jnp.float32)
 
 
 def feature_std(features: np.ndarray) -> float:

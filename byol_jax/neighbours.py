@@ -31,7 +31,7 @@ class Bank(NamedTuple):
 
     Attributes:
       features: [N, F], of any length; N at least 1.
-      labels: [N] integers in [0, C).
+      labels: [N] integers in [0, C), or -1: such an image does not vote. At least one has a label.
       num_classes: C.
     """
 
@@ -65,7 +65,7 @@ def label_ranks(
     Args:
       bank: what to search.
       queries: [M, F].
-      labels: [M] the right classes.
+      labels: [M] the right classes; -1 is never found.
       settings: of the votes.
       own: [M] where in the bank each query is itself, to be left out (leave-one-out).
     """
@@ -83,23 +83,31 @@ def _rank(votes: np.ndarray, labels: np.ndarray) -> np.ndarray:
     mine = np.take_along_axis(votes, labels[None, :, None], axis=2)
     is_before = np.arange(votes.shape[2]) < labels[:, None]
     rank = ((votes > mine) | ((votes == mine) & is_before)).sum(axis=2)
-    return np.where(mine[..., 0] > 0, rank, votes.shape[2])
+    return np.where((mine[..., 0] > 0) & (labels >= 0), rank, votes.shape[2])
 
 
 def _votes(
     bank: Bank, queries: np.ndarray, settings: Sequence[Setting], own: np.ndarray | None = None
 ) -> Iterator[np.ndarray]:
     """Votes [settings, m, C] of chunk after chunk of the queries."""
-    features = metrics.unit(bank.features)
+    voters = np.flatnonzero(bank.labels >= 0)
+    features = metrics.unit(bank.features[voters])
     most = min(max(setting.k for setting in settings), len(features) - (own is not None))
     rows = max(1, min(1024, TABLE_SIZE // len(features)))
     for start in range(0, len(queries), rows):
         similarity = metrics.unit(queries[start : start + rows]) @ features.T  # [m, N]
         if own is not None:
-            similarity[np.arange(len(similarity)), own[start : start + rows]] = -np.inf
+            _leave_out(similarity, voters, own[start : start + rows])
         nearest, similarity = _nearest(similarity, most)
-        labels = bank.labels[nearest]
+        labels = bank.labels[voters[nearest]]
         yield np.stack([_vote(labels, similarity, bank.num_classes, s) for s in settings])
+
+
+def _leave_out(similarity: np.ndarray, voters: np.ndarray, own: np.ndarray) -> None:
+    """Takes each query [m], by its number among all images, out of the voters [N] if it is one."""
+    column = np.minimum(np.searchsorted(voters, own), len(voters) - 1)
+    rows = np.flatnonzero(voters[column] == own)
+    similarity[rows, column[rows]] = -np.inf
 
 
 def _nearest(similarity: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -105,7 +105,9 @@ def _open_folder(data_dir: str, output_name: str) -> Source:
     listings = _list_splits(data_dir)
     root = pathlib.Path(os.path.abspath(os.path.expanduser(data_dir)))
     name = _set_name(root, output_name, tfds.list_builders(with_community_datasets=False))
-    classes = [_printable(label) for label in listings["train"].classes]
+    for listing in listings.values():
+        records.say(listing.about)
+    classes = [_printable(label) for label in folder.find_classes(data_dir)]
     features = {"file_name": tfds.features.Text(), "image": _image_feature(tfds)}
     if classes:
         features["label"] = tfds.features.ClassLabel(names=classes)
@@ -120,10 +122,9 @@ def _open_folder(data_dir: str, output_name: str) -> Source:
 
 
 def _list_splits(data_dir: str) -> dict[str, folder.Listing]:
-    top = pathlib.Path(data_dir).expanduser()
-    if data_dir and (top / "train").is_dir():
-        there = [split for name, split in folder.SPLIT_FOLDERS.items() if (top / name).is_dir()]
-        return {split: folder.scan(data_dir, split) for split in dict.fromkeys(there)}
+    splits = folder.find_splits(data_dir)
+    if splits:
+        return {split: folder.scan(data_dir, split) for split in splits}
     everything = folder.scan(data_dir, "all")
     if not everything.classes:
         return {"train": everything}

@@ -66,12 +66,19 @@ def make_loss(
     """Builds the loss of one step: the objective plus, with a classifier, its cross-entropy.
 
     Returns:
-      loss(online_params, state, views, labels) -> (scalar, (metrics, online_state, target_state,
-      projection [b, P] of view 1)). Every view has its own pass, so that batch statistics are those
-      of one view and running ones move twice. The target runs in training mode.
+      loss(online_params, state, views, labels, weights) -> (scalar, (metrics, online_state,
+      target_state, projection [b, P] of view 1)). Every view has its own pass, so that batch
+      statistics are those of one view and running ones move twice. The target runs in training
+      mode. ``weights`` [b] are those of `label_weights`; without them each label counts once.
     """
 
-    def loss_fn(online_params, state: TrainState, views: views_lib.Views, labels: jax.Array):
+    def loss_fn(
+        online_params: Any,
+        state: TrainState,
+        views: views_lib.Views,
+        labels: jax.Array,
+        weights: jax.Array | None = None,
+    ):
         online, online_state = _both_views(forward, online_params, state.online_state, views)
         target, target_state = _both_views(
             forward, state.target_params, state.target_state, views, part="target"
@@ -89,17 +96,39 @@ def make_loss(
         }
         logits = online[0].logits  # of a stop-gradient embedding
         if logits is not None:
-            probe_loss = jnp.mean(objectives.cross_entropy(logits, labels))
+            weights = jnp.ones(labels.shape) if weights is None else weights
+            labels = jnp.maximum(labels, 0)  # those of -1 weigh nothing
+            probe_loss = jnp.mean(weights * objectives.cross_entropy(logits, labels))
             scalars |= {
                 "loss": repr_loss + probe_loss,
                 "online_loss": probe_loss,
-                "online_top1": jnp.mean(metrics.topk_correct(logits, labels, k=1)),
-                "online_top5": jnp.mean(metrics.topk_correct(logits, labels, k=5)),
+                "online_top1": jnp.mean(weights * metrics.topk_correct(logits, labels, k=1)),
+                "online_top5": jnp.mean(weights * metrics.topk_correct(logits, labels, k=5)),
             }
         aux = scalars, online_state, target_state, online[0].projection
         return scalars["loss"], aux
 
     return loss_fn
+
+
+def label_weights(labels: jax.Array, *, axis: str | None) -> tuple[jax.Array, jax.Array]:
+    """Weights [b] with which a mean over all images becomes one over those that have labels.
+
+    That is a mean over the labeled images of the whole batch, however it is spread over devices and
+    micro-batches; exactly 1 each if all have labels, and 0 if none has.
+
+    Args:
+      labels: [b] of this device; -1 without.
+      axis: name of the mapped axis over devices; None outside of a map.
+
+    Returns:
+      The weights, and the share of the whole batch that has labels.
+    """
+    is_labeled = (labels >= 0).astype(jnp.float32)
+    count, size = jnp.sum(is_labeled), labels.shape[0]
+    if axis:
+        count, size = jax.lax.psum((count, size), axis)
+    return is_labeled * (size / jnp.maximum(count, 1)), count / size
 
 
 def _both_views(
@@ -143,7 +172,9 @@ def make_update(
       average_state: devices normalise apart from each other, so average what they remember of it.
 
     Returns:
-      update(state, batch) -> (state, scalar metrics, projection [b, P] of view 1).
+      update(state, batch) -> (state, scalar metrics, projection [b, P] of view 1). Of a batch
+      without labels, whose ``labeled_share`` is 0, the metrics of the classifier are 0 and say
+      nothing.
     """
 
     grad = _in_micro_batches(jax.grad(loss_fn, has_aux=True), parts)
@@ -151,8 +182,9 @@ def make_update(
     def update(state: TrainState, batch: views_lib.Batch):
         key = parallel.step_key(seed, state.step)
         views = make_views(key, batch)
+        weights, labeled_share = label_weights(batch["labels"], axis=axis)
         grads, (scalars, online_state, target_state, projection) = grad(
-            state.online_params, state, views, batch["labels"]
+            state.online_params, state, views, batch["labels"], weights
         )
         if axis:
             grads, scalars = jax.lax.pmean((grads, scalars), axis)
@@ -163,6 +195,7 @@ def make_update(
         tau = target_ema(state.step)
         target_params = optimizers.ema(state.target_params, online_params, tau)
         scalars |= {
+            "labeled_share": labeled_share,
             "learning_rate": learning_rate(state.step),
             "tau": tau,
             "gradient_norm": optax.tree.norm(grads),
@@ -180,9 +213,7 @@ def _in_micro_batches(grad: Callable[..., Any], parts: int) -> Callable[..., Any
     if parts == 1:
         return grad
 
-    def accumulated(
-        online_params: Any, state: TrainState, views: views_lib.Views, labels: jax.Array
-    ):
+    def accumulated(online_params: Any, state: TrainState, *batch: Any):
         def one(carry: Any, part: Any):
             total, online_state, target_state = carry
             state_now = state._replace(online_state=online_state, target_state=target_state)
@@ -192,7 +223,7 @@ def _in_micro_batches(grad: Callable[..., Any], parts: int) -> Callable[..., Any
             total = jax.tree.map(jnp.add, total, grads)
             return (total, online_state, target_state), (scalars, projection)
 
-        split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), (views, labels))
+        split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
         start = jax.tree.map(jnp.zeros_like, online_params), state.online_state, state.target_state
         (total, online_state, target_state), (scalars, projection) = jax.lax.scan(one, start, split)
         grads = jax.tree.map(lambda x: x / parts, total)

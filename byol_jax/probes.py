@@ -3,8 +3,9 @@
 Shapes: N train features, M features to classify, F embedding size, C classes.
 """
 
+import types
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -77,17 +78,23 @@ def linear_predict(
     return classifier.predict(scaler.transform(features))
 
 
+def _accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
+    """Share of the images with labels [M] whose class was predicted."""
+    return float(np.mean((predicted == labels)[labels >= 0]))
+
+
 class Measured(NamedTuple):
     """What a frozen encoder makes of a split, and what that is worth.
 
     Attributes:
-      scalars: scores by name.
+      scalars: scores by name; of the images that have labels, but for those of the features.
       features: [M, F] of the evaluated images.
       labels: [M]; -1 without labels.
       indices: [M], where in the split each image is.
-      predicted: [M] classes by the vote of neighbours; None without labels.
+      predicted: [M] classes by the vote of neighbours; None without labels to vote or to compare.
       num_classes: C.
       k: neighbours of the vote.
+      bad: images of this split and of the training split that cannot be used, and why.
     """
 
     scalars: dict[str, float]
@@ -97,19 +104,21 @@ class Measured(NamedTuple):
     predicted: np.ndarray | None
     num_classes: int
     k: int
+    bad: Mapping[str, str] = types.MappingProxyType({})
 
 
 class Probe:
-    """Measures a frozen encoder, by labelled images if there are any.
+    """Measures a frozen encoder, by labelled images if there are any; those alone vote and count.
 
     Args:
-        train: images and labels that the classifiers learn from; bad images are left out.
-        test: images and labels that they are scored on; a bad image among them is an error.
+        train: images and labels that the classifiers learn from.
+        test: images and labels that they are scored on.
         encode: (params, state, uint8 images [b, H, W, 3]) -> features [b, F].
         batch_size: images a call of ``encode``.
         image_size: of the centre crops of encoded images.
         k: neighbours of the kNN vote.
         temperature: of the kNN vote.
+        bad: notes images of both that cannot be used, which are left out.
     """
 
     def __init__(
@@ -122,10 +131,11 @@ class Probe:
         image_size: int,
         k: int,
         temperature: float,
+        bad: eval_pipeline.BadLimit,
     ):
         self._train, self._test, self._encode = train, test, encode
         self._batch_size, self._image_size = batch_size, image_size
-        self._k, self._temperature = k, temperature
+        self._k, self._temperature, self._bad = k, temperature, bad
 
     def score(self, params: Any, state: Any, *, linear: bool) -> dict[str, float]:
         """Feature std and effective rank; with labels also kNN and, on request, linear accuracy."""
@@ -134,26 +144,28 @@ class Probe:
     def measure(self, params: Any, state: Any, *, linear: bool) -> Measured:
         """What `score` gives, and what it was computed from."""
         num_classes = self._test.num_classes
-        test, test_labels, indices = self._features(
-            params, state, self._test, skip_bad=not num_classes
-        )
+        test, test_labels, indices = self._features(params, state, self._test)
         scalars = {
             "probe/feature_std": metrics.feature_std(test),
             "probe/effective_rank": metrics.effective_rank(test),
         }
-        found = Measured(scalars, test, test_labels, indices, None, num_classes, self._k)
-        if not num_classes:
+        bad = self._bad.found
+        found = Measured(scalars, test, test_labels, indices, None, num_classes, self._k, bad)
+        if not num_classes or (test_labels < 0).all():
             return found
-        train, train_labels, _ = self._features(params, state, self._train, skip_bad=True)
+        train, train_labels, _ = self._features(params, state, self._train)
+        train, train_labels = train[train_labels >= 0], train_labels[train_labels >= 0]
+        if not len(train_labels):
+            return found
         predicted = self._knn(train, train_labels, test)
-        scalars["probe/knn_top1"] = float(np.mean(predicted == test_labels))
-        if linear:
+        scalars["probe/knn_top1"] = _accuracy(predicted, test_labels)
+        if linear and np.ptp(train_labels):  # there is no line between one class and none
             by_line = linear_predict(train, train_labels, test)
-            scalars["probe/linear_top1"] = float(np.mean(by_line == test_labels))
+            scalars["probe/linear_top1"] = _accuracy(by_line, test_labels)
         return found._replace(predicted=predicted)
 
     def _features(
-        self, params: Any, state: Any, data: datasets.Dataset, *, skip_bad: bool
+        self, params: Any, state: Any, data: datasets.Dataset
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Features, labels and indices of all usable images; every process encodes its share."""
         own = np.arange(jax.process_index(), data.num_images, jax.process_count())
@@ -161,11 +173,12 @@ class Probe:
             data if jax.process_count() == 1 else data.select(own),
             batch_size=self._batch_size,
             image_size=self._image_size,
-            skip_bad=skip_bad,
+            bad=self._bad,
         )
         features, labels, indices = parallel.together(
             lambda: extract_features(lambda images: self._encode(params, state, images), batches)
         )
+        self._bad.share()
         found = features, labels, own[indices]
         features, labels, positions = map(parallel.gather_rows, found)
         order = np.argsort(positions)
@@ -175,13 +188,16 @@ class Probe:
         """kNN accuracy of the pixels of images in memory, centred: what a network has to beat."""
         if not isinstance(self._train, datasets.Images):
             return {}
+        is_labeled = self._train.labels >= 0
+        if not is_labeled.any() or (self._test.labels < 0).all():
+            return {}
         centre = self._train.images.mean(axis=(0, 1, 2), dtype=np.float64)
         train, test = (
             (data.images - centre).astype(np.float32).reshape(len(data.images), -1)
             for data in (self._train, self._test)
         )
-        predicted = self._knn(train, self._train.labels, test)
-        return {"probe/raw_pixels_knn_top1": float(np.mean(predicted == self._test.labels))}
+        predicted = self._knn(train[is_labeled], self._train.labels[is_labeled], test)
+        return {"probe/raw_pixels_knn_top1": _accuracy(predicted, self._test.labels)}
 
     def _knn(self, train: np.ndarray, train_labels: np.ndarray, test: np.ndarray) -> np.ndarray:
         return knn_predict(

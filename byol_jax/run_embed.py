@@ -15,7 +15,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax import encoders, files, records, subjects
+from byol_jax import encoders, evaluation, files, records, subjects
 from byol_jax import features as features_lib
 from byol_jax import workdir as workdir_lib
 
@@ -26,19 +26,21 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     """Writes ``embeddings.<format>`` and ``result.json``, which says what they are of.
 
     Raises:
-      UsageError: a mistake in the config, a checkpoint that cannot be used, a bad image unless
-        ``skip_bad``, or a workdir that cannot be written to.
+      UsageError: a mistake in the config, a checkpoint that cannot be used, more bad images than
+        may be, or a workdir that cannot be written to.
     """
     start = time.monotonic()
     make_writer = config_lib.lookup(FORMATS, config.format, key="format")
     config_lib.require_positive(config, "batch_size")
+    evaluation.require_bad_share(config)
     encoder = encoders.load_encoder(config.checkpoint)
     source = features_lib.find_source(config, encoder)
     split = _find_split(config, encoder, source)
     (data,) = subjects.load_splits(encoder, source, [split], decode=config.data.decode)
     path = workdir / f"embeddings.{config.format}"
+    limit = evaluation.bad_limit(config, data)
     chunks = features_lib.chunks(
-        encoder, data, batch_size=config.batch_size, skip_bad=config.skip_bad, title="embed"
+        encoder, data, batch_size=config.batch_size, bad=limit, title="embed"
     )
     count = 0
     with files.whole(path) as part, make_writer(part, encoder.embedding_size) as writer:

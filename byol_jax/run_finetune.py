@@ -14,7 +14,9 @@ import numpy as np
 
 from byol_jax import (
     baselines,
+    datasets,
     encoders,
+    eval_pipeline,
     evaluation,
     finetune,
     labelled,
@@ -50,11 +52,11 @@ class Bench(NamedTuple):
 
     Attributes:
       subject: the encoder and its images.
-      labels: [N] of ``subject.train``.
-      test_labels: of ``subject.test``.
+      labels: [N] of ``subject.train``; -1 without.
       update: one step, on all devices.
       classify: (network, uint8 images) -> logits, on all local devices.
       min_area: of the crops.
+      bad: notes images that cannot be used.
       work: what has been done so far.
     """
 
@@ -63,6 +65,7 @@ class Bench(NamedTuple):
     update: Callable[..., Any]
     classify: Callable[..., jax.Array]
     min_area: float
+    bad: eval_pipeline.BadLimit
     work: unfinished.Unfinished
 
 
@@ -71,7 +74,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
 
     Raises:
       UsageError: a mistake in the config, a checkpoint that cannot be used, a class without an
-        image to learn from, a bad image among those that are evaluated.
+        image to learn from, more bad images than may be.
       unfinished.Stopped: there was a signal; the same command goes on.
     """
     start = time.monotonic()
@@ -79,13 +82,13 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     subject = subjects.open_subject(config)
     encoder = baselines.choose(subject.encoder, config.weights, subject.train, seed=config.seed)
     subject = subject._replace(encoder=encoder)
+    bad = evaluation.bad_limit(config, subject.train, subject.test)
     labels = labelled.read_labels(subject.train)
-    subjects.require_all_labels(labels, "training")
     seeds = range(config.seed, config.seed + config.seeds)
     subsets = {seed: _choose(config, subject, labels, seed) for seed in seeds}
     supervised.min_area(config, encoder)  # or an error, before anything is written
     with unfinished.opened(workdir, config, encoder.identity["sha256"]) as work:
-        bench = _make_bench(config, subject, labels, work, count=len(subsets[config.seed][1]))
+        bench = _make_bench(config, subject, labels, bad, work, count=len(subsets[config.seed][1]))
         found = evaluation.over_seeds(
             config,
             work.by_seed(lambda seed: _score(config, bench, settings, *subsets[seed], seed)),
@@ -109,6 +112,7 @@ def make_settings(config: Any) -> list[Setting]:
         share = config.labels.share
         raise UsageError(f"--config.labels.share must be above 0, at most 1, not {share}.")
     evaluation.require_share(config, "data.validation_share")
+    evaluation.require_bad_share(config)
     config_lib.lookup(baselines.NETWORKS, config.weights, key="weights")
     rates = evaluation.numbers(config, "base_learning_rates", "(0.1, 0.01)")
     decays = evaluation.numbers(config, "weight_decays", "(0.0, 1e-4)", zero=True)
@@ -119,13 +123,14 @@ def make_settings(config: Any) -> list[Setting]:
 def _choose(
     config: Any, subject: subjects.Subject, labels: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the images to choose on, and of those to learn from."""
-    everything = np.arange(len(labels))
+    """Positions of the images to choose on, and of those to learn from, all of them with labels."""
+    everything = labelled.positions(labels)
     share = config.data.validation_share
-    validation, rest = subjects.split_train(subject, everything, share, seed=seed)
+    split = subjects.split_train(subject, everything, share, seed=seed)
+    validation, rest = (everything[part] for part in split)
     num_classes = subject.train.num_classes
     if config.labels.list:
-        chosen = labelled.listed(config.labels.list, subject.train)
+        chosen = labelled.listed(config.labels.list, subject.train, labels)
         validation = np.setdiff1d(validation, chosen)
     elif config.labels.share < 1:
         share = config.labels.share
@@ -140,6 +145,7 @@ def _make_bench(
     config: Any,
     subject: subjects.Subject,
     labels: np.ndarray,
+    bad: eval_pipeline.BadLimit,
     work: unfinished.Unfinished,
     *,
     count: int,
@@ -166,6 +172,7 @@ def _make_bench(
         parallel.pmap_update(update),
         jax.jit(lambda network, images: classify(network, pretrain.resize(images, size))),
         min_area,
+        bad,
         work,
     )
 
@@ -189,7 +196,7 @@ def _score(
             def try_it(setting: Setting = setting, title: str = title) -> dict[str, float]:
                 nonlocal trained
                 trained = _train(config, bench, setting, chosen, seed, title)
-                hits = _evaluate(config, bench, trained, held, "validation", skip_bad=True)
+                hits = _evaluate(config, bench, trained, held, "validation")["hits"]
                 return evaluation.on_validation(hits)
 
             row |= bench.work.remember(f"{title} of seed {seed}", try_it)
@@ -199,9 +206,8 @@ def _score(
         chosen = np.union1d(chosen, validation)
     if config.refit or network is None:
         network = _train(config, bench, settings[best], chosen, seed, "final")
-    skip_bad = config.data.skip_bad
-    hits = _evaluate(config, bench, network, subject.test, "test", skip_bad=skip_bad)
-    evaluated = len(hits["top1"])
+    tested = _evaluate(config, bench, network, subject.test, "test")
+    hits = tested["hits"]
     num_validation = len(validation) if len(settings) > 1 else 0
     batch_size = parallel.batch_size(config.batch_size, len(chosen))
     return {
@@ -211,8 +217,8 @@ def _score(
         "num_images": {
             "learned from": len(chosen),
             "validation": num_validation,
-            "evaluated": evaluated,
-            "bad": subject.test.num_images - evaluated,
+            "evaluated": len(hits["top1"]),
+            **tested["left_out"],
         },
         "images_per_class": np.bincount(labels[chosen]).tolist(),
         "batch_size": batch_size,
@@ -243,6 +249,7 @@ def _train(
         batch_size=batch_size,
         seed=seed,
         min_area=bench.min_area,
+        max_bad=bench.bad.most,
     )
     name = f"{title} of seed {seed}"
     options = {"total_steps": steps, "title": title}
@@ -250,19 +257,20 @@ def _train(
 
 
 def _evaluate(
-    config: Any, bench: Bench, network: finetune.Network, data: Any, title: str, *, skip_bad: bool
-) -> dict[str, np.ndarray]:
-    """Whether each image is right; the network's logits are extracted as features are."""
+    config: Any, bench: Bench, network: finetune.Network, data: datasets.Dataset, title: str
+) -> dict[str, dict[str, Any]]:
+    """Whether each image is right, and how many are left out; logits are extracted as features."""
     on_devices = parallel.replicate(network)
     classifier = bench.subject.encoder._replace(
         encode=lambda images: np.asarray(bench.classify(on_devices, parallel.spread(images))),
         embedding_size=bench.subject.train.num_classes,
     )
     found = features_lib.extract(
-        classifier, data, batch_size=config.extract_batch_size, skip_bad=skip_bad, title=title
+        classifier, data, batch_size=config.extract_batch_size, bad=bench.bad, title=title
     )
-    subjects.require_all_labels(found.labels, title)
-    return evaluation.hits(found.features, found.labels)
+    counted = subjects.labeled(found, title)
+    left_out = subjects.count_left_out([data], [found])
+    return {"hits": evaluation.hits(counted.features, counted.labels), "left_out": left_out}
 
 
 def _table(found: Mapping[str, Any]) -> list[str]:

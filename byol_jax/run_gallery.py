@@ -9,6 +9,7 @@ from byol_jax import (
     curator,
     datasets,
     encoders,
+    eval_pipeline,
     gallery,
     probes,
     records,
@@ -84,5 +85,6 @@ def _measure(
         image_size=encoder.image_size,
         k=section.k,
         temperature=section.temperature,
+        bad=eval_pipeline.BadLimit(splits, encoder.config.data.max_bad_share),
     )
     return probe.measure(encoder.params, encoder.state, linear=False)

@@ -24,24 +24,27 @@ class Splits(NamedTuple):
     """What is measured, encoded.
 
     Attributes:
-      train: the images that vote; None without labels.
-      test: the images that are classified; None to classify each training image by all others.
+      train: the images that vote, which have labels; None without any.
+      test: the images that are classified, which have labels if there are any that vote; None to
+        classify each training image by all others.
       num_classes: of the set.
-      num_bad: images left out, of both.
+      whole: all images of the evaluated split, with labels or without.
+      left_out: number of images of both splits that are bad, and that have no label.
     """
 
     train: Features | None
     test: Features | None
     num_classes: int
-    num_bad: int
+    whole: Features
+    left_out: dict[str, int]
 
 
 def run(config: Any, workdir: pathlib.Path) -> None:
     """Measures the encoder of ``config.checkpoint``; writes ``result.json``, prints it as a table.
 
     Raises:
-      UsageError: a mistake in the config, a checkpoint that cannot be used, a bad image among those
-        that are evaluated.
+      UsageError: a mistake in the config, a checkpoint that cannot be used, more bad images than
+        may be.
     """
     start = time.monotonic()
     settings = make_settings(config)
@@ -60,7 +63,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     found = evaluation.over_seeds(config, lambda seed: score(splits, settings, config, seed))
     found["label_free"] = features_lib.quality(
         encoder,
-        splits.test or splits.train,
+        splits.whole,
         evaluated,
         batch_size=config.batch_size,
         seed=config.seed,
@@ -79,6 +82,7 @@ def make_settings(config: Any) -> list[neighbours.Setting]:
     config_lib.require_positive(config, "batch_size", "bootstrap_resamples", "seeds")
     config_lib.lookup(baselines.WEIGHTS, config.weights, key="weights")
     evaluation.require_share(config, "knn.validation_share")
+    evaluation.require_bad_share(config)
     ks = evaluation.numbers(config, "knn.k", "(10, 20, 200)")
     temperatures = evaluation.numbers(config, "knn.temperature", "(0.07, 0.1)")
     if any(k != int(k) for k in ks):
@@ -89,36 +93,23 @@ def make_settings(config: Any) -> list[neighbours.Setting]:
 def _encode(
     config: Any, encoder: encoders.Encoder, train: datasets.Dataset, evaluated: datasets.Dataset
 ) -> Splits:
-    """Bad images are left out of what votes; among those evaluated they are an error."""
-    is_labelled = evaluated.num_classes > 0
-    options = {"batch_size": config.batch_size}
-    if train is evaluated:
-        whole = features_lib.extract(encoder, train, **options, skip_bad=True, title="train")
-        num_bad = train.num_images - len(whole.labels)
-        if not is_labelled or _is_unlabelled(whole, "training"):
-            return Splits(None, whole, 0, num_bad)
-        return Splits(whole, None, train.num_classes, num_bad)
-    skip_bad = config.data.skip_bad or not is_labelled
-    test = features_lib.extract(encoder, evaluated, **options, skip_bad=skip_bad, title="eval")
-    num_bad = evaluated.num_images - len(test.labels)
-    if not is_labelled or _is_unlabelled(test, "evaluation"):
-        return Splits(None, test, 0, num_bad)
-    voting = features_lib.extract(encoder, train, **options, skip_bad=True, title="train")
-    if _is_unlabelled(voting, "training"):
-        raise UsageError(
-            "The training split has no labels to vote with: give another --config.data.train_split."
-        )
-    num_bad += train.num_images - len(voting.labels)
-    return Splits(voting, test, train.num_classes, num_bad)
-
-
-def _is_unlabelled(data: Features, name: str) -> bool:
-    missing = int((data.labels < 0).sum())
-    if 0 < missing < len(data.labels):
-        raise UsageError(
-            f"{missing:,} of the {len(data.labels):,} images of the {name} split have no label."
-        )
-    return missing > 0
+    """Features of all that can be used; images without labels neither vote nor are counted."""
+    is_one = train is evaluated
+    limit = evaluation.bad_limit(config, *([train] if is_one else [train, evaluated]))
+    options = {"batch_size": config.batch_size, "bad": limit}
+    title = "train" if is_one else "eval"
+    whole = features_lib.extract(encoder, evaluated, **options, title=title)
+    if not evaluated.num_classes or (whole.labels < 0).all():
+        bad = evaluated.num_images - len(whole.labels)
+        return Splits(None, whole, 0, whole, {"bad": bad})
+    test = subjects.labeled(whole, "evaluation")
+    if is_one:
+        left_out = subjects.count_left_out([train], [whole])
+        return Splits(test, None, train.num_classes, whole, left_out)
+    voting = features_lib.extract(encoder, train, **options, title="train")
+    left_out = subjects.count_left_out([train, evaluated], [voting, whole])
+    voting = subjects.labeled(voting, "training")
+    return Splits(voting, test, train.num_classes, whole, left_out)
 
 
 def score(
@@ -129,7 +120,7 @@ def score(
     The validation split is drawn from the training split; those images choose the setting, vote
     afterwards, and are never evaluated. Nothing is chosen if there is one setting only.
     """
-    counts = {"train": 0, "validation": 0, "evaluated": 0, "bad": splits.num_bad}
+    counts = {"train": 0, "validation": 0, "evaluated": 0, **splits.left_out}
     if splits.train is None:
         counts["evaluated"] = len(splits.test.labels)
         return {"accuracy": {}, "note": "no labels: no accuracy", "num_images": counts}

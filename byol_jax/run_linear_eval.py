@@ -34,15 +34,15 @@ class Measured(NamedTuple):
 
     Attributes:
       subject: the encoder and its images.
-      train: the usable training images.
-      test: the evaluated images.
-      num_bad: images left out, of both.
+      train: the usable training images that have labels.
+      test: the evaluated images, which have labels.
+      left_out: number of images of both that are bad, and that have no label.
     """
 
     subject: subjects.Subject
     train: Features
     test: Features
-    num_bad: int
+    left_out: dict[str, int]
 
 
 # Trains heads on some of the training images, given by their positions in `Measured.train`, with a
@@ -54,8 +54,8 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     """Evaluates the encoder of ``config.checkpoint``; writes ``result.json``, prints a table.
 
     Raises:
-      UsageError: a mistake in the config, a checkpoint that cannot be used, a bad image among those
-        that are evaluated.
+      UsageError: a mistake in the config, a checkpoint that cannot be used, more bad images than
+        may be.
       unfinished.Stopped: there was a signal; the same command goes on.
     """
     start = time.monotonic()
@@ -80,6 +80,7 @@ def _check(config: Any) -> None:
     )
     evaluation.numbers(config, "base_learning_rates", "(0.2, 0.1)")
     evaluation.require_share(config, "data.validation_share")
+    evaluation.require_bad_share(config)
     config_lib.lookup(FEATURES, config.features, key="features")
     config_lib.lookup(baselines.WEIGHTS, config.weights, key="weights")
     if config.features == "augmented" and config.weights == "pixels":
@@ -88,13 +89,12 @@ def _check(config: Any) -> None:
 
 def _measure(config: Any, subject: subjects.Subject) -> Measured:
     options = {"batch_size": config.extract_batch_size}
-    encoder, skip_bad = subject.encoder, config.data.skip_bad
-    test = features_lib.extract(encoder, subject.test, skip_bad=skip_bad, title="test", **options)
-    train = features_lib.extract(encoder, subject.train, skip_bad=True, title="train", **options)
-    subjects.require_all_labels(train.labels, "training")
-    subjects.require_all_labels(test.labels, "evaluation")
-    num_images = subject.train.num_images + subject.test.num_images
-    return Measured(subject, train, test, num_images - len(train.labels) - len(test.labels))
+    options["bad"] = evaluation.bad_limit(config, subject.train, subject.test)
+    test = features_lib.extract(subject.encoder, subject.test, title="test", **options)
+    train = features_lib.extract(subject.encoder, subject.train, title="train", **options)
+    labeled = subjects.labeled(train, "training"), subjects.labeled(test, "evaluation")
+    left_out = subjects.count_left_out((subject.train, subject.test), (train, test))
+    return Measured(subject, *labeled, left_out)
 
 
 def _score(
@@ -135,7 +135,7 @@ def _score(
             "train": len(labels),
             "validation": len(validation),
             "evaluated": len(measured.test.labels),
-            "bad": measured.num_bad,
+            **measured.left_out,
         },
         "batch_size": parallel.batch_size(config.batch_size, len(labels)),
         "steps": steps,
@@ -220,6 +220,7 @@ def _augmented(config: Any, measured: Measured, work: unfinished.Unfinished) -> 
             batch_size=parallel.batch_size(config.batch_size, len(positions)),
             seed=seed,
             min_area=min_area,
+            max_bad=evaluation.bad_limit(config, subject.train, subject.test).most,
         )
         frozen = Frozen(state, encoder.params, encoder.state, np.asarray(seed))
         name, steps = f"{title} of seed {seed}", int(state.total_steps)

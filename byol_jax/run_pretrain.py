@@ -85,14 +85,14 @@ def describe(config: Any, job: build.Job, workdir: pathlib.Path) -> str:
     """One paragraph: what will run, on what, for how long."""
     size = hk.data_structures.tree_size(job.state.online_params) / 1e6
     epochs = job.total_steps * config.batch_size / job.train.num_images
-    labels = "labels are used to measure, not to learn"
     source = config.data.dir if config.data.name == "folder" else config.data.name
     rate = job.settings.base_learning_rate * config.batch_size / 256
     unset = f"Unset in the config: {job.settings_source}.\n" if job.settings_source else ""
+    about = "".join(f"{split.about}\n" for split in (job.train, job.test) if split.about)
     return (
-        f"Pretraining {config.model.encoder} ({size:.2f} M parameters with its heads) by "
+        f"{about}Pretraining {config.model.encoder} ({size:.2f} M parameters with its heads) by "
         f"{config.objective.name} on {job.train.num_images:,} images of {source} at "
-        f"{config.data.image_size} px; {labels if job.train.num_classes else 'no labels'}.\n"
+        f"{config.data.image_size} px; {summary.of_labels(job.train, job.test)}.\n"
         f"{job.total_steps:,} steps of {config.batch_size} images ({epochs:,.1f} epochs) on "
         f"{parallel.describe_devices()}; {config.optimizer.name}, learning rate up to {rate:.4g} "
         f"after {job.warmup_steps:,} steps, tau from {job.settings.base_target_ema:.6g}.\n"
@@ -271,7 +271,9 @@ class _Run:
     def _probe(self, step: int, state: pretrain.TrainState) -> None:
         measured = self._score(step, state)
         self._writer.log(step, measured.scalars)
-        self._progress.say(summary.probe_line(step, measured.scalars))
+        if parallel.is_writer():
+            workdir_lib.note_bad_images(self._workdir, measured.bad)
+        self._progress.say(summary.probe_line(step, measured))
         self._curator.see_probe(step, measured)
 
     def _log(self, step: int, scalars: dict[str, Any], projection: jax.Array) -> None:
@@ -284,7 +286,7 @@ class _Run:
             float(scalars["target_cosine"]),
         )
         row = {
-            **{f"train/{name}": float(value) for name, value in scalars.items()},
+            **summary.train_row(scalars),
             "train/feature_std": watched.feature_std,
             "train/effective_rank": watched.effective_rank,
             "train/images_per_second": self._progress.report(step, float(scalars["loss"])),

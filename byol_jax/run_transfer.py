@@ -52,7 +52,7 @@ class Measured(NamedTuple):
       train_targets: theirs.
       test: features of the evaluated images.
       test_targets: theirs.
-      num_bad: images left out, of both.
+      left_out: number of images of both that are bad, and that have no label.
     """
 
     subject: subjects.Subject
@@ -61,15 +61,15 @@ class Measured(NamedTuple):
     train_targets: np.ndarray
     test: Features
     test_targets: np.ndarray
-    num_bad: int
+    left_out: dict[str, int]
 
 
 def run(config: Any, workdir: pathlib.Path) -> None:
     """Evaluates the encoder of ``config.checkpoint``; writes ``result.json``, prints a table.
 
     Raises:
-      UsageError: a mistake in the config, a checkpoint that cannot be used, a bad image among those
-        that are evaluated.
+      UsageError: a mistake in the config, a checkpoint that cannot be used, more bad images than
+        may be.
     """
     start = time.monotonic()
     _check(config)
@@ -94,6 +94,7 @@ def _check(config: Any) -> None:
             f"--config.lambdas.max={config.lambdas.max:g}."
         )
     evaluation.require_share(config, "data.validation_share")
+    evaluation.require_bad_share(config)
     config_lib.lookup(baselines.WEIGHTS, config.weights, key="weights")
     if config.metric:
         config_lib.lookup(METRICS, config.metric, key="metric")
@@ -114,9 +115,14 @@ def _choose_metric(config: Any, subject: subjects.Subject) -> str:
 
 def _measure(config: Any, subject: subjects.Subject, metric: str) -> Measured:
     options = {"batch_size": config.extract_batch_size, "share": 1.0}
-    encoder, skip_bad = subject.encoder, config.data.skip_bad
-    test = features_lib.extract(encoder, subject.test, skip_bad=skip_bad, title="test", **options)
-    train = features_lib.extract(encoder, subject.train, skip_bad=True, title="train", **options)
+    options["bad"] = evaluation.bad_limit(config, subject.train, subject.test)
+    test = features_lib.extract(subject.encoder, subject.test, title="test", **options)
+    train = features_lib.extract(subject.encoder, subject.train, title="train", **options)
+    left_out = subjects.count_left_out((subject.train, subject.test), (train, test))
+    if subject.train.num_tags:  # in place of labels
+        left_out.pop("unlabeled")
+    else:
+        train, test = subjects.labeled(train, "training"), subjects.labeled(test, "evaluation")
     return Measured(
         subject,
         metric,
@@ -124,7 +130,7 @@ def _measure(config: Any, subject: subjects.Subject, metric: str) -> Measured:
         _targets(train, subject.train, metric, "training"),
         test,
         _targets(test, subject.test, metric, "evaluation"),
-        subject.train.num_images + subject.test.num_images - len(train.labels) - len(test.labels),
+        left_out,
     )
 
 
@@ -134,7 +140,6 @@ def _targets(found: Features, data: datasets.Dataset, metric: str, split: str) -
         if not (tags == 1).any():
             raise UsageError(f"No image of the {split} split has any of the classes.")
         return tags
-    subjects.require_all_labels(found.labels, split)
     if METRICS[metric].is_of_tags:
         return (found.labels[:, None] == np.arange(data.num_classes)).astype(np.int8)
     return found.labels
@@ -174,7 +179,7 @@ def score(config: Any, measured: Measured, seed: int) -> dict[str, Any]:
             "train": len(targets),
             "validation": len(validation),
             "evaluated": len(measured.test_targets),
-            "bad": measured.num_bad,
+            **measured.left_out,
         },
     }
 

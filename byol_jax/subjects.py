@@ -142,13 +142,23 @@ def _require_same_classes(train: datasets.Dataset, other: datasets.Dataset, spli
         )
 
 
-def require_all_labels(labels: np.ndarray, split: str) -> None:
-    """Raises unless every image has a label (those without are -1)."""
-    missing = int((labels < 0).sum())
-    if missing:
+def labeled(found: features_lib.Features, split: str) -> features_lib.Features:
+    """Those of the images that have labels.
+
+    Args:
+      found: all images of a split.
+      split: what to call it in a message.
+
+    Raises:
+      UsageError: none has.
+    """
+    has_label = found.labels >= 0
+    if not has_label.any():
         raise UsageError(
-            f"{missing:,} of the {len(labels):,} images of the {split} split have no label."
+            f"None of the {len(has_label):,} images of the {split} split has a label: give another "
+            "split or set. What can be said without labels, configs/knn.py says."
         )
+    return found if has_label.all() else features_lib.Features(*(x[has_label] for x in found))
 
 
 def hold_out(count: int, share: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -167,3 +177,18 @@ def hold_out(count: int, share: float, *, seed: int) -> tuple[np.ndarray, np.nda
     number = min(max(1, round(share * count)), count - 2, VALIDATION_IMAGES) if share else 0
     order = np.random.default_rng(seed).permutation(count)
     return np.sort(order[:number]), np.sort(order[number:])
+
+
+def count_left_out(
+    splits: Sequence[datasets.Dataset], found: Sequence[features_lib.Features]
+) -> dict[str, int]:
+    """How many images of splits are not counted: bad ones, and those without a label if any is.
+
+    Args:
+      splits: that were to be measured.
+      found: what could be used of each.
+    """
+    labels = [features.labels for features in found]
+    bad = sum(split.num_images for split in splits) - sum(map(len, labels))
+    unlabeled = sum(int((x < 0).sum()) for x in labels)
+    return {"bad": bad} | ({"unlabeled": unlabeled} if unlabeled else {})

@@ -1,12 +1,40 @@
 """What a run says of its probes: a line for each, a table at the end."""
 
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
-from byol_jax import metrics_log
+from byol_jax import datasets, labelled, metrics_log, probes
+
+_OF_LABELS = ("online_loss", "online_top1", "online_top5")
 
 
-def probe_line(step: int, scalars: dict[str, float]) -> str:
-    """The scores of one probe."""
+def of_labels(train: datasets.Dataset, test: datasets.Dataset) -> str:
+    """What the labels of a run's images are for, and how many there are."""
+    shares = [labelled.labeled_share(split) for split in (train, test)]
+    if not any(shares):
+        return "no labels"
+    if shares == [1, 1]:
+        return "labels are used to measure, not to learn"
+    if not all(shares):
+        split = "training" if not shares[0] else "evaluation"
+        return f"the {split} images have no labels, so that no accuracy is measured"
+    of_train, of_test = (f"{100 * share:{'.0f' if share >= 0.01 else '.1g'}} %" for share in shares)
+    return (
+        f"{of_train} of the training images and {of_test} of the evaluation images have labels; "
+        "these measure"
+    )
+
+
+def train_row(scalars: Mapping[str, Any]) -> dict[str, float]:
+    """A step's metrics as they are logged: those of labels only if an image had one."""
+    hidden = {"labeled_share"} if scalars["labeled_share"] > 0 else {"labeled_share", *_OF_LABELS}
+    return {f"train/{name}": float(scalars[name]) for name in scalars if name not in hidden}
+
+
+def probe_line(step: int, measured: probes.Measured) -> str:
+    """The scores of one probe; and of how many images, if that is not obvious."""
+    scalars, labels = measured.scalars, measured.labels
     parts = []
     if "probe/knn_top1" in scalars:
         parts.append(f"kNN {scalars['probe/knn_top1']:.1%}")
@@ -16,6 +44,10 @@ def probe_line(step: int, scalars: dict[str, float]) -> str:
     parts.append(f"effective rank {scalars['probe/effective_rank']:.1f}")
     if "probe/raw_pixels_knn_top1" in scalars:
         parts.append(f"(raw pixels: kNN {scalars['probe/raw_pixels_knn_top1']:.1%})")
+    if measured.predicted is not None and (labels < 0).any():
+        parts.append(f"accuracy of the {(labels >= 0).sum():,} with labels of {len(labels):,}")
+    if measured.bad:
+        parts.append(f"{len(measured.bad):,} bad images left out (bad_images.txt)")
     return f"probe at step {step}: " + ", ".join(parts)
 
 

@@ -65,6 +65,7 @@ def make_batches(
     batch_size: int,
     seed: int,
     min_area: float,
+    max_bad: int,
 ) -> input_pipeline.TrainBatches:
     """Endless shuffled batches of this process for `make_view`.
 
@@ -74,12 +75,14 @@ def make_batches(
       batch_size: of all processes together.
       seed: of the order and of crops on the host.
       min_area: as in `make_view`.
+      max_bad: so many of the images may be bad.
     """
     return input_pipeline.TrainBatches(
         data,
         batch_size=batch_size // jax.process_count(),
         seed=seed,
         crop=input_pipeline.Crop(encoder.image_size, (min_area, 1.0), views=1),
+        max_bad=max_bad,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )

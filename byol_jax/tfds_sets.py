@@ -15,6 +15,7 @@ import numpy as np
 from byol_jax import config as config_lib
 
 UsageError = config_lib.UsageError
+NO_LABEL = -1
 
 # What the reference calls the splits of ImageNet: it holds 10,000 training images out.
 SPLIT_NAMES: Mapping[str, Mapping[str, str]] = {
@@ -78,7 +79,7 @@ class Records:
     def __init__(self, tfds_set: Set, split: str):
         self._source = _open_split(tfds_set, split)
         self._name = f"{tfds_set.name}/{split}"
-        self._num_tags = tfds_set.num_tags
+        self._num_tags, self._num_classes = tfds_set.num_tags, tfds_set.num_classes
         has_difficult = "labels_no_difficult" in tfds_set.builder.info.features
         self._counted = "labels_no_difficult" if has_difficult else "labels"
 
@@ -92,11 +93,21 @@ class Records:
     def read(self, index: int) -> tuple[bytes, int]:
         """The image's file, and its label (-1 if there is none)."""
         features = self._features(index)
-        return features["image"].bytes_list.value[0], _label(features)
+        return features["image"].bytes_list.value[0], self._label(index, features)
 
     def label(self, index: int) -> int:
         """The label of an image, -1 if it has none."""
-        return _label(self._features(index))
+        return self._label(index, self._features(index))
+
+    def _label(self, index: int, features: Any) -> int:
+        values = features["label"].int64_list.value if "label" in features else ()
+        label = values[0] if values and self._num_classes else NO_LABEL
+        if not NO_LABEL <= label < max(self._num_classes, 0):
+            raise UsageError(
+                f"{self._name}[{index}] has the label {label}, but labels of the set are in "
+                f"[0, {self._num_classes}), or -1 for none. Prepare it anew."
+            )
+        return label
 
     def file_name(self, index: int) -> str:
         """The name of an image's file, or empty if the set does not know it."""
@@ -127,11 +138,6 @@ def _example_type() -> Any:
     from tensorflow_datasets.proto import tf_example_pb2
 
     return tf_example_pb2.Example
-
-
-def _label(features: Any) -> int:
-    label = features["label"].int64_list.value if "label" in features else ()
-    return label[0] if label else -1
 
 
 def _open_split(tfds_set: Set, split: str) -> Any:

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from byol_jax import config as config_lib
 from byol_jax import files, input_pipeline, loop, parallel, records, soundness
 from byol_jax import workdir as workdir_lib
 
@@ -39,7 +40,9 @@ def opened(workdir: pathlib.Path, config: Any, encoder_sha256: str) -> Iterator[
     Raises:
       UsageError: the folder cannot be written to, or somebody else is using it.
     """
-    facts = {"config": config.to_dict(), "encoder": encoder_sha256, "devices": jax.device_count()}
+    settings = config_lib.flatten(config.to_dict())
+    settings.pop("data.max_bad_share")  # may be raised to go on
+    facts = {"config": settings, "encoder": encoder_sha256, "devices": jax.device_count()}
     with contextlib.ExitStack() as stack:
         parallel.on_writer(lambda: stack.enter_context(workdir_lib.lock(workdir)))
         identity = soundness.digest_json(facts)

@@ -19,10 +19,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.checkpoint = ""  # a run's workdir, or one of its checkpoints/<step>
     config.format = "npz"  # npz | parquet | csv
     config.batch_size = 256
-    config.skip_bad = False  # leave out images that cannot be used, instead of an error
     config.data = ml_collections.ConfigDict()
     config.data.name = ""  # as in configs/byol.py; empty: what the run was trained on
     config.data.dir = ""
+    config.data.max_bad_share = 0.01  # of the images; left out, with more it is an error
     config.data.split = ""  # empty: all of a folder that is not the run's, else its eval_split
     config.data.decode = "full"  # full | reduced: large JPEGs at 1/2 to 1/8, as in training
     return config

@@ -29,8 +29,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.dir = ""
     config.data.train_split = ""  # whose images vote; empty: as in the run
     config.data.eval_split = ""  # that is measured; leave_one_out: train, each image by all others
-    config.data.skip_bad = False  # leave bad images out of the evaluated ones, instead of an error
     config.data.decode = "full"  # full | reduced: large JPEGs at 1/2 to 1/8, as in training
+    config.data.max_bad_share = 0.01  # of all images measured; left out, with more it is an error
     config.knn = ml_collections.ConfigDict()
     config.knn.k = (10, 20, 200)
     config.knn.temperature = (0.07, 0.1)

@@ -46,8 +46,8 @@ def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
     config.data.validation_split = ""  # to choose on; empty: some of train_split
     config.data.validation_share = 0.1  # of train_split, at most 10,000 images
     config.data.eval_split = ""  # empty: as in the run
-    config.data.skip_bad = False  # leave bad images out of the evaluated ones, instead of an error
     config.data.decode = "full"  # full | reduced: large JPEGs at 1/2 to 1/8, as in training
+    config.data.max_bad_share = 0.01  # of all images measured; left out, with more it is an error
     config_lib.lookup(PRESETS, preset, key="preset")(config)
     return config
 

@@ -304,10 +304,15 @@ def test_a_set_without_images_is_refused(tmp_path):
         (np.zeros((2, 4, 4, 3), np.float32), [0, 1], "must be uint8"),
         (np.zeros((2, 4, 4, 4), np.uint8), [0, 1], "must be uint8"),
         (np.zeros((2, 4, 4, 3), np.uint8), [0, 3], "such as 3 at image 1"),
-        (np.zeros((2, 4, 4, 3), np.uint8), [-1, 0], "such as -1 at image 0"),
+        (np.zeros((2, 4, 4, 3), np.uint8), [-2, 0], "such as -2 at image 0"),
         (np.zeros((2, 4, 4, 3), np.uint8), [0], "there are 1"),
     ],
 )
 def test_images_and_labels_are_checked(images, labels, message):
     with pytest.raises(datasets.UsageError, match=message):
         datasets._check(datasets.Images(images, np.array(labels, np.int32), 3), "these")
+
+
+def test_images_in_memory_may_lack_labels():
+    images = np.zeros((3, 4, 4, 3), np.uint8)
+    datasets._check(datasets.Images(images, np.array([-1, 2, 0], np.int32), 3), "these")

@@ -323,7 +323,7 @@ def smaller(arguments, photographs, checkpoint, output):
         return [f"--config.checkpoint={checkpoint}", *QUICK[task]]
     if task == "embed":
         where = [f"--config.checkpoint={checkpoint}", f"--config.data.dir={photographs}"]
-        return [*where, "--config.skip_bad=true"]
+        return [*where, "--config.data.max_bad_share=0.2"]
     where = [f"--config.output_dir={output}"]
     if task == "pack" and not any("data.name" in a for a in arguments):
         return [*where, f"--config.data.dir={photographs}", "--config.data.max_bad_share=0.2"]

@@ -49,13 +49,30 @@ def test_encoded_images_are_evaluated_in_order_in_their_centre_crops(batch_size)
 
 
 def test_a_bad_image_to_evaluate_is_an_error_that_names_it():
+    data = stream(with_bad(7))
     with pytest.raises(eval_pipeline.UsageError, match="file 7: not an image"):
-        evaluate(stream(with_bad(7)))
+        evaluate(data, bad=eval_pipeline.BadLimit([data], 0.01))
+
+
+def test_a_constant_channel_is_named(capsys):
+    pixels = np.full((3, 8, 8, 3), 7, np.uint8)
+    pixels[:, :4, :, :2] = 200
+    data = datasets.Images(pixels, np.zeros(3, np.int32), 1)
+    _, std = eval_pipeline.channel_stats(data, image_size=8)
+    assert std[2] == 0.001 and "blue is the same in all pixels" in capsys.readouterr().err
+
+
+def test_an_image_that_is_met_again_counts_once():
+    data = stream(with_bad(7))
+    limit = eval_pipeline.BadLimit([data, data], 0.02)
+    for _ in range(2):
+        evaluate(data, bad=limit)
+    assert limit.most == 1 and limit.found == {"file 7": limit.found["file 7"]}
 
 
 @pytest.mark.parametrize("bad", [(7,), (0, N - 1), tuple(range(N))])
 def test_bad_images_can_be_left_out_of_an_evaluation(bad):
-    batches = evaluate(stream(with_bad(*bad)), skip_bad=True)
+    batches = evaluate(stream(with_bad(*bad)))
     good = [index for index in range(N) if index not in bad]
     assert [batch.mask.sum() for batch in batches] == [
         min(5, len(good) - start) for start in range(0, len(good), 5)

@@ -1,11 +1,13 @@
 """What evaluations share: which images choose, what is counted, how seeds are put together."""
 
+import types
+
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
 
-from byol_jax import datasets, evaluation, metrics, subjects
+from byol_jax import datasets, evaluation, features, metrics, subjects
 from byol_jax.config import UsageError
 
 
@@ -94,6 +96,50 @@ def test_a_single_number_is_a_list_of_one():
     assert evaluation.numbers(config, "rates", "(0.1, 0.2)") == [0.5]
 
 
-def test_images_without_labels_are_counted():
-    with pytest.raises(UsageError, match="2 of the 3 images of the test split have no label"):
-        subjects.require_all_labels(np.array([-1, 0, -1]), "test")
+def test_images_without_labels_are_left_out_and_counted():
+    found = features.Features(np.eye(3), np.array([-1, 0, -1]), np.arange(3))
+    counted = subjects.labeled(found, "test")
+    assert counted.labels.tolist() == [0] and counted.indices.tolist() == [1]
+    data = datasets.Images(np.zeros((4, 8, 8, 3), np.uint8), np.full(4, -1), 2)
+    assert subjects.count_left_out([data], [found]) == {"bad": 1, "unlabeled": 2}
+    with pytest.raises(UsageError, match="None of the 3 images of the test split has a label"):
+        subjects.labeled(found._replace(labels=np.full(3, -1)), "test")
+
+
+def test_an_image_without_label_is_never_right():
+    hits = evaluation.hits(np.eye(3)[[2, 2]], np.array([2, -1]))
+    assert hits["top1"].tolist() == hits["top5"].tolist() == [True, False]
+
+
+def _described(name, directory, trained_on):
+    result = {
+        "checkpoint": {
+            "encoder": "micro_resnet",
+            "parameters": 1,
+            "path": "run",
+            "sha256": "0" * 64,
+            "trained_on": trained_on,
+        },
+        "data": {"name": name, "dir": directory, "train_split": "train", "eval_split": "test"},
+        "num_images": {},
+        "seed": 0,
+        "accuracy": {},
+        "choices": {},
+    }
+    return evaluation.describe(result, lambda found: [])
+
+
+def test_what_an_encoder_was_trained_on_and_what_it_is_measured_on_are_told_apart():
+    text = _described("folder", "/mine", "train_and_valid of imagenet2012")
+    assert "pretrained on train_and_valid of imagenet2012\n" in text
+    assert "labels are those of train of folder in /mine, evaluated on test" in text
+    assert "pretrained on what its file does not say" in _described("patterns", "", None)
+    assert "pretrained on nothing\n" in _described("patterns", "", "nothing")
+
+
+@pytest.mark.parametrize(("name", "split"), [("", "all"), ("folder", "all"), ("patterns", "train")])
+def test_splits_of_a_run_are_those_of_its_own_set_only(name, split):
+    trained = ml_collections.ConfigDict({"data": {"name": "folder", "train_split": "all"}})
+    config = ml_collections.ConfigDict({"data": {"name": name, "train_split": ""}})
+    encoder = types.SimpleNamespace(config=trained)
+    assert features.find_split(config, encoder, "train_split") == split

@@ -85,7 +85,7 @@ def test_training_and_evaluation_end_with_the_reason(folder, failing):
         next(batches)
     batches.close()
     with pytest.raises(images.ReadError, match="Input/output error"):
-        list(eval_pipeline.eval_batches(data, batch_size=4, image_size=8, skip_bad=True))
+        list(eval_pipeline.eval_batches(data, batch_size=4, image_size=8))
 
 
 def test_no_memory_is_no_damage(monkeypatch):

@@ -1,5 +1,8 @@
 """Which images may be learned from: shares of classes, lists of files."""
 
+import os
+import sys
+
 import numpy as np
 import pytest
 
@@ -62,10 +65,12 @@ def test_labels_are_read_without_images(files):
     np.testing.assert_array_equal(labelled.read_labels(files), read)
 
 
-@pytest.mark.parametrize("text", ["2.png\n4.png\n", "a/2.png\n\n  b/4.png"])
+@pytest.mark.parametrize(
+    "text", ["2.png\n4.png\n", "a/2.png\n\n  b/4.png", "\ufeff2.png\r\n4.png\r\n"]
+)
 def test_a_list_names_files_with_or_without_their_folders(files, tmp_path, text):
-    (tmp_path / "list.txt").write_text(text)
-    chosen = labelled.listed(str(tmp_path / "list.txt"), files)
+    (tmp_path / "list.txt").write_bytes(text.encode())
+    chosen = labelled.listed(str(tmp_path / "list.txt"), files, LABELS)
     assert {files.records.file_name(index) for index in chosen} == {"a/2.png", "b/4.png"}
 
 
@@ -76,16 +81,50 @@ def test_a_list_names_files_with_or_without_their_folders(files, tmp_path, text)
 def test_a_list_that_does_not_fit_is_refused(files, tmp_path, text, message):
     (tmp_path / "list.txt").write_text(text)
     with pytest.raises(UsageError, match=message):
-        labelled.listed(str(tmp_path / "list.txt"), files)
+        labelled.listed(str(tmp_path / "list.txt"), files, LABELS)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_a_list_names_files_that_are_no_utf8(tmp_path):
+    for name in (b"caf\xe9.png", b"th\xe9.png"):
+        (tmp_path / os.fsdecode(name)).write_bytes(b"")
+    listing = folder.scan(str(tmp_path), "all")
+    files = datasets.Stream(folder.Files(listing), 2, 0)
+    (tmp_path / "list.txt").write_bytes(b"caf\xe9.png\n")
+    chosen = labelled.listed(str(tmp_path / "list.txt"), files, LABELS)
+    assert [os.fsencode(listing.files[i]) for i in chosen] == [b"caf\xe9.png"]
+
+
+def test_a_listed_image_without_label_is_refused_by_name(files, tmp_path):
+    (tmp_path / "list.txt").write_text("1.png")
+    with pytest.raises(UsageError, match="1 of the images that .* no label, such as .*1.png"):
+        labelled.listed(str(tmp_path / "list.txt"), files, np.full(4, -1))
+
+
+def test_a_share_is_one_of_the_labeled_images():
+    labels = np.concatenate([LABELS, np.full(600, -1)])
+    among = labelled.positions(labels)
+    chosen = labelled.balanced(labels, among, 0.2, num_classes=3, seed=0)
+    np.testing.assert_array_equal(np.bincount(labels[chosen]), [4, 4, 4])
+    with pytest.raises(UsageError, match="None of the 9 images of the training split has a label"):
+        labelled.positions(np.full(9, -1))
+
+
+def test_the_share_of_labeled_images_is_told(files):
+    assert labelled.labeled_share(files) == 1
+    labels = np.where(np.arange(100) < 41, 0, -1).astype(np.int32)
+    in_memory = datasets.Images(np.zeros((100, 4, 4, 3), np.uint8), labels, 2)
+    assert labelled.labeled_share(in_memory) == 0.41
+    assert labelled.labeled_share(in_memory._replace(num_classes=0)) == 0
 
 
 def test_a_list_that_cannot_be_read_or_used_is_refused(files, tmp_path):
     with pytest.raises(UsageError, match="Cannot read --config.labels.list=/nowhere"):
-        labelled.listed("/nowhere", files)
+        labelled.listed("/nowhere", files, LABELS)
     (tmp_path / "list.txt").write_text("1.png")
     in_memory = datasets.Images(np.zeros((2, 4, 4, 3), np.uint8), np.zeros(2, np.int32), 2)
     with pytest.raises(UsageError, match="without any: use --config.labels.share"):
-        labelled.listed(str(tmp_path / "list.txt"), in_memory)
+        labelled.listed(str(tmp_path / "list.txt"), in_memory, LABELS)
 
 
 def test_splits_that_are_put_together_or_picked_from_keep_their_images(files):

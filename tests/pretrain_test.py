@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from byol_jax import augment, objectives, optimizers, parallel, pretrain
+from byol_jax import augment, networks, objectives, optimizers, parallel, pretrain
 from byol_jax import views as views_lib
 from tests import golden_data
 
@@ -346,3 +346,75 @@ def test_target_starts_from_another_key_and_without_predictor_and_classifier():
     assert roots == {"tiny_res_net", "projector"}
     online = state.online_params["projector/linear"]["w"]
     assert np.abs(online - state.target_params["projector/linear"]["w"]).max() > 0.01
+
+
+# Images without labels.
+
+
+class _Linear:
+    """A forward function of one matrix, so that losses can be written down."""
+
+    def apply(self, params, state, _, view, *, is_training, part="all"):
+        del is_training, part
+        return networks.Outputs(view, view, view, view @ params["classifier"]["w"]), state
+
+
+def _partly_labeled_update(labels, *, num_devices, parts):
+    """Gradient of one step's loss with respect to the classifier, and its metrics."""
+    rng = np.random.default_rng(0)
+    views = rng.normal(size=(2, 16, 6)).astype(np.float32)
+    weights = rng.normal(size=(6, 7)).astype(np.float32)
+    params = {"classifier": {"w": weights}}
+    update = pretrain.make_update(
+        pretrain.make_loss(_Linear(), objectives.OBJECTIVES["byol"]),
+        optax.sgd(1.0),
+        lambda key, batch: (batch["view1"], batch["view2"]),
+        seed=0,
+        learning_rate=lambda step: 1.0,
+        target_ema=lambda step: 1.0,
+        axis=parallel.AXIS,
+        parts=parts,
+    )
+    state = pretrain.TrainState(
+        np.int32(0), params, params, np.float32(0), np.float32(0), optax.sgd(1.0).init(params)
+    )
+    batch = {"view1": views[0], "view2": views[1], "labels": np.asarray(labels, np.int32)}
+    after, scalars, _ = parallel.pmap_update(update, num_devices=num_devices)(
+        parallel.replicate(state, num_devices=num_devices),
+        parallel.shard(batch, num_devices=num_devices),
+    )
+    moved = weights - np.asarray(after.online_params["classifier"]["w"])
+    return views[0], weights, moved, jax.device_get(scalars)
+
+
+PARTLY_LABELED = [3, -1, -1, -1, 0, -1, 6, 6, -1, -1, -1, -1, -1, -1, -1, 2]
+
+
+@pytest.mark.parametrize(("num_devices", "parts"), [(1, 1), (4, 1), (2, 4)])
+def test_the_classifier_learns_from_labeled_images_of_the_whole_batch(num_devices, parts):
+    images, weights, gradient, scalars = _partly_labeled_update(
+        PARTLY_LABELED, num_devices=num_devices, parts=parts
+    )
+    kept = np.flatnonzero(np.array(PARTLY_LABELED) >= 0)
+    labels = np.array(PARTLY_LABELED)[kept]
+    logits = (images[kept] @ weights).astype(np.float64)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    loss = -np.log(shares[np.arange(len(kept)), labels]).mean()
+    expected = images[kept].T @ (shares - np.eye(7)[labels]) / len(kept)
+    np.testing.assert_allclose(gradient, expected, atol=1e-5)
+    np.testing.assert_allclose(scalars["online_loss"], loss, rtol=1e-5)
+    rank = (-logits).argsort(axis=1).argsort(axis=1)[np.arange(len(kept)), labels]
+    for k in (1, 5):
+        np.testing.assert_allclose(scalars[f"online_top{k}"], (rank < k).mean(), rtol=1e-6)
+    assert scalars["labeled_share"] == len(kept) / len(PARTLY_LABELED)
+
+
+def test_a_batch_without_labels_moves_the_classifier_nowhere():
+    _, _, gradient, scalars = _partly_labeled_update([-1] * 16, num_devices=2, parts=2)
+    assert not gradient.any() and scalars["online_loss"] == scalars["labeled_share"] == 0
+
+
+@pytest.mark.parametrize("size", [7, 49, 64, 1000])
+def test_if_all_have_labels_each_weighs_exactly_one(size):
+    weights, share = jax.jit(lambda x: pretrain.label_weights(x, axis=None))(np.zeros(size, int))
+    assert (np.asarray(weights) == 1).all() and share == 1

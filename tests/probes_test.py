@@ -71,8 +71,11 @@ def test_features_come_in_order_and_without_padding(n):
     np.testing.assert_array_equal(indices, np.arange(n))
 
 
-def make_probe(train, test, encoder):
-    return probes.Probe(train, test, encoder, batch_size=16, image_size=8, k=3, temperature=0.1)
+def make_probe(train, test, encoder, *, max_bad_share=0.1):
+    bad = eval_pipeline.BadLimit([train, test], max_bad_share)
+    return probes.Probe(
+        train, test, encoder, batch_size=16, image_size=8, k=3, temperature=0.1, bad=bad
+    )
 
 
 class Encoded:
@@ -129,11 +132,50 @@ def test_without_labels_only_the_spread_is_measured_and_bad_images_are_left_out(
     assert scores == make_probe(good, good, flatten).score(None, None, linear=True)
 
 
-def test_bad_images_are_left_out_of_what_the_probe_learns_from_but_not_of_what_it_is_judged_by():
-    good, bad = stream(PIXELS, LABELS), stream(PIXELS, LABELS, bad=(1, 2))
-    assert make_probe(bad, good, colour).score(None, None, linear=True)["probe/knn_top1"] == 1
-    with pytest.raises(eval_pipeline.UsageError, match="file 1"):
-        make_probe(good, bad, colour).score(None, None, linear=True)
+def test_so_many_images_of_both_splits_may_be_bad_and_they_are_left_out():
+    some, more = stream(PIXELS, LABELS, bad=(1, 2)), stream(PIXELS, LABELS, bad=(1, 2, 3))
+    measured = make_probe(some, some, colour, max_bad_share=0.025).measure(None, None, linear=True)
+    assert measured.scalars["probe/knn_top1"] == measured.scalars["probe/linear_top1"] == 1
+    assert len(measured.labels) == 38
+    assert measured.bad.keys() == {"file 1", "file 2"} and "not an image" in measured.bad["file 1"]
+    for splits in [(some, more), (more, some)]:
+        with pytest.raises(eval_pipeline.UsageError, match="80 images.*max_bad_share.*\n  file 1"):
+            make_probe(*splits, colour, max_bad_share=0.025).score(None, None, linear=True)
+
+
+def missing(labels, *, every):
+    return [-1 if i % every else label for i, label in enumerate(labels)]
+
+
+@pytest.mark.parametrize("is_in_memory", [False, True])
+def test_images_without_labels_neither_vote_nor_count(is_in_memory):
+    def split(labels):
+        if is_in_memory:
+            return datasets.Images(np.stack(PIXELS), np.array(labels, np.int32), 4)
+        return stream(PIXELS, labels)
+
+    train, test = missing(LABELS, every=3), missing(LABELS, every=7)
+    whole = make_probe(split(LABELS), split(LABELS), colour).score(None, None, linear=True)
+    exact = make_probe(split(train), split(test), colour).score(None, None, linear=True)
+    assert exact == whole and exact["probe/knn_top1"] == 1
+    if is_in_memory:
+        scores = make_probe(split(train), split(test), colour).score_raw_pixels()
+        assert 0 < scores["probe/raw_pixels_knn_top1"] <= 1
+
+
+@pytest.mark.parametrize("which", ["train", "test"])
+def test_without_a_label_in_one_split_there_is_no_accuracy(which):
+    splits = {name: stream(PIXELS, LABELS) for name in ("train", "test")}
+    splits[which] = stream(PIXELS, [-1] * 40)
+    measured = make_probe(splits["train"], splits["test"], colour).measure(None, None, linear=True)
+    assert measured.predicted is None
+    assert measured.scalars.keys() == {"probe/feature_std", "probe/effective_rank"}
+
+
+def test_labels_of_one_class_train_no_linear_probe():
+    train = stream(PIXELS, [0 if label == 0 else -1 for label in LABELS])
+    scalars = make_probe(train, stream(PIXELS, LABELS), colour).score(None, None, linear=True)
+    assert scalars["probe/knn_top1"] == 0.25 and "probe/linear_top1" not in scalars
 
 
 @pytest.mark.parametrize("is_labelled", [False, True])
@@ -141,7 +183,8 @@ def test_a_split_of_bad_images_alone_is_an_error_for_the_user(is_labelled):
     labels = LABELS if is_labelled else None
     bad, good = stream(PIXELS, labels, bad=range(40)), stream(PIXELS, labels)
     with pytest.raises(eval_pipeline.UsageError, match="(?i)no.*image"):
-        make_probe(bad, good if is_labelled else bad, colour).score(None, None, linear=False)
+        probe = make_probe(bad, good if is_labelled else bad, colour, max_bad_share=1)
+        probe.score(None, None, linear=False)
 
 
 def test_probe_scores_a_perfect_and_a_collapsed_encoder():

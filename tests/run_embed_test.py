@@ -94,7 +94,7 @@ def test_without_a_set_it_is_the_runs_evaluation_split(run_folder, tmp_path):
     np.testing.assert_array_equal(labels, datasets.load("patterns", "test").labels)
 
 
-def test_a_bad_image_is_named_and_leaves_no_file_unless_it_is_to_be_skipped(run_folder, tmp_path):
+def test_a_bad_image_is_named_and_leaves_no_file_unless_so_many_may_be_bad(run_folder, tmp_path):
     folder, out = tmp_path / "pictures", tmp_path / "out"
     folder.mkdir()
     for number in range(3):
@@ -105,7 +105,7 @@ def test_a_bad_image_is_named_and_leaves_no_file_unless_it_is_to_be_skipped(run_
         with pytest.raises(UsageError, match="pictures/bad.png"):
             embed(out, run_folder, **keys, format=file_format)
         assert not list(out.iterdir())
-    result = embed(out, run_folder, **keys, skip_bad=True)
+    result = embed(out, run_folder, **keys, **{"data.max_bad_share": 0.25})
     features, labels, names = read(out, "npz")
     assert result["num_images"] == {"embedded": 3, "bad": 1}
     assert sorted(names) == ["0.png", "1.png", "2.png"] and labels.tolist() == [-1] * 3

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from byol_jax import encoders, neighbours, run_knn
+from byol_jax import datasets, encoders, neighbours, run_knn
 from byol_jax.config import UsageError
 from byol_jax.features import Features
 from configs import knn as config_file
@@ -99,7 +99,8 @@ def splits(test_labels=None, *, leave_one_out=False):
     queries, right = clusters(150, seed=1, spread=2.5)
     right = right if test_labels is None else test_labels
     made = [Features(x, y, np.arange(len(y))) for x, y in ((train, labels), (queries, right))]
-    return run_knn.Splits(made[0], None if leave_one_out else made[1], 4, 0)
+    test = None if leave_one_out else made[1]
+    return run_knn.Splits(made[0], test, 4, made[not leave_one_out], {"bad": 0})
 
 
 @pytest.mark.parametrize("favourite", range(len(SETTINGS)))
@@ -148,7 +149,7 @@ def of_folder(folder, **more):
 
 def test_leave_one_out_of_a_folder_leaves_bad_images_out(run_folder, pictures, tmp_path):
     (pictures / "cat" / "bad.png").write_bytes(b"no image")
-    found = measure(tmp_path, run_folder, **of_folder(pictures))
+    found = measure(tmp_path, run_folder, **of_folder(pictures, **{"data.max_bad_share": 0.05}))
     assert found["num_images"] == {"train": 40, "validation": 4, "evaluated": 36, "bad": 1}
 
 
@@ -160,14 +161,14 @@ def test_without_labels_there_is_no_accuracy_but_a_quality(run_folder, pictures,
     assert "No labels: no accuracy" in run_knn.describe(found)
 
 
-def test_a_bad_image_among_those_evaluated_is_named_unless_it_is_to_be_skipped(
+def test_a_bad_image_among_those_evaluated_is_named_unless_so_many_may_be_bad(
     run_folder, pictures, tmp_path
 ):
     (pictures / "cat" / "bad.png").write_bytes(b"no image")
     overrides = of_folder(pictures, **{"data.eval_split": "all"})
     with pytest.raises(UsageError, match="cat/bad.png"):
         measure(tmp_path, run_folder, **overrides)
-    found = measure(tmp_path, run_folder, **overrides, **{"data.skip_bad": True})
+    found = measure(tmp_path, run_folder, **overrides, **{"data.max_bad_share": 0.05})
     assert found["num_images"]["evaluated"] == 40 and found["num_images"]["bad"] == 2
 
 
@@ -194,7 +195,28 @@ def test_mistakes_are_refused_before_anything_is_written(case, run_folder, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_a_split_of_which_some_have_no_label_is_refused():
-    half = np.array([0, 1, -1], np.int32)
-    with pytest.raises(UsageError, match="1 of the 3 images of the evaluation split"):
-        run_knn._is_unlabelled(Features(np.eye(3), half, np.arange(3)), "evaluation")
+@pytest.mark.parametrize("eval_split", ["test", "leave_one_out"])
+def test_images_without_labels_neither_vote_nor_count(
+    eval_split, run_folder, tmp_path, monkeypatch
+):
+    load = datasets.load
+
+    def partly(name, split, **options):
+        data = load(name, split, **options).take(60)
+        return data._replace(labels=np.where(np.arange(60) % 3, data.labels, -1))
+
+    monkeypatch.setattr(datasets, "load", partly)
+    found = measure(tmp_path, run_folder, **{"data.eval_split": eval_split})
+    counts = found["num_images"]
+    assert counts["train"] == 40 and counts["bad"] == 0
+    if eval_split == "test":
+        assert counts["evaluated"] == 40 and counts["unlabeled"] == 40
+    else:
+        assert counts["evaluated"] == 36 and counts["unlabeled"] == 20
+    assert found["label_free"]["view_images"] == 60
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_a_share_of_bad_images_is_a_share(share, run_folder, tmp_path):
+    with pytest.raises(UsageError, match="max_bad_share must be between 0 and 1"):
+        measure(tmp_path, run_folder, **{"data.max_bad_share": share})

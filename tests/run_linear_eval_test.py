@@ -138,7 +138,7 @@ def test_a_folder_with_a_bad_image_is_learned_from_in_both_modes(run_folder, tmp
         path.write_bytes(encode(drawn_picture(20, 24, seed=number)))
     (tmp_path / "set" / "cat" / "bad.png").write_bytes(b"no image")
     keys = {"data.name": "folder", "data.dir": str(tmp_path / "set"), "batch_size": 8}
-    keys |= {"data.train_split": "all", "data.eval_split": "all", "data.skip_bad": True}
+    keys |= {"data.train_split": "all", "data.eval_split": "all", "data.max_bad_share": 0.05}
     for mode in ("cached", "augmented"):
         found = measure(tmp_path / mode, run_folder, features=mode, total_epochs=1.0, **keys)
         assert found["num_images"]["train"] == 40 and found["num_images"]["bad"] == 2

@@ -12,7 +12,7 @@ import time
 import jax
 import numpy as np
 
-from byol_jax import build, datasets, encoders, features, linear, parallel, patterns
+from byol_jax import build, datasets, encoders, eval_pipeline, features, linear, parallel, patterns
 from configs import byol
 
 
@@ -38,7 +38,8 @@ def extraction(run: str, batch_size: int, rounds: int = 5) -> float:
     encoder = encoders.load_encoder(run)
     data = datasets.Images(*patterns.load("train"), len(patterns.CLASS_NAMES))
     batch = data.images[:batch_size]
-    options = {"batch_size": batch_size, "skip_bad": False, "title": "extract"}
+    options = {"batch_size": batch_size, "title": "extract"}
+    options["bad"] = eval_pipeline.BadLimit([data], 0.0)
     encoder.encode(batch)
     features.extract(encoder, data.take(batch_size), **options)
     ratios = []

@@ -2,8 +2,8 @@
 
 import logging
 import pathlib
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -13,6 +13,7 @@ from byol_jax import cards, soundness
 from byol_jax import config as config_lib
 
 UsageError = config_lib.UsageError
+T = TypeVar("T")
 
 
 def load_networks(path: str, template: Any) -> Any:
@@ -28,10 +29,41 @@ def load_networks(path: str, template: Any) -> Any:
     Raises:
       UsageError: there is no checkpoint at the path, or it is of another network.
     """
-    folder = _step_folder(pathlib.Path(path).expanduser())
     names = ("online_params", "target_params", "online_state", "target_state")
-    loaded = _load(folder, names, template.online_params)
-    return template._replace(**loaded)
+
+    def load() -> dict[str, Any]:
+        folder = _step_folder(pathlib.Path(path).expanduser())
+        return _load(folder, names, template.online_params)
+
+    return template._replace(**until_sound(path, load))
+
+
+class GoneError(UsageError):
+    """A checkpoint was deleted while it was read: its run goes on, and keeps the newest."""
+
+
+def until_sound(path: str, load: Callable[[], T]) -> T:
+    """Loads again for as long as a run that goes on deletes what is being loaded.
+
+    Args:
+      path: as `find` takes it.
+      load: from the checkpoint that `find` gives at the time.
+
+    Raises:
+      GoneError: the path names a checkpoint, which has been deleted.
+    """
+    while True:
+        before = find(path)
+        try:
+            return load()
+        except UsageError:
+            if not before.exists() and before == pathlib.Path(path).expanduser():
+                raise GoneError(
+                    f"{before} was deleted while it was read: its run goes on and keeps only its "
+                    "newest checkpoints. Give the run's workdir for the newest one."
+                ) from None
+            if find(path) == before:
+                raise
 
 
 class Saved(NamedTuple):
@@ -90,10 +122,25 @@ def _load(step_folder: pathlib.Path, names: Sequence[str], built: Any) -> dict[s
 
     Heads that ``built`` lacks are not compared.
     """
-    folder = step_folder / "state"
-    if not folder.is_dir():
+    if not (step_folder / "state").is_dir():
         raise _damaged(step_folder, "its folder 'state' is missing")
-    with Reader(folder) as reader:
+    try:
+        loaded = _read(step_folder, names, built)
+        expected = soundness.read_digests(step_folder)
+    except UsageError:
+        raise
+    except Exception as error:  # whatever Orbax trips over
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise _damaged(step_folder, reason[0][:200]) from None
+    found = {name: soundness.digest_arrays(tree) for name, tree in loaded.items()}
+    changed = expected and soundness.first_difference(expected, found, names)
+    if changed:
+        raise _damaged(step_folder, f"its {changed} are not what was saved")
+    return loaded
+
+
+def _read(step_folder: pathlib.Path, names: Sequence[str], built: Any) -> dict[str, Any]:
+    with Reader(step_folder / "state") as reader:
         if not set(names) <= set(reader.tree):
             raise _damaged(step_folder, "it does not say what it holds")
         item = {name: reader.tree[name] for name in names}
@@ -103,20 +150,9 @@ def _load(step_folder: pathlib.Path, names: Sequence[str], built: Any) -> dict[s
         require_same_network(step_folder, compared, built)
         module = min(saved)
         leaf = min(saved[module])
-        first = {names[0]: {module: {leaf: saved[module][leaf]}}}
-        try:
-            # Arrays that fail side by side fill the screen with traces, the first one alone not.
-            reader.read(first)
-            loaded = {name: reader.read(item)[name] for name in names}
-            expected = soundness.read_digests(step_folder)
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise _damaged(step_folder, reason[0][:200]) from None
-    found = {name: soundness.digest_arrays(tree) for name, tree in loaded.items()}
-    changed = expected and soundness.first_difference(expected, found, names)
-    if changed:
-        raise _damaged(step_folder, f"its {changed} are not what was saved")
-    return loaded
+        # Arrays that fail side by side fill the screen with traces, the first one alone not.
+        reader.read({names[0]: {module: {leaf: saved[module][leaf]}}})
+        return {name: reader.read(item)[name] for name in names}
 
 
 class Reader:
@@ -180,9 +216,32 @@ def _step_folder(path: pathlib.Path) -> pathlib.Path:
     steps = [p for p in (path / "checkpoints").glob("*") if p.name.isdigit()]
     if not steps:
         raise UsageError(
-            f"No checkpoint at {path}: give a workdir of a run, or one of its checkpoints/<step>."
+            f"No checkpoint at {path}: {_describe(path)}. Give a workdir of a run, or one of its "
+            "checkpoints/<step>."
         )
     return max(steps, key=lambda p: int(p.name))
+
+
+def _describe(path: pathlib.Path) -> str:
+    """What is there in place of a run, and what may have been meant."""
+    if not path.is_dir():
+        return "it is neither a folder nor a file"
+    names = sorted(entry.name for entry in path.iterdir())
+    weights = [name for name in names if name.endswith(_WEIGHTS)]
+    if path.name == "checkpoints" and any(map(str.isdigit, names)):
+        return f"it is a run's folder of them, and the workdir is {path.parent}"
+    if path.name == "state" and path.parent.parent.name == "checkpoints":
+        return f"it is a part of the checkpoint {path.parent}"
+    if "result.json" in names and "metrics.jsonl" not in names:
+        return "it is the workdir of an evaluation, whose result.json names what was evaluated"
+    if "data.json" in names or "metrics.jsonl" in names:
+        return "its run has not saved any yet"
+    if weights:
+        return f"it holds the file {path / weights[0]}, which can be given itself"
+    return f"it holds {', '.join(names[:3])}" if names else "it is an empty folder"
+
+
+_WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 def require_same_network(step_folder: pathlib.Path, saved: Any, built: Any) -> None:

@@ -9,8 +9,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 ROWS = [
     set(names.split())
     for names in (
-        "config files parallel metrics pickles deepmind torch_files torch_encoder images "
-        "patterns processes reference",
+        "config file_kinds files parallel metrics pickles deepmind torch_files torch_encoder "
+        "images patterns processes reference",
         "datasets folder host_views records tfds_sets transfer_sets augment crop batch_norm "
         "micro_batches networks resnet cards exported "
         "export_folder torch_layout objectives optimizers "

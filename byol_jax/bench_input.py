@@ -9,9 +9,8 @@ import jax
 import ml_collections
 import numpy as np
 
-from byol_jax import build, datasets, host_views, images, input_pipeline, parallel, records
+from byol_jax import build, datasets, host_views, images, input_pipeline, parallel, records, results
 from byol_jax import config as config_lib
-from byol_jax import workdir as workdir_lib
 
 STAGES = ("read", "decode", "crop")
 SAMPLE = 300  # images that the stages are measured on
@@ -45,7 +44,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         "devices": parallel.describe_devices(),
         "config": config.to_dict(),
     }
-    workdir_lib.write_result(workdir, result)
+    results.write(workdir, result)
     records.say(f"Written: {workdir / 'result.json'}")
 
 

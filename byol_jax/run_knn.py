@@ -10,7 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from byol_jax import baselines, datasets, encoders, evaluation, neighbours, records, subjects
+from byol_jax import (
+    baselines,
+    datasets,
+    encoders,
+    evaluation,
+    neighbours,
+    records,
+    results,
+    subjects,
+)
 from byol_jax import config as config_lib
 from byol_jax import features as features_lib
 
@@ -55,17 +64,18 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     train = features_lib.load_split(source, names["train_split"])
     evaluated = train if is_left_out else features_lib.load_split(source, names["eval_split"])
     encoder = baselines.choose(encoder, config.weights, train, seed=config.seed)
-    splits = _encode(config, encoder, train, evaluated)
-    found = evaluation.over_seeds(config, lambda seed: score(splits, settings, config, seed))
-    found["label_free"] = features_lib.quality(
-        encoder,
-        splits.test or splits.train,
-        evaluated,
-        batch_size=config.batch_size,
-        seed=config.seed,
-    )
-    subject = subjects.Subject(encoder, source, train, 0, evaluated, names)
-    result = evaluation.write_result(workdir, config, subject, found, start=start)
+    with results.opened(workdir):
+        splits = _encode(config, encoder, train, evaluated)
+        found = evaluation.over_seeds(config, lambda seed: score(splits, settings, config, seed))
+        found["label_free"] = features_lib.quality(
+            encoder,
+            splits.test or splits.train,
+            evaluated,
+            batch_size=config.batch_size,
+            seed=config.seed,
+        )
+        subject = subjects.Subject(encoder, source, train, 0, evaluated, names)
+        result = evaluation.write_result(workdir, config, subject, found, start=start)
     records.say(describe(result))
 
 

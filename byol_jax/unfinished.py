@@ -1,12 +1,12 @@
 """What an evaluation has done so far, so that one that was stopped goes on where it was.
 
-It is in the folder ``unfinished`` of the workdir until the evaluation has come to its end.
+It is in ``unfinished/<digest>`` of the workdir, by the evaluation's digest, until that has
+come to its end.
 """
 
 import contextlib
 import json
 import pathlib
-import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -15,9 +15,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from byol_jax import files, input_pipeline, loop, parallel, records, soundness
-from byol_jax import workdir as workdir_lib
+from byol_jax import files, input_pipeline, loop, parallel, records, results, soundness
 
+FOLDER = "unfinished"
 SAVE_SECONDS = 600.0  # between two saves of what is being trained
 
 
@@ -35,12 +35,12 @@ def opened(workdir: pathlib.Path, config: Any, encoder_sha256: str) -> Iterator[
       encoder_sha256: likewise for the encoder.
 
     Raises:
-      UsageError: the folder cannot be written to, or somebody else is using it.
+      UsageError: as `results.opened`.
     """
     facts = {"config": config.to_dict(), "encoder": encoder_sha256, "devices": jax.device_count()}
-    with contextlib.ExitStack() as stack:
-        parallel.on_writer(lambda: stack.enter_context(workdir_lib.lock(workdir)))
-        work = Unfinished(workdir / "unfinished", soundness.digest_json(facts))
+    digest = soundness.digest_json(facts)
+    with results.opened(workdir):
+        work = Unfinished(workdir / FOLDER / digest[:12], digest)
         yield work
         parallel.on_writer(work.remove)
 
@@ -177,4 +177,8 @@ class Unfinished:
 
     def remove(self) -> None:
         """Forgets everything; to be called by the writer, once the evaluation's result is there."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # of folders that are missing, or not empty
+            for name in ("results.json", "state.npz"):
+                (self._folder / name).unlink(missing_ok=True)
+            self._folder.rmdir()
+            self._folder.parent.rmdir()

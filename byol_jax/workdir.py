@@ -177,19 +177,6 @@ def _parse(line: str) -> dict[str, Any] | None:
     return row if isinstance(row, dict) and "step" in row else None
 
 
-def write_result(workdir: pathlib.Path, result: Mapping[str, Any]) -> None:
-    """Writes ``result.json``, in one piece.
-
-    Raises:
-        UsageError: the folder cannot be written to.
-    """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        _replace(workdir / "result.json", json.dumps(result, indent=2) + "\n")
-    except OSError as error:
-        raise UsageError(f"Cannot write to the workdir {workdir}: {error}.") from None
-
-
 def versions() -> dict[str, str]:
     """What computed a result: Python and the packages that numbers depend on."""
     return {"python": platform.python_version()} | {

@@ -19,7 +19,7 @@ ROWS = [
         "pack_sources packed_set weights views",
         "pretrain curator gallery initial collapse checks finetune build encoders features "
         "baselines evaluation subjects supervised stablehlo torch_export formats forecast "
-        "bad_images summary unfinished",
+        "bad_images results summary unfinished",
         "run_pretrain run_linear_eval run_finetune run_transfer run_knn run_embed run_export "
         "run_gallery preview inspect convert pack bench_input main_loop",
     )

@@ -9,7 +9,7 @@ import os
 import pathlib
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from tensorboardX import SummaryWriter
@@ -94,11 +94,13 @@ def lock(workdir: pathlib.Path) -> Iterator[None]:
     The system frees the lock of a process that is killed.
 
     Raises:
-        UsageError: the folder cannot be written to, or another run is using it.
+        UsageError: the folder cannot be written to, or another run is using it, or its file
+            ``lock`` is somebody's.
     """
+    path = workdir / "lock"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        file = (workdir / "lock").open("a+")
+        file = path.open("a+", errors="replace")
     except OSError as error:
         raise UsageError(f"Cannot write to the workdir {workdir}: {error}.") from None
     with file:
@@ -112,10 +114,21 @@ def lock(workdir: pathlib.Path) -> Iterator[None]:
             ) from None
         except OSError:
             pass  # a file system without locks
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}\n")
-        file.flush()
+        with files.writing(path):
+            _sign(path, file)
         yield
+
+
+def _sign(path: pathlib.Path, file: IO[str]) -> None:
+    """Notes whose lock it is."""
+    file.seek(0)
+    if file.read(8) not in ("", "process "):
+        raise UsageError(
+            f"{path} is no lock of a run and is left as it is: give another --workdir."
+        )
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}\n")
+    file.flush()
 
 
 def open_workdir(workdir: pathlib.Path, config: Any, data_card: DataCard) -> list[str]:

@@ -34,6 +34,17 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
         workdir.open_workdir(tmp_path / "file" / "run", CONFIG, CARD)
 
 
+def test_a_file_called_lock_that_is_none_is_left_alone(tmp_path):
+    (tmp_path / "lock").write_bytes(b"\xff combination: 1234")
+    with pytest.raises(workdir.UsageError, match="lock is no lock of a run"):
+        with workdir.lock(tmp_path):
+            raise AssertionError("it was taken")
+    assert (tmp_path / "lock").read_bytes() == b"\xff combination: 1234"
+    (tmp_path / "lock").write_text("process 1 on a machine that is gone\n")
+    with workdir.lock(tmp_path):
+        assert (tmp_path / "lock").read_text().startswith("process ")
+
+
 def test_what_was_found_out_about_the_data_comes_back_as_it_was(tmp_path):
     assert workdir.read_data_card(tmp_path) is None
     workdir.open_workdir(tmp_path, CONFIG, CARD)

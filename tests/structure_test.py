@@ -53,7 +53,6 @@ REPORT = {
     "report",
     "report_charts",
     "report_data",
-    "report_files",
     "report_page",
     "report_pictures",
     "report_plots",
@@ -61,6 +60,7 @@ REPORT = {
     "report_tables",
     "report_verdict",
     "report_watch",
+    "report_writing",
 }
 ROWS[0] |= REPORT
 MODULES = sorted(path for path in (ROOT / "byol_jax").glob("*.py") if path.stem != "__init__")

@@ -97,7 +97,7 @@ def _read(path: pathlib.Path) -> dict[str, Any] | None:
     """The result in a file; None if there is none."""
     try:
         result = json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"Cannot read {path}: {error}. {_ADVICE}") from None

@@ -127,8 +127,7 @@ def _sign(path: pathlib.Path, file: IO[str]) -> None:
             f"{path} is no lock of a run and is left as it is: give another --workdir."
         )
     file.truncate(0)
-    file.write(f"process {os.getpid()} on {platform.node()}\n")
-    file.flush()
+    os.write(file.fileno(), f"process {os.getpid()} on {platform.node()}\n".encode())
 
 
 def open_workdir(workdir: pathlib.Path, config: Any, data_card: DataCard) -> list[str]:

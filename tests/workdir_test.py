@@ -1,6 +1,8 @@
 """The folder of a run: config, metrics, and what a kill may leave behind."""
 
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
@@ -151,3 +153,13 @@ def test_tensorboard_gets_the_scalars_and_the_pictures(tmp_path):
     logger.close()
     (events,) = (tmp_path / "tensorboard").iterdir()
     assert all(words in events.read_bytes() for words in (b"train/loss", b"pairs", b"\x89PNG"))
+
+
+def test_a_full_disk_is_named_when_a_folder_is_locked(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(workdir.UsageError, match="Cannot write to .*lock: No space left on device"):
+        with workdir.lock(tmp_path):
+            raise AssertionError("it was taken")

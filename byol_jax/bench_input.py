@@ -18,9 +18,9 @@ from byol_jax import (
     input_pipeline,
     parallel,
     records,
+    results,
 )
 from byol_jax import config as config_lib
-from byol_jax import workdir as workdir_lib
 
 STAGES = ("read", "decode", "crop")
 SAMPLE = 300  # images that the stages are measured on
@@ -55,7 +55,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         "devices": parallel.describe_devices(),
         "config": config.to_dict(),
     }
-    workdir_lib.write_result(workdir, result)
+    results.write(workdir, result)
     records.say(f"Written: {workdir / 'result.json'}")
 
 

@@ -3,8 +3,8 @@
 import logging
 import os
 import pathlib
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -14,6 +14,7 @@ from byol_jax import cards, soundness
 from byol_jax import config as config_lib
 
 UsageError = config_lib.UsageError
+T = TypeVar("T")
 
 
 def load_networks(path: str, template: Any) -> Any:
@@ -29,10 +30,41 @@ def load_networks(path: str, template: Any) -> Any:
     Raises:
       UsageError: there is no checkpoint at the path, or it is of another network.
     """
-    folder = _step_folder(pathlib.Path(path).expanduser())
     names = ("online_params", "target_params", "online_state", "target_state")
-    loaded = _load(folder, names, template.online_params)
-    return template._replace(**loaded)
+
+    def load() -> dict[str, Any]:
+        folder = _step_folder(pathlib.Path(path).expanduser())
+        return _load(folder, names, template.online_params)
+
+    return template._replace(**until_sound(path, load))
+
+
+class GoneError(UsageError):
+    """A checkpoint was deleted while it was read: its run goes on, and keeps the newest."""
+
+
+def until_sound(path: str, load: Callable[[], T]) -> T:
+    """Loads again for as long as a run that goes on deletes what is being loaded.
+
+    Args:
+      path: as `find` takes it.
+      load: from the checkpoint that `find` gives at the time.
+
+    Raises:
+      GoneError: the path names a checkpoint, which has been deleted.
+    """
+    while True:
+        before = find(path)
+        try:
+            return load()
+        except UsageError:
+            if not before.exists() and before == pathlib.Path(path).expanduser():
+                raise GoneError(
+                    f"{before} was deleted while it was read: its run goes on and keeps only its "
+                    "newest checkpoints. Give the run's workdir for the newest one."
+                ) from None
+            if find(path) == before:
+                raise
 
 
 class Saved(NamedTuple):
@@ -187,7 +219,8 @@ def _step_folder(path: pathlib.Path) -> pathlib.Path:
     steps = list_steps(path / "checkpoints")
     if not steps:
         raise UsageError(
-            f"No checkpoint at {path}: give a workdir of a run, or one of its checkpoints/<step>."
+            f"No checkpoint at {path}: {_describe(path)}. Give a workdir of a run, or one of its "
+            "checkpoints/<step>."
         )
     return path / "checkpoints" / str(steps[-1])
 
@@ -208,6 +241,28 @@ def list_steps(folder: pathlib.Path) -> list[int]:
             "rerun the same command to resume."
         ) from None
     return sorted(int(name) for name in names if name.isdecimal())
+
+
+def _describe(path: pathlib.Path) -> str:
+    """What is there in place of a run, and what may have been meant."""
+    if not path.is_dir():
+        return "it is neither a folder nor a file"
+    names = sorted(entry.name for entry in path.iterdir())
+    weights = [name for name in names if name.endswith(_WEIGHTS)]
+    if path.name == "checkpoints" and any(map(str.isdigit, names)):
+        return f"it is a run's folder of them, and the workdir is {path.parent}"
+    if path.name == "state" and path.parent.parent.name == "checkpoints":
+        return f"it is a part of the checkpoint {path.parent}"
+    if "result.json" in names and "metrics.jsonl" not in names:
+        return "it is the workdir of an evaluation, whose result.json names what was evaluated"
+    if "data.json" in names or "metrics.jsonl" in names:
+        return "its run has not saved any yet"
+    if weights:
+        return f"it holds the file {path / weights[0]}, which can be given itself"
+    return f"it holds {', '.join(names[:3])}" if names else "it is an empty folder"
+
+
+_WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 def require_same_network(step_folder: pathlib.Path, saved: Any, built: Any) -> None:

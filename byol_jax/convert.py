@@ -63,7 +63,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     if not name:
         raise UsageError("Which set is to be converted? Give --config.data.name=NAME.")
     folder = pathlib.Path(os.path.abspath(tfds_sets.find_folder(name, config.data.dir)))
-    info = json.loads((folder / INFO).read_text())
+    info = _read_info(folder / INFO, _AGAIN)
     if info.get("fileFormat", "tfrecord") == "array_record":
         records.say(f"{name} in {folder} is an ArrayRecord set already: nothing to do.")
         return
@@ -120,23 +120,35 @@ def _make_shards(folder: pathlib.Path, target: pathlib.Path, info: dict[str, Any
 
 
 def _check_target(plan: Plan) -> None:
-    try:
-        found = json.loads((plan.target / INFO).read_text())
-    except (FileNotFoundError, NotADirectoryError):
+    for source, target in _copies(plan):
+        if target.exists() and target.read_bytes() != source.read_bytes():
+            raise UsageError(
+                f"{target} is there already, is not {source}, and is left as it is. {_ELSEWHERE}"
+            )
+    if not (plan.target / INFO).exists():
         return
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"Cannot read {plan.target / INFO}, so nobody knows what is there: {error}. Remove it, "
-            "or choose another folder by --config.output_dir."
-        ) from None
+    found = _read_info(plan.target / INFO, _ELSEWHERE)
     differing = [
         key for key in ("name", "fileFormat", "splits") if found.get(key) != plan.info.get(key)
     ]
     if differing:
         raise UsageError(
             f"{plan.target} holds another set (its {INFO} differs in {', '.join(differing)}). "
-            "Choose another folder by --config.output_dir."
+            f"{_ELSEWHERE}"
         )
+
+
+_ELSEWHERE = "Choose another folder by --config.output_dir."
+
+
+def _read_info(path: pathlib.Path, advice: str) -> dict[str, Any]:
+    try:
+        info = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"Cannot read {path}: {error}. {advice}") from None
+    if not isinstance(info, dict):
+        raise UsageError(f"{path} does not describe a set. {advice}")
+    return info
 
 
 def _run(plan: Plan) -> None:
@@ -167,20 +179,26 @@ def _how_to_train(plan: Plan) -> str:
     return f"To train on it: --config.data.name={name} --config.data.dir={plan.output_dir}"
 
 
-def _write_metadata(plan: Plan) -> None:
-    """Everything that is not a record; what makes TFDS see the set comes last."""
+def _copies(plan: Plan) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
+    """What is neither records nor written anew, from where and to where."""
     shards = {shard.source for shard in plan.shards}
     for path in sorted(plan.source.iterdir()):
         is_record = path in shards or _SHARD_NUMBER.search(path.name)
         if path.is_file() and not is_record and path.name not in (INFO, FEATURES):
-            _copy(path, plan.target / path.name)
+            yield path, plan.target / path.name
+    if (plan.source / FEATURES).is_file():
+        yield plan.source / FEATURES, plan.target / FEATURES
+
+
+def _write_metadata(plan: Plan) -> None:
+    """Everything that is not a record; what makes TFDS see the set comes last."""
+    for source, target in _copies(plan):
+        _copy(source, target)
     # Where TFDS looks up which config is meant if only the set is named.
     defaults = pathlib.Path(plan.info["name"], ".config", "metadata.json")
     root = plan.source.parents[len(plan.target.relative_to(plan.output_dir).parts) - 1]
-    if (root / defaults).is_file():
+    if (root / defaults).is_file() and not (plan.output_dir / defaults).exists():
         _copy(root / defaults, plan.output_dir / defaults)
-    if (plan.source / FEATURES).is_file():
-        _copy(plan.source / FEATURES, plan.target / FEATURES)
     files.write_text(plan.target / INFO, json.dumps(plan.info, indent=2, sort_keys=True) + "\n")
 
 

@@ -50,8 +50,7 @@ def load_encoder(path: str, *, network: str = "online") -> Encoder:
     Raises:
       UsageError: no such path, nothing at it that holds an encoder, or something half-written.
     """
-    found = weights_lib.open_weights(path)
-    loaded = weights_lib.load(found, network)
+    found, loaded = weights_lib.open_and_load(path, network)
     params, state = map(cards.encoder_modules, loaded)
     identity = {
         "path": found.path,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax import datasets, eval_pipeline, metrics, parallel, records, subjects
+from byol_jax import datasets, eval_pipeline, metrics, parallel, records, results, subjects
 from byol_jax import workdir as workdir_lib
 
 UsageError = config_lib.UsageError
@@ -164,8 +164,8 @@ def write_result(
         "seconds": round(time.monotonic() - start, 2),
     }
     if parallel.is_writer():
-        workdir_lib.write_result(workdir, result)
-        records.say(f"Written: {workdir / 'result.json'}")
+        results.write(workdir, result)
+        records.say(f"Written: {workdir / results.FILE}")
     return result
 
 

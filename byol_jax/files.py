@@ -94,6 +94,11 @@ def writing(path: pathlib.Path) -> Iterator[None]:
         raise WriteError(path, error) from None
 
 
+def is_part(path: pathlib.Path) -> bool:
+    """Whether a file was left by a writer that was killed, or is being written."""
+    return _PART.fullmatch(path.name) is not None
+
+
 def make_folder(path: pathlib.Path) -> None:
     """Makes a folder and those above it, unless they are there."""
     try:

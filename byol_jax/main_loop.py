@@ -17,6 +17,7 @@ from ml_collections import config_flags
 
 from byol_jax import (
     bench_input,
+    checkpoint,
     collapse,
     convert,
     input_pipeline,
@@ -27,6 +28,7 @@ from byol_jax import (
     processes,
     records,
     report,
+    results,
     run_embed,
     run_export,
     run_finetune,
@@ -68,6 +70,8 @@ LEFT = {
     "pack": _SHARDS,
 }
 NOTHING_LEFT = "Nothing was kept: rerun the same command to begin again."
+# Tasks whose folder is named after what they evaluate, unless it is given.
+EVALUATIONS = ("linear_eval", "semi_supervised", "transfer", "knn", "embed")
 
 # What ends a run with a message and status 1: on all processes alike, or perhaps on one alone.
 SHARED_FAILURES = (collapse.CollapseError, loop.NonFiniteError, parallel.OtherProcessError)
@@ -82,7 +86,10 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", "configs/byol.py", "Config file, and after a colon its preset."
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder for what a task writes; default: runs/<task>-<preset>."
+    "workdir",
+    None,
+    "Folder for what a task writes; default: runs/<task>-<preset>, of an evaluation also with what "
+    "it evaluates.",
 )
 _COORDINATOR = flags.DEFINE_string(
     "coordinator",
@@ -102,7 +109,11 @@ def main(_: Sequence[str]) -> None:
     processes.settle()
     try:
         parallel.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-        config_lib.lookup(TASKS, config.task, key="task")(config, workdir)
+        task = config_lib.lookup(TASKS, config.task, key="task")
+        if _WORKDIR.value or config.task not in EVALUATIONS:
+            task(config, workdir)
+        else:
+            workdir = _evaluate(task, config)
         _conclude(workdir, began)
     except unfinished.Stopped as stopped:
         records.say(str(stopped))
@@ -124,6 +135,18 @@ def main(_: Sequence[str]) -> None:
         _leave(f"Another process has failed or is gone: {error}")
     except KeyboardInterrupt:  # not while training, which saves
         _fail(f"Interrupted. {LEFT.get(config.task, NOTHING_LEFT)}", status=130)
+
+
+def _evaluate(task: Callable[[Any, pathlib.Path], None], config: Any) -> pathlib.Path:
+    """Evaluates into a folder named after the checkpoint; of a run that goes on, the newest."""
+    while True:
+        workdir, pinned = results.place(config)
+        try:
+            task(pinned, workdir)
+            return workdir
+        except checkpoint.GoneError:
+            if pinned.checkpoint == config.checkpoint:  # which was asked for, and no other
+                raise
 
 
 def _conclude(workdir: pathlib.Path, began: float, *, message: str = "") -> None:

@@ -24,6 +24,7 @@ UsageError = config_lib.UsageError
 
 CARD = "pack.json"
 BAD_IMAGES = "bad_images.txt"
+_ELSEWHERE = "Choose another folder by --config.output_dir."
 
 
 class Settings(NamedTuple):
@@ -196,21 +197,13 @@ class PackedSet:
     def _open(self) -> None:
         path, card = self._target / CARD, self._card()
         if not path.exists():
-            if (self._target / records.INFO).exists():
-                raise UsageError(
-                    f"{self._target} holds a set that was not made by this task. Choose another "
-                    "folder by --config.output_dir."
-                )
+            self._require_empty()
             files.write_text(path, json.dumps(card, indent=2) + "\n")
             return
         try:
-            known = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise UsageError(
-                f"Cannot read {path}, which says how the set is packed: {error}. Put it back, or "
-                "choose another folder by --config.output_dir."
-            ) from None
-        differences = config_lib.differences(known, card)
+            differences = config_lib.differences(json.loads(path.read_text()), card)
+        except (OSError, ValueError, AttributeError, RecursionError) as error:
+            raise UsageError(f"Cannot read {path}: {error}. {_ELSEWHERE}") from None
         if differences:
             raise UsageError(
                 f"{self._target} was packed, or begun, in another way:\n  "
@@ -224,6 +217,20 @@ class PackedSet:
         split = next(iter(self._source.splits.values()))
         count = min(len(split), eval_pipeline.GREY_SAMPLE)
         return eval_pipeline.measure_grey(lambda index: split.example(index)["image"], count)
+
+    def _require_empty(self) -> None:
+        if (self._target / records.INFO).exists():
+            raise UsageError(
+                f"{self._target} holds a set that was not made by this task. {_ELSEWHERE}"
+            )
+        try:
+            found = sorted(p.name for p in self._target.iterdir() if not files.is_part(p))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise files.WriteError(self._target, error) from None
+        if found:
+            raise UsageError(f"{self._target} holds something else, {found[0]}. {_ELSEWHERE}")
 
     def _card(self) -> dict[str, Any]:
         ranges = self._ranges and {kind: list(ends) for kind, ends in self._ranges.items()}
@@ -239,9 +246,12 @@ class PackedSet:
     def _read_bad(self) -> dict[str, dict[int, str]]:
         bad: dict[str, dict[int, str]] = {split: {} for split in self._source.splits}
         path = self._target / BAD_IMAGES
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-            split, index, text = line.split("\t", 2)
-            bad[split][int(index)] = text
+        try:
+            for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+                split, index, text = line.split("\t", 2)
+                bad[split][int(index)] = text
+        except (OSError, ValueError, KeyError):
+            raise UsageError(f"Cannot read {path}, a list of images that packing wrote.") from None
         return bad
 
     def _write_bad(self) -> None:

@@ -24,9 +24,9 @@ from byol_jax import (
     input_pipeline,
     records,
     report_data,
-    report_files,
     report_plots,
     report_preview,
+    report_writing,
     thumbnails,
 )
 from byol_jax import config as config_lib
@@ -62,7 +62,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     config_lib.require_positive(config, "preview.num_images")
     page, picture = (workdir / f"preview.{end}" for end in ("html", "png"))
     try:
-        report_files.require_ours(page, picture)
+        report_writing.require_ours(page, picture)
     except report_data.ReportError as error:
         raise UsageError(str(error)) from None
     checks.check(config)

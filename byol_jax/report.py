@@ -12,7 +12,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from byol_jax import report_data, report_files, report_page
+from byol_jax import report_data, report_page, report_writing
 from byol_jax.report_data import ReportError
 
 PLOTS = ("png", "svg", "pdf")
@@ -26,9 +26,9 @@ def write(paths: Sequence[str], out: pathlib.Path) -> pathlib.Path:
       ReportError: a folder is missing or is not that of a run, or ``out`` cannot be written
         or is somebody's file.
     """
-    report_files.require_ours(out)
+    report_writing.require_ours(out)
     page = report_page.render(report_data.load_runs(paths), now=report_data.now())
-    return report_files.write(out, lambda part: part.write_text(page, encoding="utf-8"))
+    return report_writing.write(out, lambda part: part.write_text(page, encoding="utf-8"))
 
 
 def write_for(workdir: pathlib.Path) -> pathlib.Path | None:

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib import artist, ticker
 from matplotlib import figure as figure_lib
 
-from byol_jax import report_charts, report_data, report_files
+from byol_jax import report_charts, report_data, report_writing
 from byol_jax.report_charts import COLORS, Chart
 from byol_jax.report_data import ReportError, Run
 
@@ -34,9 +34,9 @@ MARKERS = ("o", "s", "D", "^")
 DPI = 200
 # Who wrote it, by which a later report knows it, and no date: the same data make the same file.
 METADATA = {
-    "png": {"Software": report_files.NAME},
-    "svg": {"Creator": report_files.NAME, "Date": None},
-    "pdf": {"Creator": report_files.NAME, "CreationDate": None},
+    "png": {"Software": report_writing.NAME},
+    "svg": {"Creator": report_writing.NAME, "Date": None},
+    "pdf": {"Creator": report_writing.NAME, "CreationDate": None},
 }
 FEW = 12  # points, which are marked
 
@@ -54,7 +54,7 @@ def write(runs: Sequence[Run], folder: pathlib.Path, formats: Sequence[str]) -> 
     if not names:
         raise ReportError(f"{runs[0].path} has no metrics to plot.")
     endings = (*formats, "csv")
-    report_files.require_ours(*(folder / f"{name}.{end}" for name in names for end in endings))
+    report_writing.require_ours(*(folder / f"{name}.{end}" for name in names for end in endings))
     written = []
     with matplotlib.rc_context(STYLE):
         for chart in charts:
@@ -92,7 +92,7 @@ def _save(
 
 def _save_figure(figure: figure_lib.Figure, path: pathlib.Path, kind: str) -> pathlib.Path:
     options = {"format": kind, "dpi": DPI, "bbox_inches": "tight", "metadata": METADATA[kind]}
-    return report_files.write(path, lambda part: figure.savefig(part, **options))
+    return report_writing.write(path, lambda part: figure.savefig(part, **options))
 
 
 def _draw(chart: Chart, runs: Sequence[Run]) -> figure_lib.Figure:
@@ -197,7 +197,7 @@ def _write_csv(path: pathlib.Path, rows: Iterator[list[object]]) -> pathlib.Path
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     data = text.getvalue().encode("utf-8", "backslashreplace")
-    return report_files.write(path, lambda part: part.write_bytes(data))
+    return report_writing.write(path, lambda part: part.write_bytes(data))
 
 
 def write_grid(

@@ -15,7 +15,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax import encoders, evaluation, files, records, subjects
+from byol_jax import encoders, evaluation, files, records, results, subjects
 from byol_jax import features as features_lib
 from byol_jax import workdir as workdir_lib
 
@@ -42,25 +42,28 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     chunks = features_lib.chunks(
         encoder, data, batch_size=config.batch_size, bad=limit, title="embed"
     )
-    count = 0
-    with files.whole(path) as part, make_writer(part, encoder.embedding_size) as writer:
-        for chunk in chunks:
-            count += len(chunk.labels)
-            writer.write(chunk, features_lib.names(source, data, chunk.indices))
-        if not count:
-            raise UsageError(f"None of the {data.num_images:,} images of {split} can be used.")
-    result = {
-        "task": "embed",
-        "file": path.name,
-        "data": {**source._asdict(), "split": split},
-        "num_images": {"embedded": count, "bad": data.num_images - count},
-        "embedding_size": encoder.embedding_size,
-        "checkpoint": encoder.identity,
-        "config": config.to_dict(),
-        "versions": workdir_lib.versions(),
-        "seconds": round(time.monotonic() - start, 2),
-    }
-    workdir_lib.write_result(workdir, result)
+    with results.opened(workdir, path.name), files.whole(path) as part:
+        count = 0
+        with make_writer(part, encoder.embedding_size) as writer:
+            for chunk in chunks:
+                count += len(chunk.labels)
+                writer.write(chunk, features_lib.names(source, data, chunk.indices))
+            if not count:
+                raise UsageError(f"None of the {data.num_images:,} images of {split} can be used.")
+        result = {
+            "task": "embed",
+            "file": path.name,
+            "data": {**source._asdict(), "split": split},
+            "num_images": {"embedded": count, "bad": data.num_images - count},
+            "embedding_size": encoder.embedding_size,
+            "checkpoint": encoder.identity,
+            "config": config.to_dict(),
+            "versions": workdir_lib.versions(),
+            "seconds": round(time.monotonic() - start, 2),
+        }
+        with files.writing(path):
+            files.sync(part)  # what may fail yet fails before the result is written
+        results.write(workdir, result)
     records.say(
         f"{count:,} images of {source.name} ({split}), {data.num_images - count:,} bad ones left "
         f"out: {encoder.embedding_size} features each, by {encoder.identity['path']}\n"

@@ -43,9 +43,8 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     writers = {name: config_lib.lookup(formats.FORMATS, name, key="formats") for name in names}
     if config.head not in ("", "projector"):
         raise UsageError(f"Unknown head: '{config.head}'. Valid: projector, or nothing.")
-    found = weights_lib.open_weights(config.checkpoint)
+    found, network = weights_lib.open_and_load(config.checkpoint, config.network)
     card = _card(config, found)
-    network = weights_lib.load(found, config.network)
     with export_folder.replaced(workdir) as folder:
         export = _make(folder, card, network, config.head)
         model = _describe(config, found, export)

@@ -10,7 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from byol_jax import baselines, datasets, encoders, evaluation, neighbours, records, subjects
+from byol_jax import (
+    baselines,
+    datasets,
+    encoders,
+    evaluation,
+    neighbours,
+    records,
+    results,
+    subjects,
+)
 from byol_jax import config as config_lib
 from byol_jax import features as features_lib
 
@@ -59,17 +68,18 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     splits = subjects.load_splits(encoder, source, given, decode=config.data.decode)
     train, evaluated = splits[0], splits[-1]
     encoder = baselines.choose(encoder, config.weights, train, seed=config.seed)
-    splits = _encode(config, encoder, train, evaluated)
-    found = evaluation.over_seeds(config, lambda seed: score(splits, settings, config, seed))
-    found["label_free"] = features_lib.quality(
-        encoder,
-        splits.whole,
-        evaluated,
-        batch_size=config.batch_size,
-        seed=config.seed,
-    )
-    subject = subjects.Subject(encoder, source, train, 0, evaluated, names)
-    result = evaluation.write_result(workdir, config, subject, found, start=start)
+    with results.opened(workdir):
+        splits = _encode(config, encoder, train, evaluated)
+        found = evaluation.over_seeds(config, lambda seed: score(splits, settings, config, seed))
+        found["label_free"] = features_lib.quality(
+            encoder,
+            splits.whole,
+            evaluated,
+            batch_size=config.batch_size,
+            seed=config.seed,
+        )
+        subject = subjects.Subject(encoder, source, train, 0, evaluated, names)
+        result = evaluation.write_result(workdir, config, subject, found, start=start)
     records.say(describe(result))
 
 

@@ -18,6 +18,7 @@ from byol_jax import (
     logistic,
     metrics,
     records,
+    results,
     subjects,
     transfer_sets,
 )
@@ -76,10 +77,11 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     subject = subjects.open_subject(config, or_tags=True)
     metric = _choose_metric(config, subject)
     encoder = baselines.choose(subject.encoder, config.weights, subject.train, seed=config.seed)
-    measured = _measure(config, subject._replace(encoder=encoder), metric)
-    found = evaluation.over_seeds(config, lambda seed: score(config, measured, seed))
-    found = {"protocol": "transfer, logistic regression", "metric": metric} | found
-    result = evaluation.write_result(workdir, config, measured.subject, found, start=start)
+    with results.opened(workdir):
+        measured = _measure(config, subject._replace(encoder=encoder), metric)
+        found = evaluation.over_seeds(config, lambda seed: score(config, measured, seed))
+        found = {"protocol": "transfer, logistic regression", "metric": metric} | found
+        result = evaluation.write_result(workdir, config, measured.subject, found, start=start)
     records.say(evaluation.describe(result, _table))
 
 

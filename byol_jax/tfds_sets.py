@@ -190,6 +190,7 @@ def find_folder(name: str, data_dir: str | None) -> pathlib.Path:
 
 def _find(name: str, data_dir: str | None) -> tuple[str, Any]:
     import tensorflow_datasets as tfds  # seconds to import; the embedded set needs none of it
+    from google.protobuf import json_format
 
     where = os.path.expanduser(
         data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
@@ -200,6 +201,11 @@ def _find(name: str, data_dir: str | None) -> tuple[str, Any]:
         hint = config_lib.suggest(name, tfds.list_builders(with_community_datasets=False))
         hint = hint.split(" Valid:")[0]
         raise UsageError(f"TFDS has no set '{name}', and {where} neither.{hint}") from None
+    except json_format.ParseError as error:
+        raise UsageError(
+            f"A dataset_info.json of '{name}' in {where} is damaged ({error}). Get it once more "
+            "from where it came, or prepare the set anew."
+        ) from None
     except ValueError as error:  # TFDS cannot take the name apart
         raise UsageError(f"'{name}' is not the name of a TFDS set: {error}") from None
     if not builder.info.splits:

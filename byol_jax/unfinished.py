@@ -7,7 +7,6 @@ the identity of the evaluation, so that one with other settings takes nothing of
 import contextlib
 import json
 import pathlib
-import shutil
 import time
 import zipfile
 import zlib
@@ -18,9 +17,10 @@ import jax
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax import files, input_pipeline, loop, parallel, records, soundness
+from byol_jax import files, input_pipeline, loop, parallel, records, results, soundness
 from byol_jax import workdir as workdir_lib
 
+FOLDER = "unfinished"
 SAVE_SECONDS = 600.0  # between two saves of what is being trained
 
 
@@ -38,15 +38,14 @@ def opened(workdir: pathlib.Path, config: Any, encoder_sha256: str) -> Iterator[
       encoder_sha256: likewise for the encoder.
 
     Raises:
-      UsageError: the folder cannot be written to, or somebody else is using it.
+      UsageError: as `results.opened`.
     """
     settings = config_lib.flatten(config.to_dict())
     settings.pop("data.max_bad_share")  # may be raised to go on
     facts = {"config": settings, "encoder": encoder_sha256, "devices": jax.device_count()}
-    with contextlib.ExitStack() as stack:
-        parallel.on_writer(lambda: stack.enter_context(workdir_lib.lock(workdir)))
-        identity = soundness.digest_json(facts)
-        work = Unfinished(workdir / "unfinished" / identity[:16], identity)
+    identity = soundness.digest_json(facts)
+    with results.opened(workdir):
+        work = Unfinished(workdir / FOLDER / identity[:16], identity)
         yield work
         parallel.on_writer(work.remove)
 
@@ -191,8 +190,10 @@ class Unfinished:
 
     def remove(self) -> None:
         """Forgets everything; to be called by the writer, once the evaluation's result is there."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # there is unfinished work of other settings
+        with contextlib.suppress(OSError):  # of folders that are missing, or not empty
+            for name in ("results.json", "state.npz"):
+                (self._folder / name).unlink(missing_ok=True)
+            self._folder.rmdir()
             self._folder.parent.rmdir()
 
 

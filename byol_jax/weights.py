@@ -17,6 +17,7 @@ from byol_jax import (
     checkpoint,
     deepmind,
     exported,
+    file_kinds,
     pickles,
     torch_files,
     torch_layout,
@@ -112,6 +113,26 @@ def load(found: Weights, network: str) -> Network:
     return found.load[network]()
 
 
+def open_and_load(path: str, network: str) -> tuple[Weights, Network]:
+    """What a path holds and one of its networks, of one checkpoint also while its run goes on.
+
+    Args:
+      path: as `open_weights` takes it.
+      network: "online" or "target".
+
+    Raises:
+      UsageError: as `open_weights` and `load`.
+      checkpoint.GoneError: the path names a checkpoint that was deleted while it was read.
+    """
+
+    def read() -> tuple[Weights, Network]:
+        found = open_weights(path)
+        return found, load(found, network)
+
+    is_run = bool(path) and not is_foreign(path)
+    return checkpoint.until_sound(path, read) if is_run else read()
+
+
 def _open_run(path: str) -> Weights:
     folder = checkpoint.find(path)
     run = folder.absolute().parent.parent
@@ -148,7 +169,7 @@ def _read_config(path: pathlib.Path) -> Any:
             f"{path} is missing, which says what network the checkpoint is of: copy it from the "
             "run's workdir, next to its folder 'checkpoints'."
         ) from None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"Cannot read {path}: {error}. Copy it from the run's workdir.") from None
     if task != "pretrain":
         raise UsageError(f"{path} is of the task '{task}': give the workdir of a pretraining run.")
@@ -156,6 +177,15 @@ def _read_config(path: pathlib.Path) -> Any:
 
 
 def _open_file(path: pathlib.Path) -> Weights:
+    try:
+        kind = file_kinds.recognise(path)
+    except OSError as error:
+        raise UsageError(f"Cannot read {path}: {error.strerror or error}.") from None
+    if kind:
+        raise UsageError(
+            f"Cannot read weights from {path}: it is {kind}. Give the workdir of a run, one of its "
+            "checkpoints/<step>, an export, or a file of PyTorch's, safetensors or DeepMind's."
+        )
     try:
         if path.suffix == ".pkl":
             return _open_pickle(path)

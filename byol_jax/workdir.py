@@ -10,7 +10,7 @@ import os
 import pathlib
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from tensorboardX import SummaryWriter
@@ -83,11 +83,13 @@ def lock(workdir: pathlib.Path) -> Iterator[None]:
     The system frees the lock of a process that is killed.
 
     Raises:
-        UsageError: the folder cannot be written to, or another run is using it.
+        UsageError: the folder cannot be written to, or another run is using it, or its file
+            ``lock`` is somebody's.
     """
+    path = workdir / "lock"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        file = (workdir / "lock").open("a+")
+        file = path.open("a+", errors="replace")
     except OSError as error:
         raise UsageError(f"Cannot write to the workdir {workdir}: {error}.") from None
     with file:
@@ -101,11 +103,21 @@ def lock(workdir: pathlib.Path) -> Iterator[None]:
             ) from None
         except OSError as error:
             if error.errno not in _NO_LOCKS:
-                raise UsageError(f"Cannot lock {workdir / 'lock'}: {error.strerror}.") from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}\n")
-        file.flush()
+                raise UsageError(f"Cannot lock {path}: {error.strerror}.") from None
+        with files.writing(path):
+            _sign(path, file)
         yield
+
+
+def _sign(path: pathlib.Path, file: IO[str]) -> None:
+    """Notes whose lock it is."""
+    file.seek(0)
+    if file.read(8) not in ("", "process "):
+        raise UsageError(
+            f"{path} is no lock of a run and is left as it is: give another --workdir."
+        )
+    file.truncate(0)
+    os.write(file.fileno(), f"process {os.getpid()} on {platform.node()}\n".encode())
 
 
 class WriteError(RuntimeError):
@@ -118,19 +130,6 @@ _replace = files.write_text  # a crash leaves the old file or the new one, never
 def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
     """All lines of ``metrics.jsonl`` that can be read; a last one cut off by a kill is left out."""
     return list(metrics_log.rows(workdir))
-
-
-def write_result(workdir: pathlib.Path, result: Mapping[str, Any]) -> None:
-    """Writes ``result.json``, in one piece.
-
-    Raises:
-        UsageError: the folder cannot be written to.
-    """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        _replace(workdir / "result.json", json.dumps(result, indent=2) + "\n")
-    except OSError as error:
-        raise UsageError(f"Cannot write to the workdir {workdir}: {error}.") from None
 
 
 def versions() -> dict[str, str]:

@@ -6,6 +6,9 @@
 RUN is the workdir of a pretraining run, or one of its checkpoints/<step>. Writes embeddings.npz (or
 .parquet, .csv) to the workdir: features, labels (-1 without) and names, those of files relative to
 the folder. Images are encoded chunk by chunk, so that a set may be larger than the memory.
+
+The workdir is runs/embed-<run>-step<step> unless --workdir is given; a result of other settings
+that is there is kept in its folder earlier/.
 """
 
 import ml_collections

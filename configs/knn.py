@@ -8,6 +8,9 @@ exp(similarity / temperature). Of several k and temperatures the pair is chosen 
 of the training split, never on those that are evaluated; the table shows all of them. Writes
 result.json. Takes little more than encoding the images: for the 7,000 of configs/byol.py's default
 15 seconds on 2 CPU cores.
+
+The workdir is runs/knn-<run>-step<step> unless --workdir is given; a result of other settings
+that is there is kept in its folder earlier/.
 """
 
 import ml_collections

@@ -14,6 +14,9 @@ same features; the best on held-out training images is trained again on all of t
 
 --config.features=cached computes features once, of centre crops, instead of crops that are drawn
 anew in every epoch: for the default encoder of configs/byol.py seconds instead of minutes.
+
+The workdir is runs/linear_eval-<preset>-<run>-step<step> unless --workdir is given; a result of
+other settings that is there is kept in its folder earlier/.
 """
 
 import ml_collections

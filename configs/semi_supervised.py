@@ -14,6 +14,9 @@ The best on a tenth of the training images, held out and not counted as labels (
 tested once; `finetune` trains it again on these, too. A batch is at most as large as what is
 learned from. --config.labels.list=FILE takes a list of file names, one a line, in place of a share.
 --config.weights=random starts from scratch, for comparison.
+
+The workdir is runs/semi_supervised-<preset>-<run>-step<step> unless --workdir is given; a result of
+other settings that is there is kept in its folder earlier/.
 """
 
 import ml_collections

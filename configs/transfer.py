@@ -22,6 +22,9 @@ images together, and tested once.
 They have to be prepared (README, "ImageNet and other large sets"). FGVC-Aircraft and Birdsnap are
 not in TFDS: make folders of them (data.name=folder; Aircraft with metric=mean_per_class). On 2 CPU
 cores, the 7,000 images of configs/byol.py's default take 10 to 30 seconds (raw pixels: minutes).
+
+The workdir is runs/transfer-<preset>-<run>-step<step> unless --workdir is given; a result of
+other settings that is there is kept in its folder earlier/.
 """
 
 import ml_collections

@@ -261,3 +261,35 @@ def test_templates_of_file_names_are_followed(source, tmp_path):
     convert.run(make_config(source, tmp_path / "out"), tmp_path)
     assert (tmp_path / "out" / BELOW / "train" / "00000.array_record").exists()
     assert_as_drawn(tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["features.json", "image.image.json"])
+def test_a_file_of_somebody_else_in_the_new_folder_is_left_alone(name, source, tmp_path):
+    (source / BELOW / name).touch()
+    theirs = tmp_path / "out" / BELOW / name
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("mine")
+    with pytest.raises(UsageError, match=f"{name} is there already.*--config.output_dir"):
+        convert.run(make_config(source, tmp_path / "out"), tmp_path)
+    assert theirs.read_text() == "mine" and len(list(theirs.parent.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("which", "text"), [("source", ""), ("source", "[" * 10**5), ("out", ""), ("out", "[]")]
+)
+def test_a_description_that_is_none_is_named(which, text, source, tmp_path):
+    path = (source if which == "source" else tmp_path / "out") / BELOW / "dataset_info.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    with pytest.raises(UsageError, match="dataset_info.json"):
+        convert.run(make_config(source, tmp_path / "out"), tmp_path)
+    assert path.read_text() == text
+
+
+def test_the_default_config_of_a_set_that_is_there_stays(source, tmp_path):
+    path = pathlib.Path("tiny_shapes", ".config", "metadata.json")
+    for top, text in ((source, "theirs"), (tmp_path / "out", "ours")):
+        (top / path).parent.mkdir(parents=True, exist_ok=True)
+        (top / path).write_text(text)
+    convert.run(make_config(source, tmp_path / "out"), tmp_path)
+    assert (tmp_path / "out" / path).read_text() == "ours"

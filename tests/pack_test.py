@@ -321,3 +321,14 @@ def test_not_too_much_is_begun_before_it_is_needed():
 def test_the_card_is_readable(packed):
     card = json.loads((packed / "my_photos" / "1.0.0" / "pack.json").read_text())
     assert card["shorter_side"] == SIDE and card["data_name"] == "folder"
+
+
+@pytest.mark.parametrize("name", ["pack.json", "bad_images.txt", "notes"])
+def test_a_folder_of_somebody_else_is_left_alone(name, packed, folder, tmp_path):
+    below = next(packed.rglob("pack.json")).parent.relative_to(packed)
+    theirs = tmp_path / below / name
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("[]")
+    with pytest.raises(UsageError, match=f"{name}.*--config.output_dir"):
+        pack.run(make_config(folder, tmp_path), tmp_path)
+    assert theirs.read_text() == "[]" and len(list(theirs.parent.iterdir())) == 1

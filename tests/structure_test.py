@@ -9,8 +9,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 ROWS = [
     set(names.split())
     for names in (
-        "config files parallel metrics pickles deepmind torch_files torch_encoder images "
-        "patterns processes reference",
+        "config file_kinds files parallel metrics pickles deepmind torch_files torch_encoder "
+        "images patterns processes reference",
         "datasets folder host_views records tfds_sets transfer_sets augment crop batch_norm "
         "micro_batches networks resnet cards exported "
         "export_folder torch_layout objectives optimizers "
@@ -19,7 +19,7 @@ ROWS = [
         "pack_sources packed_set weights views",
         "pretrain curator gallery initial collapse checks finetune build encoders features "
         "baselines evaluation subjects supervised stablehlo torch_export formats forecast "
-        "bad_images summary unfinished",
+        "bad_images results summary unfinished",
         "run_pretrain run_linear_eval run_finetune run_transfer run_knn run_embed run_export "
         "run_gallery preview inspect convert pack bench_input main_loop",
     )
@@ -53,7 +53,6 @@ REPORT = {
     "report",
     "report_charts",
     "report_data",
-    "report_files",
     "report_page",
     "report_pictures",
     "report_plots",
@@ -61,6 +60,7 @@ REPORT = {
     "report_tables",
     "report_verdict",
     "report_watch",
+    "report_writing",
 }
 ROWS[0] |= REPORT
 MODULES = sorted(path for path in (ROOT / "byol_jax").glob("*.py") if path.stem != "__init__")

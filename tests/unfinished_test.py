@@ -99,7 +99,7 @@ def run_again(task, result):
     return 0 if task == "linear_eval" else result["steps"]
 
 
-def test_what_another_config_left_is_of_no_use(run_folder, steps, tmp_path):
+def test_what_another_config_left_is_of_no_use_and_is_left_alone(run_folder, steps, tmp_path):
     _, actions = steps
     actions[2] = interrupt
     with pytest.raises(unfinished.Stopped):
@@ -109,6 +109,8 @@ def test_what_another_config_left_is_of_no_use(run_folder, steps, tmp_path):
     module.run(make_config(run_folder, seed=1), tmp_path / "other")
     results = [json.loads((tmp_path / n / "result.json").read_text()) for n in ("run", "other")]
     assert results[0]["table"] == results[1]["table"]
+    (left,) = (tmp_path / "run" / "unfinished").iterdir()
+    assert (left / "state.npz").exists() and not (tmp_path / "other" / "unfinished").exists()
 
 
 def test_what_cannot_be_read_at_the_moment_is_not_replaced(tmp_path):

@@ -1,6 +1,8 @@
 """The folder of a run: config, metrics, and what a kill may leave behind."""
 
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
@@ -40,6 +42,17 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(workdir.UsageError, match="Cannot write to the workdir .*file/run"):
         open_workdir(tmp_path / "file" / "run", CONFIG, CARD)
+
+
+def test_a_file_called_lock_that_is_none_is_left_alone(tmp_path):
+    (tmp_path / "lock").write_bytes(b"\xff combination: 1234")
+    with pytest.raises(workdir.UsageError, match="lock is no lock of a run"):
+        with workdir.lock(tmp_path):
+            raise AssertionError("it was taken")
+    assert (tmp_path / "lock").read_bytes() == b"\xff combination: 1234"
+    (tmp_path / "lock").write_text("process 1 on a machine that is gone\n")
+    with workdir.lock(tmp_path):
+        assert (tmp_path / "lock").read_text().startswith("process ")
 
 
 def test_what_was_found_out_about_the_data_comes_back_as_it_was(tmp_path):
@@ -195,3 +208,13 @@ def test_tensorboard_gets_the_scalars_and_the_pictures(tmp_path):
     logger.close()
     (events,) = (tmp_path / "tensorboard").iterdir()
     assert all(words in events.read_bytes() for words in (b"train/loss", b"pairs", b"\x89PNG"))
+
+
+def test_a_full_disk_is_named_when_a_folder_is_locked(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(workdir.UsageError, match="Cannot write to .*lock: No space left on device"):
+        with workdir.lock(tmp_path):
+            raise AssertionError("it was taken")

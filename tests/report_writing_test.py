@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib import figure as figure_lib
 
-from byol_jax import preview, report, report_files, report_plots
+from byol_jax import preview, report, report_plots, report_writing
 from byol_jax.config import UsageError
 from configs import preview as preview_config
 from tests.pages import PROBES, make_run
@@ -111,4 +111,4 @@ def test_a_preview_is_not_written_over_what_is_none_of_ours(name, tmp_path):
 def test_a_picture_of_a_preview_is_known_again(tmp_path):
     cell = ("words", np.zeros((8, 8, 3), np.uint8))
     report_plots.write_grid(tmp_path / "preview.png", [("row", [cell])])
-    report_files.require_ours(tmp_path / "preview.png")
+    report_writing.require_ours(tmp_path / "preview.png")

@@ -1,8 +1,8 @@
-"""What a run says of its probes: a line for each, a table at the end."""
+"""What a run says of its probes, a line for each and a table at the end, and of being stopped."""
 
 import pathlib
 
-from byol_jax import metrics_log
+from byol_jax import loop, metrics_log
 
 
 def probe_line(step: int, scalars: dict[str, float]) -> str:
@@ -38,3 +38,24 @@ def summarise(workdir: pathlib.Path, collapsed_std: float) -> str:
     if bad:
         lines.append(f"{bad} bad images were left out: {workdir / 'bad_images.txt'}")
     return "\n" + "\n".join(lines) + f"\nMetrics and checkpoints: {workdir}"
+
+
+def stopped(first_step: int, step: int) -> str:
+    """What a run that was told to stop has saved.
+
+    Args:
+        first_step: that it began with.
+        step: that it ended with.
+
+    Raises:
+        loop.NothingDoneError: nothing at all.
+    """
+    again = "Rerun the same command to resume."
+    if step == 0:
+        raise loop.NothingDoneError(
+            "Stopped before the first step: there is nothing to save. Rerun the same command to "
+            "begin again."
+        )
+    if step == first_step:
+        return f"Stopped before a new step; the checkpoint of step {step:,} is there. {again}"
+    return f"Stopped after step {step:,} and saved. {again}"

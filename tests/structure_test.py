@@ -114,3 +114,20 @@ def test_the_package_runs_without_tensorflow():
     """TFDS needs TensorFlow only to prepare a set: nothing that we lock may bring it in."""
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     assert not [line for line in lines if line.split("==")[0] in ("tensorflow", "tensorflow-cpu")]
+
+
+# What a task that can be resumed keeps its finished work with.
+KEEPERS = {"unfinished", "snapshots", "packed_set"}
+
+
+def test_only_tasks_that_keep_what_they_have_finished_say_so_when_they_are_interrupted():
+    from byol_jax import main_loop
+
+    resumed = set()
+    for name, run in main_loop.TASKS.items():
+        path = ROOT / "byol_jax" / f"{run.__module__.split('.')[-1]}.py"
+        ours = {found.split(".")[1] for found in imports(path) if found.startswith("byol_jax.")}
+        kept = ours & KEEPERS
+        if kept or "records.write_shard" in path.read_text():
+            resumed.add(name)
+    assert resumed == set(main_loop.LEFT)

@@ -19,6 +19,7 @@ from byol_jax import (
     metrics,
     metrics_log,
     parallel,
+    place,
     pretrain,
     records,
     run_files,
@@ -41,7 +42,8 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         loop.NonFiniteError: the loss or a gradient stopped being a number.
         collapse.CollapseError: the projections have collapsed, and the config says to stop then.
         snapshots.SaveError: a checkpoint could not be written.
-        workdir.WriteError: metrics could not be written, or the workdir was renamed.
+        workdir.WriteError: metrics could not be written.
+        place.LeftError: the workdir was renamed or removed.
         loop.NothingDoneError: it was stopped before its first step.
         parallel.OtherProcessError: another process failed; only the first one uses the workdir.
     """
@@ -231,7 +233,7 @@ class _Run:
             self._write_checkpoint(step, state)
         last = parallel.on_writer(self._writer.last_good) if new else "none"
         advice = f"Rerun the command with --workdir={new} to resume. " if new else ""
-        raise workdir_lib.WriteError(
+        raise place.LeftError(
             f"The workdir {old} was {f'renamed to {new}' if new else 'removed'} while the run was "
             f"writing to it. {advice}Last checkpoint: {last}."
         )

@@ -24,6 +24,7 @@ from byol_jax import (
     loop,
     pack,
     parallel,
+    place,
     preview,
     processes,
     records,
@@ -74,7 +75,12 @@ NOTHING_LEFT = "Nothing was kept: rerun the same command to begin again."
 EVALUATIONS = ("linear_eval", "semi_supervised", "transfer", "knn", "embed")
 
 # What ends a run with a message and status 1: on all processes alike, or perhaps on one alone.
-SHARED_FAILURES = (collapse.CollapseError, loop.NonFiniteError, parallel.OtherProcessError)
+SHARED_FAILURES = (
+    collapse.CollapseError,
+    loop.NonFiniteError,
+    parallel.OtherProcessError,
+    place.LeftError,
+)
 LONE_FAILURES = (
     input_pipeline.TooManyBadImagesError,
     processes.WorkerError,

@@ -82,8 +82,8 @@ def cut(workdir: pathlib.Path, step: int) -> list[str]:
         listed = ", ".join(f"{number:,}" for number in numbers[:3])
         more = ", ..." if len(numbers) > 3 else ""
         notes.append(
-            f"{len(numbers):,} damaged lines of {path} are left out of what is read from it "
-            f"(line {listed}{more})"
+            f"what is read from {path} leaves out damaged lines, {len(numbers):,} in all: line "
+            f"{listed}{more}"
         )
     return notes
 

@@ -4,6 +4,10 @@ import os
 import pathlib
 
 
+class LeftError(RuntimeError):
+    """The folder of a run was renamed or removed; all processes end by it after the same step."""
+
+
 class Place:
     """Tells whether a folder is still where it was when the run began.
 

@@ -19,6 +19,7 @@ from byol_jax import (
     metrics,
     metrics_log,
     parallel,
+    place,
     pretrain,
     records,
     run_files,
@@ -41,7 +42,8 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         loop.NonFiniteError: the loss or a gradient stopped being a number.
         collapse.CollapseError: the projections have collapsed, and the config says to stop then.
         snapshots.SaveError: a checkpoint could not be written.
-        workdir.WriteError: metrics could not be written, or the workdir was renamed.
+        workdir.WriteError: metrics could not be written.
+        place.LeftError: the workdir was renamed or removed.
         loop.NothingDoneError: it was stopped before its first step.
         parallel.OtherProcessError: another process failed; only the first one uses the workdir.
     """
@@ -78,7 +80,7 @@ def _open(stack: contextlib.ExitStack, workdir: pathlib.Path, config: Any) -> No
     stack.enter_context(workdir_lib.lock(workdir))
     changes = run_files.changes(workdir, config, warn=records.say)
     if changes:
-        records.say("Going on with another config, as told:\n  " + "\n  ".join(changes))
+        records.say("Changes that accept_changes allows:\n  " + "\n  ".join(changes))
 
 
 def describe(config: Any, job: build.Job, workdir: pathlib.Path) -> str:
@@ -100,24 +102,6 @@ def describe(config: Any, job: build.Job, workdir: pathlib.Path) -> str:
         f"Everything goes to {workdir}. Ctrl-C saves; rerun the same command to resume. The time "
         "left is shown as soon as steps have been measured."
     )
-
-
-def _say_stopped(first_step: int, step: int) -> None:
-    """What a run that was told to stop has saved.
-
-    Raises:
-        loop.NothingDoneError: nothing at all.
-    """
-    again = "Rerun the same command to resume."
-    if step == 0:
-        raise loop.NothingDoneError(
-            "Stopped before the first step: there is nothing to save. Rerun the same command to "
-            "begin again."
-        )
-    if step == first_step:
-        records.say(f"Stopped before a new step; the checkpoint of step {step:,} is there. {again}")
-    else:
-        records.say(f"Stopped after step {step:,} and saved. {again}")
 
 
 class _Run:
@@ -157,7 +141,7 @@ class _Run:
             self._progress.close()
             self._writer.close()
         if step < self._job.total_steps:
-            _say_stopped(first_step, step)
+            records.say(summary.stopped(first_step, step))
         elif parallel.is_writer():
             records.say(summary.summarise(self._workdir, self._config.collapse.min_feature_std))
 
@@ -249,7 +233,7 @@ class _Run:
             self._write_checkpoint(step, state)
         last = parallel.on_writer(self._writer.last_good) if new else "none"
         advice = f"Rerun the command with --workdir={new} to resume. " if new else ""
-        raise workdir_lib.WriteError(
+        raise place.LeftError(
             f"The workdir {old} was {f'renamed to {new}' if new else 'removed'} while the run was "
             f"writing to it. {advice}Last checkpoint: {last}."
         )

@@ -1,10 +1,10 @@
-"""What a run says of its probes: a line for each, a table at the end."""
+"""What a run says of its probes, a line for each and a table at the end, and of being stopped."""
 
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from byol_jax import datasets, labelled, metrics_log, probes
+from byol_jax import datasets, labelled, loop, metrics_log, probes
 
 _OF_LABELS = ("online_loss", "online_top1", "online_top5")
 
@@ -70,3 +70,24 @@ def summarise(workdir: pathlib.Path, collapsed_std: float) -> str:
     if bad:
         lines.append(f"{bad} bad images were left out: {workdir / 'bad_images.txt'}")
     return "\n" + "\n".join(lines) + f"\nMetrics and checkpoints: {workdir}"
+
+
+def stopped(first_step: int, step: int) -> str:
+    """What a run that was told to stop has saved.
+
+    Args:
+        first_step: that it began with.
+        step: that it ended with.
+
+    Raises:
+        loop.NothingDoneError: nothing at all.
+    """
+    again = "Rerun the same command to resume."
+    if step == 0:
+        raise loop.NothingDoneError(
+            "Stopped before the first step: there is nothing to save. Rerun the same command to "
+            "begin again."
+        )
+    if step == first_step:
+        return f"Stopped before a new step; the checkpoint of step {step:,} is there. {again}"
+    return f"Stopped after step {step:,} and saved. {again}"

@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 
-from byol_jax import loop
+from byol_jax import loop, summary
 
 
 def run(update, *, first_step=0, total_steps=6, log_every=2, hooks=(), log=None, should_stop=bool):
@@ -84,3 +84,12 @@ def test_a_number_that_is_none_stops_the_run_before_a_hook_sees_it(name):
     with pytest.raises(loop.NonFiniteError, match=f"{name} of step 3 is nan"):
         run(update, log_every=100, hooks=[loop.Hook(3, lambda step, state: seen.append(step))])
     assert not seen
+
+
+def test_a_run_that_is_told_to_stop_says_what_is_saved_and_no_more():
+    assert (
+        summary.stopped(0, 7) == "Stopped after step 7 and saved. Rerun the same command to resume."
+    )
+    assert "before a new step; the checkpoint of step 7 is there" in summary.stopped(7, 7)
+    with pytest.raises(loop.NothingDoneError, match="there is nothing to save"):
+        summary.stopped(0, 0)

@@ -26,7 +26,7 @@ def test_a_damaged_line_is_left_where_it_is_and_said(tmp_path):
     lines = [line(0), unnumbered, line(1), damaged, line(3)]
     write(tmp_path, *lines, line(4))
     (note,) = metrics_log.cut(tmp_path, 3)
-    assert "2 damaged lines" in note and "(line 2, 4)" in note
+    assert note.endswith("leaves out damaged lines, 2 in all: line 2, 4")
     assert content(tmp_path) == b"".join(lines)
     assert [row["step"] for row in metrics_log.rows(tmp_path)] == [0, 1, 3]
     assert metrics_log.last_row(tmp_path)["step"] == 3

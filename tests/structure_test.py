@@ -115,3 +115,26 @@ def test_the_package_runs_without_tensorflow():
     """TFDS needs TensorFlow only to prepare a set: nothing that we lock may bring it in."""
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     assert not [line for line in lines if line.split("==")[0] in ("tensorflow", "tensorflow-cpu")]
+
+
+# What a task that can be resumed keeps its finished work with.
+KEEPERS = {"unfinished", "snapshots", "packed_set"}
+
+
+def table(name):
+    """A dictionary of `main_loop`, whose values stay source text: importing it takes seconds."""
+    for node in ast.parse((ROOT / "byol_jax" / "main_loop.py").read_text()).body:
+        targets = getattr(node, "targets", None) or [getattr(node, "target", None)]
+        if getattr(targets[0], "id", None) == name:
+            return dict(zip(map(ast.literal_eval, node.value.keys), node.value.values, strict=True))
+    raise LookupError(name)
+
+
+def test_only_tasks_that_keep_what_they_have_finished_say_so_when_they_are_interrupted():
+    resumed = set()
+    for name, run in table("TASKS").items():
+        path = ROOT / "byol_jax" / f"{run.value.id}.py"
+        ours = {found.split(".")[1] for found in imports(path) if found.startswith("byol_jax.")}
+        if ours & KEEPERS or "records.write_shard" in path.read_text():
+            resumed.add(name)
+    assert resumed == set(table("LEFT"))

@@ -4,6 +4,7 @@ Sets that fit in memory come as arrays, all others as encoded images that are re
 """
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
@@ -242,7 +243,9 @@ def class_names(name: str, data_dir: str | None, num_classes: int) -> list[str]:
     if name == "patterns":
         names = patterns.CLASS_NAMES
     elif name == "folder":
-        names = folder.find_classes(data_dir or "")
+        found = folder.find_classes(data_dir or "")
+        # Names of folders can be bytes that are no text; what is shown cannot.
+        names = [os.fsencode(name).decode("utf-8", "backslashreplace") for name in found]
     else:
         names = tfds_sets.open_set(name.removeprefix("tfds:"), data_dir).class_names
     if len(names) != num_classes:

@@ -13,6 +13,7 @@ UsageError = config_lib.UsageError
 
 # What systems put into folders; an image in one of them is not one of the set.
 SYSTEM_FOLDERS = ("__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information")
+_SYSTEM = "system folder"
 _HIDDEN, _SPECIAL, _NO_SUFFIX = "hidden", "no regular file", "without suffix"
 _LISTED = 6  # kinds of files that are named in a message
 
@@ -73,6 +74,7 @@ def walk(top: str) -> Tree:
         for entry in entries:
             if _is_folder(entry):
                 if entry.name.startswith(".") or entry.name in SYSTEM_FOLDERS:
+                    tree.left_out[_HIDDEN if entry.name.startswith(".") else _SYSTEM] += 1
                     continue
                 tree.folders.append(prefix + entry.name)
                 waiting.append((entry.path, f"{prefix}{entry.name}/", inside))

@@ -74,9 +74,7 @@ def find_classes(root: str) -> tuple[str, ...]:
 
 def find_splits(root: str) -> tuple[str, ...]:
     """The splits that have folders of their own with images in them; empty if none has."""
-    layout = folder_layout.open_layout(root)
-    filled = layout.tree.below(layout.prefix).filled()
-    return tuple(split for split, name in layout.splits.items() if name in filled)
+    return tuple(folder_layout.open_layout(root).filled_splits())
 
 
 def _describe(listing: Listing, split: str, more: str) -> str:

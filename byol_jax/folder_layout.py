@@ -65,13 +65,19 @@ class Layout(NamedTuple):
             raise UsageError(f"{self.root(split)} holds no image.")
         return files
 
+    def filled_splits(self) -> list[str]:
+        """Those splits whose folders hold images."""
+        filled = self.tree.below(self.prefix).filled()
+        return [split for split, name in self.splits.items() if name in filled]
+
     def classes(self) -> Classes:
         """Those of the training images if they have a folder, or else of all images."""
         if not self.splits:
             return find_classes(self.tree.files)
-        if "train" in self.splits:
+        splits = self.filled_splits()
+        if "train" in splits:
             return find_classes(self.files("train"))
-        found = [find_classes(self.files(split)) for split in self.splits]
+        found = [find_classes(self.files(split)) for split in splits]
         names = set().union(*(classes.names for classes in found))
         if not all(classes.names for classes in found):
             return Classes((), 0)

@@ -137,6 +137,9 @@ def _how_to_train(config: Any, source: pack_sources.Source, output: pathlib.Path
 
 def _split_keys(source: pack_sources.Source) -> list[str]:
     """What a config needs whose splits are ``train`` and ``test``."""
+    if "train" not in source.splits:
+        first, last = list(source.splits)[0], list(source.splits)[-1]
+        return [f"--config.data.train_split={first}", f"--config.data.eval_split={last}"]
     if "test" in source.splits:
         return []
     if "validation" in source.splits:

@@ -167,8 +167,10 @@ def _draw_map(content: dict) -> figure_lib.Figure:
     ):
         x, y = np.array(content[when])
         for c in np.unique(labels):
-            name = report_data.printable(content["classes"][c]) if c >= 0 else None
+            name = report_data.printable(content["classes"][c]) if c >= 0 else "no label"
             marker, color = MARKERS[(c + c // 8) % 4], COLORS[c % len(COLORS)]
+            if c < 0 < len(np.unique(labels)) - 1:  # beside classes, which have all colors
+                marker, color = MARKERS[0], "0.75"
             of = labels == c
             axes.scatter(x[of], y[of], s=5, c=color, marker=marker, linewidths=0, label=name)
         axes.set_title(title.format(**content), fontsize=9)

@@ -87,6 +87,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     seeds = range(config.seed, config.seed + config.seeds)
     subsets = {seed: _choose(config, subject, labels, seed) for seed in seeds}
     supervised.min_area(config, encoder)  # or an error, before anything is written
+    _note_bad(subject, bad)
     with unfinished.opened(workdir, config, encoder.identity["sha256"]) as work:
         bench = _make_bench(config, subject, labels, bad, work, count=len(subsets[config.seed][1]))
         found = evaluation.over_seeds(
@@ -97,6 +98,13 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         found = {"protocol": f"the whole network trained on {share}"} | found
         result = evaluation.write_result(workdir, config, subject, found, start=start)
     records.say(evaluation.describe(result, _table))
+
+
+def _note_bad(subject: subjects.Subject, bad: eval_pipeline.BadLimit) -> None:
+    """Reads the evaluated images once: too many bad ones should not end hours of training."""
+    size = subject.encoder.image_size
+    for _ in eval_pipeline.eval_batches(subject.test, batch_size=64, image_size=size, bad=bad):
+        pass
 
 
 def make_settings(config: Any) -> list[Setting]:

@@ -79,7 +79,7 @@ class Records:
     def __init__(self, tfds_set: Set, split: str):
         self._source = _open_split(tfds_set, split)
         self._name = f"{tfds_set.name}/{split}"
-        self._num_tags, self._num_classes = tfds_set.num_tags, tfds_set.num_classes
+        self._num_tags, self._num_classes = tfds_set.num_tags, tfds_set.num_classes or 0
         has_difficult = "labels_no_difficult" in tfds_set.builder.info.features
         self._counted = "labels_no_difficult" if has_difficult else "labels"
 
@@ -102,7 +102,7 @@ class Records:
     def _label(self, index: int, features: Any) -> int:
         values = features["label"].int64_list.value if "label" in features else ()
         label = values[0] if values and self._num_classes else NO_LABEL
-        if not NO_LABEL <= label < max(self._num_classes, 0):
+        if label != NO_LABEL and not 0 <= label < self._num_classes:
             raise UsageError(
                 f"{self._name}[{index}] has the label {label}, but labels of the set are in "
                 f"[0, {self._num_classes}), or -1 for none. Prepare it anew."

@@ -1,7 +1,9 @@
 """The embedded set, folders, TFDS sets prepared in a temporary folder, and what is refused."""
 
 import io
+import os
 import shutil
+import sys
 
 import cloudpickle
 import numpy as np
@@ -316,3 +318,27 @@ def test_images_and_labels_are_checked(images, labels, message):
 def test_images_in_memory_may_lack_labels():
     images = np.zeros((3, 4, 4, 3), np.uint8)
     datasets._check(datasets.Images(images, np.array([-1, 2, 0], np.int32), 3), "these")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_classes_of_a_folder_have_names_that_can_be_written(tmp_path):
+    for owner in (b"caf\xe9", b"b"):
+        (tmp_path / os.fsdecode(owner)).mkdir()
+        (tmp_path / os.fsdecode(owner) / "1.png").write_bytes(b"")
+    assert datasets.class_names("folder", str(tmp_path), 2) == ["b", "caf\\xe9"]
+
+
+def test_a_label_of_a_set_on_disk_that_is_out_of_range_is_named():
+    records = tfds_sets.Records.__new__(tfds_sets.Records)
+    records._name, records._num_classes = "set/train", 3
+    example = tfds_sets._example_type()()
+    values = example.features.feature["label"].int64_list.value
+    values.append(2)
+    assert records._label(4, example.features.feature) == 2
+    for label, is_right in [(-1, True), (3, False), (-2, False)]:
+        values[0] = label
+        if is_right:
+            assert records._label(4, example.features.feature) == label
+            continue
+        with pytest.raises(datasets.UsageError, match=rf"set/train\[4\] has the label {label},"):
+            records._label(4, example.features.feature)

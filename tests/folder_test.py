@@ -295,6 +295,7 @@ def test_folders_without_images_are_left_out_by_name(tmp_path):
     listing = folder.scan(root, "all")
     assert listing.classes == ("cat", "dog") and sorted(listing.files) == names[:2]
     assert "Folders left out, without images for it: back, loop." in listing.about
+    assert "2 system folder, 1 .txt, 1 hidden" in listing.about
 
 
 def test_an_empty_class_of_a_split_is_left_out_by_name(tmp_path):

@@ -146,3 +146,8 @@ def test_images_drawn_twice_count_twice_in_the_bootstrap_of_map11():
     drawn = [rng.integers(60, size=60) for _ in range(50)]
     expected = [brute_force_map11(scores[rows], tags[rows]) for rows in drawn]
     np.testing.assert_allclose(found, np.percentile(expected, [2.5, 97.5]), atol=1e-12)
+
+
+def test_an_image_without_label_is_never_among_the_first():
+    found = metrics.topk_correct(np.eye(3, dtype=np.float32)[[2, 2]], np.array([2, -1]), k=5)
+    assert found.tolist() == [1, 0]

@@ -88,3 +88,29 @@ def test_a_tiny_temperature_still_counts_the_nearest():
     found = neighbours.Bank(-np.eye(2, dtype=np.float32), np.array([0, 1]), 2)
     query = np.array([[0.1, 0.9]])  # similarity to the nearest is negative
     assert neighbours.predict(found, query, Setting(2, 1e-4)) == [0]
+
+
+@pytest.mark.parametrize("leave_one_out", [False, True])
+def test_images_without_labels_do_not_vote_and_are_never_found(leave_one_out):
+    whole, rng = bank(), np.random.default_rng(1)
+    missing = rng.random(len(whole.labels)) < 0.6
+    partly = whole._replace(labels=np.where(missing, -1, whole.labels))
+    kept = np.flatnonzero(~missing)
+    smaller = whole._replace(features=whole.features[kept], labels=whole.labels[kept])
+    settings = [neighbours.Setting(k, 0.1) for k in (1, 7, 1000)]
+    queries, labels = whole.features[::3], whole.labels[::3]
+    own = [None, None]
+    if leave_one_out:
+        queries, labels = smaller.features, smaller.labels
+        own = [kept, np.arange(len(kept))]
+    found, expected = (
+        neighbours.label_ranks(b, queries, labels, settings, own=o)
+        for b, o in zip((partly, smaller), own, strict=True)
+    )
+    np.testing.assert_array_equal(found, expected)
+    ranks = neighbours.label_ranks(whole, queries, np.full(len(queries), -1), settings)
+    assert (ranks == whole.num_classes).all()
+    np.testing.assert_array_equal(
+        neighbours.predict(partly, queries, settings[1]),
+        neighbours.predict(smaller, queries, settings[1]),
+    )

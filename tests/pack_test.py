@@ -216,6 +216,17 @@ def test_a_folder_of_split_folders_keeps_them(tmp_path, capsys):
     assert "--config.data.eval_split=validation" in capsys.readouterr().err
 
 
+def test_splits_of_any_name_are_packed_and_named_in_what_to_type(tmp_path, capsys):
+    for split in ("Validation", "Testing"):
+        fill(tmp_path / "photos" / split)
+    (tmp_path / "photos" / "train").mkdir()  # holds no image
+    pack.run(make_config(tmp_path / "photos", tmp_path / "out"), tmp_path)
+    for split in ("validation", "test"):
+        assert {name for name, _, _ in examples(tmp_path / "out", "photos", split)} == set(PICTURES)
+    said = capsys.readouterr().err
+    assert "--config.data.train_split=validation --config.data.eval_split=test" in said
+
+
 def test_a_tfds_set_keeps_name_config_version_labels_and_order(tmp_path, capsys):
     """Its images are PNGs of 16 to 24 pixels, file n of class n % 3."""
     sets, out = tmp_path / "sets", tmp_path / "out"

@@ -255,3 +255,13 @@ def test_plots_come_with_all_their_data(tmp_path):
     assert {f.suffix for f in files} == {".svg", ".csv"} and all(f.stat().st_size for f in files)
     lines = (tmp_path / "plots" / "loss.csv").read_text().splitlines()
     assert float(lines[1].split(",")[-1]) == 1 / 3 and len(lines) == 3
+
+
+def test_images_without_labels_are_of_no_class_on_the_map():
+    content = {"labels": [-1, 0, 1, -1], "classes": ["cat", "dog"], "step": 1}
+    figure = report_plots._draw_map(content | {"now": [[0, 1, 2, 3], [0, 1, 2, 3]]})
+    (axes,) = figure.axes
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["no label", "cat", "dog"]
+    colors = {tuple(points.get_facecolor()[0]) for points in axes.collections}
+    assert len(colors) == 3

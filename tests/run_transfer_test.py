@@ -106,7 +106,9 @@ def measured(metric="top1", test_labels=None):
     splits = {"train_split": "train", "validation_split": "", "eval_split": "test"}
     subject = subjects.Subject(None, features.Source("", ""), data, 0, None, splits)
     targets = [run_transfer._targets(found, data, metric, "some") for found in made]
-    return run_transfer.Measured(subject, metric, made[0], targets[0], made[1], targets[1], 0)
+    return run_transfer.Measured(
+        subject, metric, made[0], targets[0], made[1], targets[1], {"bad": 0}
+    )
 
 
 @pytest.mark.parametrize("metric", ["top1", "mean_per_class", "map11"])

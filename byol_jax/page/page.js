@@ -324,7 +324,9 @@
     }
     ctx.save();
     ctx.globalAlpha = plot.faded && !plot.faded.has(number) ? 0.07 : 0.8;
-    ctx.fillStyle = number < 0 ? css("--series-0") : color(number);
+    // Without a label, beside classes, which have all colours: in none of them.
+    const unlabeled = css(plot.series.length > 2 ? "--edge" : "--series-0");
+    ctx.fillStyle = number < 0 ? unlabeled : color(number);
     ctx.fill(path);
     ctx.restore();
     return null;

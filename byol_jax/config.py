@@ -4,7 +4,11 @@ Everything a person can get wrong raises `UsageError`; the main loop prints it w
 """
 
 import difflib
+import importlib.machinery
+import importlib.util
 import json
+import pathlib
+import types
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -64,6 +68,16 @@ def require_positive(config: Any, *keys: str) -> None:
         value = get(config, key)
         if value is not None and value <= 0:
             raise UsageError(f"--config.{key} must be above 0, not {value}.")
+
+
+def load_file(path: str | pathlib.Path) -> types.ModuleType:
+    """Runs a Python file, such as a config, wherever it is and whatever is on the import path."""
+    name = f"config_{pathlib.Path(path).stem}"
+    loader = importlib.machinery.SourceFileLoader(name, str(path))
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
 
 
 def get(config: Any, key: str) -> Any:

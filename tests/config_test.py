@@ -152,6 +152,9 @@ SHORT = {
     "semi_supervised": {"epochs": (1.0,), "base_learning_rates": (0.2, 0.1)},
     "knn": {},
     "embed": {},
+    "transfer": {"lambdas.count": 2, "max_iterations": 5},
+    "export": {"formats": "safetensors"},
+    "gallery": {},
 }
 
 
@@ -159,7 +162,7 @@ SHORT = {
 @pytest.mark.parametrize("task", SHORT)
 def test_every_key_of_tasks_with_an_encoder_is_used(task, run_folder, tmp_path):
     config = importlib.import_module(f"configs.{task}").get_config()
-    config.update(SHORT[task] | {"checkpoint": str(run_folder)})
+    config.update_from_flattened_dict(SHORT[task] | {"checkpoint": str(run_folder)})
     read = set()
     main_loop.TASKS[task](Recording(config, read), tmp_path)
     assert set(config_lib.flatten(config.to_dict())) - read - {"task"} == {"preset"}

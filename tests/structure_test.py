@@ -10,7 +10,7 @@ ROWS = [
     set(names.split())
     for names in (
         "config parallel metrics pickles deepmind torch_files torch_encoder images patterns "
-        "processes reference",
+        "processes reference config_files ranges typed_values",
         "datasets folder host_views records tfds_sets transfer_sets augment crop batch_norm "
         "micro_batches networks resnet cards exported torch_layout objectives optimizers "
         "checkpoint loop workdir sessions thumbnails trackers flops snapshots soundness",
@@ -18,9 +18,9 @@ ROWS = [
         "pack_sources packed_set weights views",
         "pretrain curator gallery initial collapse checks finetune build encoders features "
         "baselines evaluation subjects supervised stablehlo torch_export formats forecast "
-        "bad_images summary unfinished",
+        "bad_images summary unfinished effects effect_rules",
         "run_pretrain run_linear_eval run_finetune run_transfer run_knn run_embed run_export "
-        "run_gallery preview inspect convert pack bench_input main_loop",
+        "run_gallery preview inspect convert pack bench_input command_line main_loop",
     )
 ]
 DOORS = {
@@ -42,7 +42,7 @@ DOORS = {
     "torch": {"torch_encoder", "torch_export"},
     "torchvision": {"torch_export"},
     "onnxruntime": {"torch_export"},
-    "absl": {"main_loop"},
+    "absl": {"command_line", "main_loop"},
     "dill": set(),
     "matplotlib": {"report_plots"},
     "wandb": {"trackers"},

@@ -3,6 +3,8 @@
 The loss does not tell: it is as small after a collapse as after learning well.
 """
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from byol_jax import objectives, parallel, reference
@@ -65,6 +67,28 @@ class Guard:
         return text
 
 
+def find(rows: Sequence[Mapping[str, Any]], config: Any) -> list[str]:
+    """What is beyond its limit, in words, if a run is collapsed at the last of its logs.
+
+    Args:
+      rows: of its metrics, in the order of steps.
+      config: of the run.
+    """
+    limits, found, count = make_limits(config), [], 0
+    for row in rows:
+        if "train/feature_std" in row:
+            values = (row.get(f"train/{name}") for name in Measures._fields)
+            found = _beyond(Measures(*(math.nan if v is None else v for v in values)), limits)
+            count = count + 1 if found else 0
+    return found if count >= config.collapse.patience else []
+
+
+def make_limits(config: Any) -> Measures:
+    """The limits of a config."""
+    section = config.collapse
+    return Measures(section.min_feature_std, section.min_effective_rank, section.max_target_cosine)
+
+
 def _beyond(measures: Measures, limits: Measures) -> list[str]:
     """The measures that are beyond their limits, in words; NaN, which the loop notices, is not."""
     std, rank, cosine = measures
@@ -81,11 +105,8 @@ def _beyond(measures: Measures, limits: Measures) -> list[str]:
 def make_guard(config: Any, settings: reference.Settings, warmup_steps: int) -> Guard:
     """The guard of a config, with advice that fits it."""
     section = config.collapse
-    limits = Measures(
-        section.min_feature_std, section.min_effective_rank, section.max_target_cosine
-    )
     return Guard(
-        limits,
+        make_limits(config),
         patience=section.patience,
         stops=ACTIONS[section.action],
         advice=_advice(config, settings, warmup_steps),

@@ -153,7 +153,7 @@ class _Run:
         if step < self._job.total_steps:
             records.say(f"Stopped after step {step:,} and saved. Resume with the same command.")
         elif parallel.is_writer():
-            records.say(summary.summarise(self._workdir, self._config.collapse.min_feature_std))
+            records.say(summary.summarise(self._workdir, self._config))
 
     def _restore(self) -> tuple[pretrain.TrainState, int]:
         """The newest sound checkpoint, which one process reads, or else the initial state."""

@@ -1,7 +1,9 @@
 """What a run says of its probes: a line for each, a table at the end."""
 
 import pathlib
+from typing import Any
 
+from byol_jax import collapse
 from byol_jax import workdir as workdir_lib
 
 
@@ -19,7 +21,7 @@ def probe_line(step: int, scalars: dict[str, float]) -> str:
     return f"probe at step {step}: " + ", ".join(parts)
 
 
-def summarise(workdir: pathlib.Path, collapsed_std: float) -> str:
+def summarise(workdir: pathlib.Path, config: Any) -> str:
     """A table of the first and the last probe of a finished run, and whether it collapsed."""
     table = workdir_lib.read_metrics(workdir)
     rows = [row for row in table if "probe/feature_std" in row]
@@ -33,8 +35,9 @@ def summarise(workdir: pathlib.Path, collapsed_std: float) -> str:
         std, rank = row["probe/feature_std"], row["probe/effective_rank"]
         lines.append(f"{name:<18}{knn:>8}{linear:>9}{std:>13.2f}{rank:>16.1f}")
     last = [row for row in table if "train/feature_std" in row][-1]
-    if last["train/feature_std"] < collapsed_std:
-        lines.append(f"COLLAPSED: the projections' std is {last['train/feature_std']:.3f}.")
+    beyond = collapse.find(table, config)
+    if beyond:
+        lines.append(f"COLLAPSED: {', '.join(beyond)}.")
     bad = last.get("data/bad_images")
     if bad:
         lines.append(f"{bad} bad images were left out: {workdir / 'bad_images.txt'}")

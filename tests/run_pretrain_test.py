@@ -80,16 +80,18 @@ def test_a_run_killed_before_its_last_probe_makes_up_for_it(run_folder, tmp_path
 
 
 def test_the_summary_is_shown(run_folder):
-    text = summary.summarise(run_folder, 0.1)
+    text = summary.summarise(run_folder, make_config())
     assert "random network" in text and "raw pixels" in text and str(run_folder) in text
 
 
 def test_a_collapsed_run_says_so(run_folder, tmp_path):
     shutil.copy(run_folder / "metrics.jsonl", tmp_path)
-    assert "COLLAPSED" not in summary.summarise(tmp_path, 0.1)
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps({"step": 5, "train/feature_std": 0.02}) + "\n")
-    assert "COLLAPSED: the projections' std is 0.020" in summary.summarise(tmp_path, 0.1)
+    config = make_config(**{"collapse.patience": 2, "collapse.min_effective_rank": 0.0})
+    for step in (5, 6):
+        assert "COLLAPSED" not in summary.summarise(tmp_path, config)
+        with (tmp_path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step, "train/feature_std": 0.02}) + "\n")
+    assert "nearly the same projection (feature std 0.020)" in summary.summarise(tmp_path, config)
 
 
 @pytest.mark.slow

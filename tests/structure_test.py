@@ -51,7 +51,11 @@ DOORS = {
 REPORT = {
     "report",
     "report_charts",
+    "report_collapse",
     "report_data",
+    "report_html",
+    "report_life",
+    "report_metrics",
     "report_page",
     "report_pictures",
     "report_plots",

@@ -5,17 +5,14 @@ Nothing of the package is imported: a report can be made wherever the files are.
 
 import datetime
 import functools
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from byol_jax import report_collapse, report_html, report_life, report_metrics
+from byol_jax import report_collapse, report_files, report_html, report_life, report_metrics
 from byol_jax.report_metrics import Metrics, Point, Series
 
 GALLERIES = ("pairs", "neighbours", "atlas", "classes")
-MOST_BYTES = 1 << 28  # of a JSON file
-MOST_SESSIONS = 1000  # the last
 
 
 class ReportError(ValueError):
@@ -91,7 +88,8 @@ def load_run(
         )
     notes: list[str] = []
     config, data, result = (
-        _read_json(folder / f"{part}.json", notes) for part in ("config", "data", "result")
+        report_files.read_json(folder / f"{part}.json", notes)
+        for part in ("config", "data", "result")
     )
     config = config or section(result, "config")
     metrics = _read_metrics(folder / "metrics.jsonl", config, is_whole, known, notes)
@@ -101,7 +99,10 @@ def load_run(
             f"{folder} is not the folder of a run: it has no metrics.jsonl, config.json or "
             f"result.json that can be read.{reason}{_nearby(folder / 'x') or _nearby(folder)}"
         )
-    gallery = {part: _read_json(folder / "gallery" / f"{part}.json", notes) for part in GALLERIES}
+    gallery = {
+        part: report_files.read_json(folder / "gallery" / f"{part}.json", notes)
+        for part in GALLERIES
+    }
     return Run(
         name,
         folder,
@@ -109,7 +110,7 @@ def load_run(
         data,
         metrics,
         result,
-        _read_sessions(folder / "sessions.jsonl"),
+        report_files.read_sessions(folder / "sessions.jsonl", notes),
         {part: content for part, content in gallery.items() if content},
         notes,
         max(changes(folder), default=0.0),
@@ -129,6 +130,10 @@ def _read_metrics(
         make_judge = functools.partial(report_collapse.Judge, bounds)
         known = Metrics(path, is_whole=is_whole, make_watcher=make_judge)
     metrics = known.update()
+    if path.exists() and not path.is_file():
+        notes.append(f"{path.name} is no file")
+    if metrics.num_rows and not path.with_name("config.json").exists():
+        notes.append("config.json is missing")
     if metrics.broken:
         notes.append(f"{metrics.broken} lines of {path.name} cannot be read and are left out")
     if metrics.has_too_many:
@@ -173,51 +178,6 @@ def section(content: Mapping[str, Any], key: str) -> dict[str, Any]:
     """A part of a JSON object, empty if it is no object."""
     value = content.get(key)
     return value if isinstance(value, dict) else {}
-
-
-def _read_json(path: pathlib.Path, notes: list[str]) -> dict[str, Any]:
-    """A JSON object; what is no number (NaN, infinity) is None in it."""
-    try:
-        if not path.exists():
-            return {}
-        if not path.is_file() or path.stat().st_size > MOST_BYTES:
-            notes.append(f"{path.name} is no file of a run")
-            return {}
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text, parse_constant=lambda _: None, parse_float=_read_float)
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error if isinstance(error, OSError | ValueError) else "it is nested too deeply"
-        notes.append(f"{path.name} cannot be read: {reason}")
-        return {}
-    if not isinstance(content, dict):
-        notes.append(f"{path.name} holds no JSON object")
-        return {}
-    return content
-
-
-def _read_float(text: str) -> float | None:
-    return report_metrics.number(float(text))
-
-
-def _read_sessions(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Starts and, unless it was killed, ends of a run."""
-    try:
-        if not path.is_file():
-            return []
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    except OSError:
-        return []
-    rows = [row for row in map(_parse, lines) if row is not None]
-    starts = [row for row in rows[:1] if len(rows) > MOST_SESSIONS]
-    return [*starts, *rows[-MOST_SESSIONS:]]
-
-
-def _parse(line: str) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return row if isinstance(row, dict) else None
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

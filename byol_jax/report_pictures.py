@@ -121,7 +121,7 @@ def _hit(image: Mapping[str, Any], query: Mapping[str, Any], size: int) -> str:
 
 
 def _atlas(content: Mapping[str, Any], number: int) -> str:
-    if not _is_sound(content):
+    if not is_sound_map(content):
         raise ValueError("its points, labels and names do not fit each other")
     figures = "".join(
         f'<figure class="card"><h3>{escape(title)}</h3><div class="plot map" data-atlas="{number}" '
@@ -195,13 +195,13 @@ def _share(share: float | None) -> str:
 def atlas_data(run: Run, number: int) -> dict[str, Any] | None:
     """What the page's script draws of a run's map; None if it has none, or a damaged one."""
     content = run.gallery.get("atlas")
-    if not content or not _is_sound(content):
+    if not content or not is_sound_map(content):
         return None
     keys = ("labels", "classes", "names", "tile", "columns", "start", "now")
     return {"run": number} | {key: content[key] for key in keys if key in content}
 
 
-def _is_sound(content: Mapping[str, Any]) -> bool:
+def is_sound_map(content: Mapping[str, Any]) -> bool:
     """Whether a map has as many points as images, and numbers where numbers are drawn."""
     labels, names, classes = (content.get(key) for key in ("labels", "names", "classes"))
     if not all(isinstance(part, list) for part in (labels, names, classes)):

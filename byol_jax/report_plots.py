@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib import artist, ticker
 from matplotlib import figure as figure_lib
 
-from byol_jax import report_charts, report_data
+from byol_jax import report_charts, report_data, report_pictures
 from byol_jax.report_charts import COLORS, Chart
 from byol_jax.report_data import ReportError, Run
 
@@ -60,6 +60,8 @@ def write(runs: Sequence[Run], folder: pathlib.Path, formats: Sequence[str]) -> 
 
 def _write_map(run: Run, path: pathlib.Path, formats: Sequence[str]) -> list[pathlib.Path]:
     try:
+        if not report_pictures.is_sound_map(run.gallery["atlas"]):
+            raise ValueError("its points, labels and names do not fit each other")
         figure = _draw_map(run.gallery["atlas"])
         table = _write_csv(path.with_suffix(".csv"), _map_rows(run))
     except (KeyError, IndexError, TypeError, ValueError) as error:

@@ -53,6 +53,7 @@ REPORT = {
     "report_charts",
     "report_collapse",
     "report_data",
+    "report_files",
     "report_html",
     "report_life",
     "report_metrics",

@@ -76,7 +76,7 @@ CHARTS = (
         "Feature std",
         (("train/feature_std", "projections"), ("probe/feature_std", "embeddings")),
         zero=True,
-        note="Near 1: features fill the sphere. Projections below 0.1 have collapsed.",
+        note="Near 1: features fill the sphere; near 0: all images look alike.",
     ),
     Chart(
         "effective_rank",

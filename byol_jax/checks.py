@@ -23,12 +23,16 @@ def check(config: Any) -> None:
     ranges.check(config)
     section = config.augment.crop
     if section.min_area > section.max_area:
-        raise UsageError(f"augment.crop: min_area {section.min_area} is above max_area.")
+        raise UsageError(
+            f"augment.crop: min_area {section.min_area} is above max_area {section.max_area}: "
+            "lower --config.augment.crop.min_area or raise --config.augment.crop.max_area."
+        )
     for name in ("view1", "view2"):
         view = config.augment[name]
         if view.blur_sigma_min > view.blur_sigma_max:
             raise UsageError(
-                f"augment.{name}: blur_sigma_min {view.blur_sigma_min} is above blur_sigma_max."
+                f"--config.augment.{name}.blur_sigma_min={view.blur_sigma_min} is above "
+                f"--config.augment.{name}.blur_sigma_max={view.blur_sigma_max}."
             )
     config_lib.lookup(crop.KERNELS, section.method, key="augment.crop.method")
     config_lib.lookup(optimizers.OPTIMIZERS, config.optimizer.name, key="optimizer.name")

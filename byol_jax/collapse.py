@@ -120,9 +120,10 @@ def _advice(config: Any, settings: reference.Settings, warmup_steps: int) -> lis
         advice.append(f"objective.name={config.objective.name} has no predictor: take byol")
     images = _images_of_a_norm(config)
     if images < 32:
+        parts = " less accumulate or accumulate_statistics=exact," if config.accumulate > 1 else ""
         advice.append(
-            f"batch norm sees {images} images at a time: more batch_size, less accumulate or "
-            "accumulate_statistics=exact, a larger model.bn_group_size"
+            f"batch norm sees {images} images at a time: more batch_size,{parts} a larger "
+            "model.bn_group_size"
         )
     name = config.optimizer.name
     return [

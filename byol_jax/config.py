@@ -47,18 +47,27 @@ def warmup_steps(
     ``optimizer.warmup_steps`` is what counts, if it is set, else the given number of epochs.
     """
     section = config.optimizer
-    steps = _duration(section, "warmup", warmup_epochs, num_images, config.batch_size)
+    steps = _duration(
+        section, "warmup", warmup_epochs, num_images, config.batch_size, prefix="optimizer."
+    )
     return min(steps, total_steps)
 
 
 def _duration(
-    section: Any, name: str, epochs: float | None, num_images: int, batch_size: int
+    section: Any,
+    name: str,
+    epochs: float | None,
+    num_images: int,
+    batch_size: int,
+    prefix: str = "",
 ) -> int:
     steps = section[f"{name}_steps"]
     if steps is not None:
         return steps
     if epochs is None:
-        raise UsageError(f"Set {name}_steps or {name}_epochs.")
+        raise UsageError(
+            f"Set {name}_steps or {name}_epochs, for example --config.{prefix}{name}_epochs=100."
+        )
     return int(epochs * num_images // batch_size)
 
 

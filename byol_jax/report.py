@@ -10,6 +10,7 @@ RUN is the workdir of a pretraining or of an evaluation. The page of one run is 
 import argparse
 import os
 import pathlib
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -45,7 +46,7 @@ def write_for(workdir: pathlib.Path) -> pathlib.Path | None:
     except Exception as error:  # nothing in a picture is worth a run
         print(
             f"Warning: no report was written ({type(error).__name__}: {error}). To make it later: "
-            f"python -m byol_jax.report {workdir}",
+            f"python -m byol_jax.report {shlex.quote(str(workdir))}",
             file=sys.stderr,
         )
         return None

@@ -4,6 +4,7 @@ All of it comes from the JSON files of a run's folder ``gallery``. Whatever was 
 escaped here; images are JPEGs in base64.
 """
 
+import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,7 +28,7 @@ def pictures(run: Run, number: int) -> list[tuple[str, str, str]]:
             text = damaged(f"gallery/{part}.json", error)
         made.append((f"{part}-{number}", title, text))
     if report_data.is_pretraining(run) and "atlas" not in run.gallery:
-        command = escape(f"{LATER}{run.path}")
+        command = escape(f"{LATER}{shlex.quote(str(run.path))}")
         text = (
             '<p class="note">Neighbours, map and classes are made when a run has finished. '
             f"To make them now from its newest checkpoint:</p><pre>{command}</pre>"

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import pathlib
+import re
 
 import pytest
 from absl import flags
@@ -71,6 +72,19 @@ def test_a_mistake_becomes_one_line_that_says_what_to_type(words, monkeypatch):
     with pytest.raises(config_lib.UsageError) as error:
         parse(*words.split())
     assert MISTAKES[words] in str(error.value) and "\n" not in str(error.value)
+
+
+def test_whoever_types_what_is_said_is_understood(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for words in MISTAKES:
+        with pytest.raises(config_lib.UsageError) as error:
+            parse(*words.split())
+        text = str(error.value).replace("VALUE", "1").replace("(1, 2)", "(1,2)")
+        said = re.split("Did you mean|[Tt]ype|, for example", text)[1:2]
+        for word in re.findall(r"--\S+", " ".join(said)):
+            advice = word.replace('"', "").rstrip("?.,")
+            if "=" in advice:
+                parse(advice)
 
 
 def test_what_is_right_is_taken_in_any_order_and_form(monkeypatch):

@@ -2,12 +2,13 @@
 
 import importlib
 import pathlib
+import re
 import types
 
 import numpy as np
 import pytest
 
-from byol_jax import build, collapse, effect_rules, effects, optimizers, workdir
+from byol_jax import build, collapse, config_files, effect_rules, effects, optimizers, workdir
 from byol_jax import config as config_lib
 from configs import byol
 from tests.conftest import make_config
@@ -118,6 +119,23 @@ def test_a_typed_key_without_effect_is_refused_by_what_to_type(case):
     key = next(iter(keys))
     assert f"--config.{key} " in str(error.value) and words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_whoever_follows_the_advice_is_not_refused_again(case):
+    task, preset, keys, _ = REFUSED[case]
+    config = typed(task, preset, **keys)
+    with pytest.raises(UsageError) as error:
+        effects.settle(config, keys)
+    added = re.search(r"add --config\.([\w.]+)=([\w.]+?),? ", f"{error.value}".rstrip(".") + " ")
+    if not added:
+        kept = set(keys) - {next(iter(keys))}
+        assert effects.settle(typed(task, preset, **{k: keys[k] for k in kept}), kept) == []
+        return
+    key, text = added.groups()
+    values = {int: int, float: float, str: str}
+    config.update_from_flattened_dict({key: values[config_files.kinds(config)[key]](text)})
+    assert effects.settle(config, [*keys, key]) == []
 
 
 def test_a_set_without_labels_takes_no_key_about_neighbours(tmp_path, monkeypatch):

@@ -146,7 +146,6 @@ class Probe:
             return found
         train, train_labels, _ = self._features(params, state, self._train, skip_bad=True)
         predicted = self._knn(train, train_labels, test)
-        scalars["probe/num_images"] = float(len(test_labels))  # that the accuracies are of
         scalars["probe/knn_top1"] = float(np.mean(predicted == test_labels))
         if linear:
             by_line = linear_predict(train, train_labels, test)

@@ -11,7 +11,6 @@ MAX_POINTS = 1200  # of a curve; a screen has few columns more
 # Okabe and Ito's colours, the light ones darkened for lines on white, and a grey; in this order.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b", "#56b4e9", "#882255", "#6b7280")
 CONSTANT = {"probe/raw_pixels_knn_top1"}
-NOT_DRAWN = {"probe/num_images"}  # how many images the probes are measured on
 
 
 class Chart(NamedTuple):
@@ -117,7 +116,7 @@ def charts_of(runs: Sequence[Run]) -> list[Chart]:
         series = tuple(pair for pair in chart.series if pair[0] in found)
         if series:
             chosen.append(chart._replace(series=series))
-    others = sorted(key for key in found - known - NOT_DRAWN if _is_numeric(runs, key))
+    others = sorted(key for key in found - known if _is_numeric(runs, key))
     names = {chart.name for chart in CHARTS}
     for key in others:
         chosen.append(Chart(_file_name(key, names), key, ((key, key),)))

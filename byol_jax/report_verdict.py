@@ -111,9 +111,9 @@ def _margin(low: float, high: float) -> str:
 
 def _num_images(run: Run) -> int | None:
     """How many images the accuracies are of; of runs that did not note it, those of the classes."""
-    noted = report_data.first_and_last(run, "probe/num_images")
-    if noted:
-        return int(noted[1][1])
+    noted = [row.get("num_images") for row in run.sessions if row.get("event") == "probe"]
+    if noted and _number(noted[-1]):
+        return int(_number(noted[-1]))
     rows = run.gallery.get("classes", {}).get("rows")
     rows = rows if isinstance(rows, list) else []
     counts = [_number(row.get("count")) for row in rows if isinstance(row, dict)]
@@ -149,7 +149,10 @@ def _health(run: Run) -> tuple[str, str]:
     judge_, bounds = run.metrics.watcher, run.metrics.watcher.bounds
     spread = report_data.first_and_last(run, "train/feature_std")
     if spread is None:
-        return OPEN, "" if not run.metrics.num_rows else "The projections have not been measured."
+        return (
+            OPEN,
+            "" if not run.metrics.num_rows else "The projections have not been measured yet.",
+        )
     rank = report_data.first_and_last(run, "train/effective_rank")
     width = report_data.section(run.config, "model").get("projector_output_size")
     of = f" of {width}" if width else ""

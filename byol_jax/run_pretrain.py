@@ -19,6 +19,7 @@ from byol_jax import (
     metrics,
     parallel,
     pretrain,
+    probes,
     records,
     sessions,
     snapshots,
@@ -125,6 +126,7 @@ class _Run:
         self._score = build.make_probe(config, job)
         self._guard = collapse.make_guard(config, job.settings, job.warmup_steps)
         self._is_streamed = isinstance(job.train, datasets.Stream)
+        self._is_probe_noted = False
         self._bad_images = bad_images.BadImages(self._batches, workdir)
 
     def run(self) -> None:
@@ -266,8 +268,15 @@ class _Run:
         measured = self._score(step, state)
         if self._logger:
             self._logger.write(step, measured.scalars)
+            self._note_probe(measured)
         self._progress.say(summary.probe_line(step, measured.scalars))
         self._curator.see_probe(step, measured)
+
+    def _note_probe(self, measured: probes.Measured) -> None:
+        """Once a session, for whoever asks what differences of its accuracies mean."""
+        if measured.predicted is not None and not self._is_probe_noted:
+            sessions.note_probe(self._workdir, num_images=int((measured.labels >= 0).sum()))
+            self._is_probe_noted = True
 
     def _log(self, step: int, scalars: dict[str, Any], projection: jax.Array) -> None:
         """Logs a step; spread and rank are those of the projections, which the loss compares."""

@@ -10,7 +10,7 @@ from byol_jax import report, report_data
 from tests.pages import CONFIG, EVIL, Page, make_run, row
 
 ROWS = [
-    row(0, **{"probe/knn_top1": 0.3, "train/effective_rank": 9.0, "probe/num_images": 50.0}),
+    row(0, **{"probe/knn_top1": 0.3, "train/effective_rank": 9.0}),
     row(100, **{"probe/knn_top1": 0.9}),
 ]
 POINTS = [[0.0, 1.0], [0.5, 1.5]]
@@ -62,6 +62,7 @@ RESULT = {
 }
 SESSIONS = [
     {"event": "start", "time": "2026-01-01T00:00:00+00:00", "command": "python", "machine": "x86"},
+    {"event": "probe", "num_images": 50},
     {"event": "end", "status": "done", "seconds": 5.0, "peak_memory_bytes": 100, "versions": {}},
 ]
 WHOLE = CONFIG | {

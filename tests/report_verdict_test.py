@@ -74,6 +74,7 @@ def test_intervals_are_those_of_newcombes_papers():
     assert report_verdict.difference_interval(0.1, 0.3, None) == pytest.approx((0.2, 0.2))
 
 
+PROBE = '{"event": "probe", "num_images": 272}\n'
 ACCURACIES = {  # first and last of 272 images, what is said
     "noise, up": (0.8125, 0.8162, report_verdict.OPEN, "No measurable difference"),
     "noise, down": (0.8125, 0.7978, report_verdict.OPEN, "No measurable difference"),
@@ -83,13 +84,13 @@ ACCURACIES = {  # first and last of 272 images, what is said
 
 
 @pytest.mark.parametrize("case", ACCURACIES)
-@pytest.mark.parametrize("source", ["metrics", "classes"])
+@pytest.mark.parametrize("source", ["sessions", "classes"])
 def test_differences_within_the_noise_are_no_differences(case, source, tmp_path):
     first, last, mood, words = ACCURACIES[case]
-    count = {"probe/num_images": 272.0} if source == "metrics" else {}
-    rows = [row(0, **{"probe/knn_top1": first}, **count)]
-    rows.append(row(100, **{"probe/knn_top1": last}, **count))
+    rows = [row(0, **{"probe/knn_top1": first}), row(100, **{"probe/knn_top1": last})]
     folder = make_run(tmp_path / "run", rows)
+    if source == "sessions":
+        (folder / "sessions.jsonl").write_text(PROBE)
     if source == "classes":  # of a run that did not note how many images its probes are of
         classes = {"rows": [{"count": 200}, {"count": 72}]}
         make_run(folder / "gallery", [], classes=classes)
@@ -99,8 +100,9 @@ def test_differences_within_the_noise_are_no_differences(case, source, tmp_path)
 
 def test_raw_pixels_are_beaten_by_more_than_noise_or_not(tmp_path):
     for raw, words in ((0.79, "No measurable difference from raw pixels"), (0.5, "raw pixels")):
-        first = {"probe/knn_top1": 0.3, "probe/raw_pixels_knn_top1": raw, "probe/num_images": 272.0}
+        first = {"probe/knn_top1": 0.3, "probe/raw_pixels_knn_top1": raw}
         folder = make_run(tmp_path / "run", [row(0, **first), row(100, **{"probe/knn_top1": 0.8})])
+        (folder / "sessions.jsonl").write_text(PROBE)
         found = verdict(folder)
         assert words in " ".join(found.sentences)
         assert found.mood == (report_verdict.OPEN if raw > 0.7 else report_verdict.GOOD)

@@ -63,6 +63,12 @@ def test_stopped_at_any_step_and_resumed_is_bit_identical(run_folder, tmp_path):
     assert rows[0] == rows[1]
 
 
+def test_a_session_notes_of_how_many_images_its_probes_are(run_folder):
+    rows = [json.loads(line) for line in (run_folder / "sessions.jsonl").read_text().splitlines()]
+    probes = [row for row in rows if row["event"] == "probe"]
+    assert probes == [{"event": "probe", "num_images": 100}]
+
+
 def test_a_finished_run_says_so_and_changes_nothing(run_folder, capsys):
     before = (run_folder / "metrics.jsonl").read_bytes()
     run_pretrain.run(make_config(), run_folder)

@@ -74,6 +74,9 @@ def check_sizes(config: Any, train: datasets.Dataset) -> None:
             f"({train.num_images} images): take {2 ** (train.num_images.bit_length() - 1)} or less."
         )
     if isinstance(train, datasets.Stream):  # images have sizes of their own
+        if config.data.image_size < 8:
+            size = config.data.image_size
+            raise UsageError(f"--config.data.image_size must be at least 8, not {size}.")
         return
     height, width = train.images.shape[1:3]
     smallest = int(np.sqrt(config.augment.crop.min_area) * min(height, width))

@@ -68,7 +68,7 @@ RANGES: Mapping[str, Range] = {
     "*.hue": NOT_NEGATIVE,
     "data.threads": Range(0, 4096),
     "data.workers": Range(0, 1024),
-    "*image_size": Range(8, 8192),
+    "*image_size": Range(0, 8192, is_above=True),
     "*shorter_side": Range(8, 65_500),  # the longest side of a JPEG
     "mean": FRACTION,
     "std": SOME,

@@ -7,7 +7,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from byol_jax import augment, build, main_loop, optimizers, pretrain
+from byol_jax import augment, build, checks, datasets, main_loop, optimizers, pretrain
 from byol_jax import config as config_lib
 from configs import byol
 from tests import golden_data
@@ -194,3 +194,10 @@ def test_presets_build_and_take_a_step(preset, monkeypatch):
     )
     assert shapes[0].step.shape == ()
     assert job.total_steps == 1
+
+
+def test_encoded_images_are_not_cut_to_next_to_nothing():
+    data = datasets.Stream(None, 100, 0)
+    config = make_config(**{"data.image_size": 4})
+    with pytest.raises(config_lib.UsageError, match="image_size must be at least 8, not 4"):
+        checks.check_sizes(config, data)

@@ -53,6 +53,11 @@ def warmup_steps(
     return min(steps, total_steps)
 
 
+def length_key(section: Any, name: str) -> str:
+    """The key that says how long, where ``<name>_steps`` and ``<name>_epochs`` may both be set."""
+    return f"{name}_epochs" if section[f"{name}_steps"] is None else f"{name}_steps"
+
+
 def _duration(
     section: Any,
     name: str,

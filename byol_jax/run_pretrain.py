@@ -89,14 +89,14 @@ def describe(config: Any, job: build.Job, workdir: pathlib.Path) -> str:
     labels = "labels are used to measure, not to learn"
     source = config.data.dir if config.data.name == "folder" else config.data.name
     rate = job.settings.base_learning_rate * config.batch_size / 256
-    warmup = f"optimizer.{_length_key(config.optimizer, 'warmup')}"
+    warmup = f"optimizer.{config_lib.length_key(config.optimizer, 'warmup')}"
     unset = f"Unset in the config: {job.settings_source}.\n" if job.settings_source else ""
     return (
         f"Pretraining {config.model.encoder} ({size:.2f} M parameters with its heads) by "
         f"{config.objective.name} on {job.train.num_images:,} images of {source} at "
         f"{config.data.image_size} px; {labels if job.train.num_classes else 'no labels'}.\n"
         f"{job.total_steps:,} steps of {config.batch_size} images ({epochs:,.1f} epochs, by "
-        f"{_length_key(config, 'total')}) on {parallel.describe_devices()}; "
+        f"{config_lib.length_key(config, 'total')}) on {parallel.describe_devices()}; "
         f"{config.optimizer.name}, learning rate up to {rate:.4g} "
         f"after {job.warmup_steps:,} steps (by {warmup}), tau from "
         f"{job.settings.base_target_ema:.6g}.\n"
@@ -104,11 +104,6 @@ def describe(config: Any, job: build.Job, workdir: pathlib.Path) -> str:
         f"Everything goes to {workdir}; Ctrl-C saves, the same command resumes. The time left is "
         "shown as soon as steps have been measured."
     )
-
-
-def _length_key(section: Any, name: str) -> str:
-    """The key that says how long, where steps and epochs may both be set."""
-    return f"{name}_epochs" if section[f"{name}_steps"] is None else f"{name}_steps"
 
 
 class _Run:

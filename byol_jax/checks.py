@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from byol_jax import collapse, crop, datasets, optimizers
+from byol_jax import collapse, crop, datasets, optimizers, ranges
 from byol_jax import config as config_lib
 
 UsageError = config_lib.UsageError
@@ -20,33 +20,20 @@ def check(config: Any) -> None:
     Raises:
       UsageError: naming the key that is wrong and what it may be.
     """
-    config_lib.require_positive(
-        config,
-        "accumulate",
-        "batch_size",
-        "collapse.patience",
-        "total_steps",
-        "total_epochs",
-        "log_every_steps",
-        "checkpoint_every_steps",
-        "keep_checkpoints",
-        "probe.every_steps",
-        "probe.k",
-        "probe.temperature",
-        "model.bn_group_size",
-        "model.width_multiplier",
-        "data.image_size",
-    )
-    for key in ("data.threads", "data.workers", "keep_every_steps"):
-        if config_lib.get(config, key) < 0:
-            raise UsageError(f"--config.{key} must be 0 or more.")
-    for key, value in config_lib.flatten(config.to_dict()).items():
-        is_share = key.endswith(("_probability", "_area", "_share", "base_target_ema"))
-        if is_share and value is not None and not 0 <= value <= 1:
-            raise UsageError(f"--config.{key} must be between 0 and 1, not {value}.")
+    ranges.check(config)
     section = config.augment.crop
     if section.min_area > section.max_area:
-        raise UsageError(f"augment.crop: min_area {section.min_area} is above max_area.")
+        raise UsageError(
+            f"augment.crop: min_area {section.min_area} is above max_area {section.max_area}: "
+            "lower --config.augment.crop.min_area or raise --config.augment.crop.max_area."
+        )
+    for name in ("view1", "view2"):
+        view = config.augment[name]
+        if view.blur_sigma_min > view.blur_sigma_max:
+            raise UsageError(
+                f"--config.augment.{name}.blur_sigma_min={view.blur_sigma_min} is above "
+                f"--config.augment.{name}.blur_sigma_max={view.blur_sigma_max}."
+            )
     config_lib.lookup(crop.KERNELS, section.method, key="augment.crop.method")
     config_lib.lookup(optimizers.OPTIMIZERS, config.optimizer.name, key="optimizer.name")
     config_lib.lookup(collapse.ACTIONS, config.collapse.action, key="collapse.action")
@@ -87,6 +74,9 @@ def check_sizes(config: Any, train: datasets.Dataset) -> None:
             f"({train.num_images} images): take {2 ** (train.num_images.bit_length() - 1)} or less."
         )
     if isinstance(train, datasets.Stream):  # images have sizes of their own
+        if config.data.image_size < 8:
+            size = config.data.image_size
+            raise UsageError(f"--config.data.image_size must be at least 8, not {size}.")
         return
     height, width = train.images.shape[1:3]
     smallest = int(np.sqrt(config.augment.crop.min_area) * min(height, width))

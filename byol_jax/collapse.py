@@ -3,6 +3,8 @@
 The loss does not tell: it is as small after a collapse as after learning well.
 """
 
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from byol_jax import objectives, parallel, reference
@@ -65,6 +67,28 @@ class Guard:
         return text
 
 
+def find(rows: Iterable[Mapping[str, Any]], config: Any) -> list[str]:
+    """What is beyond its limit, in words, if a run is collapsed at the last of its logs.
+
+    Args:
+      rows: of its metrics, in the order of steps.
+      config: of the run.
+    """
+    limits, found, count = make_limits(config), [], 0
+    for row in rows:
+        if "train/feature_std" in row:
+            values = (row.get(f"train/{name}") for name in Measures._fields)
+            found = _beyond(Measures(*(math.nan if v is None else v for v in values)), limits)
+            count = count + 1 if found else 0
+    return found if count >= config.collapse.patience else []
+
+
+def make_limits(config: Any) -> Measures:
+    """The limits of a config."""
+    section = config.collapse
+    return Measures(section.min_feature_std, section.min_effective_rank, section.max_target_cosine)
+
+
 def _beyond(measures: Measures, limits: Measures) -> list[str]:
     """The measures that are beyond their limits, in words; NaN, which the loop notices, is not."""
     std, rank, cosine = measures
@@ -81,11 +105,8 @@ def _beyond(measures: Measures, limits: Measures) -> list[str]:
 def make_guard(config: Any, settings: reference.Settings, warmup_steps: int) -> Guard:
     """The guard of a config, with advice that fits it."""
     section = config.collapse
-    limits = Measures(
-        section.min_feature_std, section.min_effective_rank, section.max_target_cosine
-    )
     return Guard(
-        limits,
+        make_limits(config),
         patience=section.patience,
         stops=ACTIONS[section.action],
         advice=_advice(config, settings, warmup_steps),
@@ -99,9 +120,10 @@ def _advice(config: Any, settings: reference.Settings, warmup_steps: int) -> lis
         advice.append(f"objective.name={config.objective.name} has no predictor: take byol")
     images = _images_of_a_norm(config)
     if images < 32:
+        parts = " less accumulate or accumulate_statistics=exact," if config.accumulate > 1 else ""
         advice.append(
-            f"batch norm sees {images} images at a time: more batch_size, less accumulate or "
-            "accumulate_statistics=exact, a larger model.bn_group_size"
+            f"batch norm sees {images} images at a time: more batch_size,{parts} a larger "
+            "model.bn_group_size"
         )
     name = config.optimizer.name
     return [

@@ -4,7 +4,11 @@ Everything a person can get wrong raises `UsageError`; the main loop prints it w
 """
 
 import difflib
+import importlib.machinery
+import importlib.util
 import json
+import pathlib
+import types
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -43,18 +47,32 @@ def warmup_steps(
     ``optimizer.warmup_steps`` is what counts, if it is set, else the given number of epochs.
     """
     section = config.optimizer
-    steps = _duration(section, "warmup", warmup_epochs, num_images, config.batch_size)
+    steps = _duration(
+        section, "warmup", warmup_epochs, num_images, config.batch_size, prefix="optimizer."
+    )
     return min(steps, total_steps)
 
 
+def length_key(section: Any, name: str) -> str:
+    """The key that says how long, where ``<name>_steps`` and ``<name>_epochs`` may both be set."""
+    return f"{name}_epochs" if section[f"{name}_steps"] is None else f"{name}_steps"
+
+
 def _duration(
-    section: Any, name: str, epochs: float | None, num_images: int, batch_size: int
+    section: Any,
+    name: str,
+    epochs: float | None,
+    num_images: int,
+    batch_size: int,
+    prefix: str = "",
 ) -> int:
     steps = section[f"{name}_steps"]
     if steps is not None:
         return steps
     if epochs is None:
-        raise UsageError(f"Set {name}_steps or {name}_epochs.")
+        raise UsageError(
+            f"Set {name}_steps or {name}_epochs, for example --config.{prefix}{name}_epochs=100."
+        )
     return int(epochs * num_images // batch_size)
 
 
@@ -64,6 +82,16 @@ def require_positive(config: Any, *keys: str) -> None:
         value = get(config, key)
         if value is not None and value <= 0:
             raise UsageError(f"--config.{key} must be above 0, not {value}.")
+
+
+def load_file(path: str | pathlib.Path) -> types.ModuleType:
+    """Runs a Python file, such as a config, wherever it is and whatever is on the import path."""
+    name = f"config_{pathlib.Path(path).stem}"
+    loader = importlib.machinery.SourceFileLoader(name, str(path))
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
 
 
 def get(config: Any, key: str) -> Any:

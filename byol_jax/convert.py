@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import struct
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -176,7 +177,8 @@ def _run(plan: Plan) -> None:
 
 def _how_to_train(plan: Plan) -> str:
     name = plan.name if plan.name in datasets.DATASETS else f"tfds:{plan.name}"
-    return f"To train on it: --config.data.name={name} --config.data.dir={plan.output_dir}"
+    where = shlex.quote(str(plan.output_dir))
+    return f"To train on it: --config.data.name={name} --config.data.dir={where}"
 
 
 def _copies(plan: Plan) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:

@@ -5,6 +5,7 @@ Shapes: B images of a process' batch, b of them on one device, S image size.
 
 import contextlib
 import pathlib
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -72,7 +73,7 @@ class Curator:
             self._say(
                 f"Warning: pictures could not be made ({type(error).__name__}: {error}). To make "
                 "them later: python -m byol_jax.main_loop --config=configs/gallery.py "
-                f"--config.checkpoint={self._workdir}"
+                f"--config.checkpoint={shlex.quote(str(self._workdir))}"
             )
 
 

@@ -1,6 +1,7 @@
 """Says what a checkpoint is, and what can be done with it: ``python -m byol_jax.inspect PATH``."""
 
 import pathlib
+import shlex
 import sys
 
 import numpy as np
@@ -62,7 +63,8 @@ def _accuracy(found: weights_lib.Weights) -> str:
 
 
 def _commands(path: str, found: weights_lib.Weights) -> list[str]:
-    start, given = "python -m byol_jax.main_loop --config=configs/", f" --config.checkpoint={path}"
+    start = "python -m byol_jax.main_loop --config=configs/"
+    given = f" --config.checkpoint={shlex.quote(path)}"
     data = "" if found.config else " --config.data.name=SET"
     return [
         "measure it:",

@@ -12,14 +12,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import app
 
 from byol_jax import (
     bench_input,
     checkpoint,
     collapse,
+    command_line,
     convert,
+    effects,
     input_pipeline,
     loop,
     pack,
@@ -27,6 +28,7 @@ from byol_jax import (
     place,
     preview,
     processes,
+    ranges,
     records,
     report,
     results,
@@ -88,35 +90,30 @@ LONE_FAILURES = (
     workdir_lib.WriteError,
 )
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", "configs/byol.py", "Config file, and after a colon its preset."
-)
-_WORKDIR = flags.DEFINE_string(
-    "workdir",
-    None,
-    "Folder for what a task writes; default: runs/<task>-<preset>, of an evaluation also with what "
-    "it evaluates.",
-)
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator",
-    None,
-    "HOST:PORT of process 0, if there are several and this is no TPU pod, SLURM or alike.",
-)
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+parse_flags = command_line.parse_flags
+_fail = command_line.fail
 
 
 def main(_: Sequence[str]) -> None:
     """Runs the task that the config names; a mistake or a failed run ends in a message."""
-    config = _CONFIG.value
+    config = command_line.config()
     name = "-".join(filter(None, (config.task, config.preset)))
-    workdir = pathlib.Path(_WORKDIR.value or f"runs/{name}").expanduser()
+    workdir = pathlib.Path(command_line.WORKDIR.value or f"runs/{name}").expanduser()
     began = time.time()
     processes.settle()
     try:
-        parallel.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        parallel.initialize(
+            command_line.COORDINATOR.value,
+            command_line.NUM_PROCESSES.value,
+            command_line.PROCESS_ID.value,
+        )
+        ranges.check(config)
+        has_workdir = bool(command_line.WORKDIR.value)
+        notes = effects.settle(config, command_line.typed(), has_workdir=has_workdir)
+        for note in notes:
+            records.say(f"Note: {note}")
         task = config_lib.lookup(TASKS, config.task, key="task")
-        if _WORKDIR.value or config.task not in EVALUATIONS:
+        if has_workdir or config.task not in EVALUATIONS:
             task(config, workdir)
         else:
             workdir = _evaluate(task, config)
@@ -164,36 +161,6 @@ def _conclude(workdir: pathlib.Path, began: float, *, message: str = "") -> None
         page = report.write_for(workdir)
         if page:
             print(f"Report: {page}", file=sys.stderr)
-
-
-def parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parses the command line; a wrong key, value, preset or file becomes a message."""
-    try:
-        left = flags.FLAGS(list(argv))
-        if not flags.FLAGS["verbosity"].present:
-            logging.set_verbosity(logging.ERROR)  # libraries' notes only on request
-        _ = _CONFIG.value.task  # an unreadable file shows only here
-    except (AttributeError, KeyError) as error:
-        cause = error.args[0] if isinstance(error.args[0], KeyError) else error
-        text = " ".join(str(cause.args[0]).split())
-        _fail(f"Unknown key in --config: {text} (the config file lists all keys)")
-    except OSError:
-        valid = ", ".join(sorted(str(path) for path in pathlib.Path("configs").glob("*.py")))
-        _fail(f"Cannot read the file of --config. Here are: {valid or 'none; go to the project'}.")
-    except (flags.Error, TypeError, ValueError) as error:
-        # A config file's own complaint arrives inside the text of a whole trace.
-        text = str(error).split("UsageError: ")[-1].strip()
-        if "indices must be integers" in text:  # a key below a text
-            text = "Unknown key in --config: below a value there are no keys."
-        _fail(text)
-    if left[1:]:
-        _fail(f"Unexpected arguments: {' '.join(left[1:])}. Write --key=value without spaces.")
-    return left
-
-
-def _fail(message: str, *, status: int = 2) -> None:
-    print(f"Error: {message}", file=sys.stderr)
-    sys.exit(status)
 
 
 def _leave(message: str) -> None:

@@ -9,8 +9,10 @@ RUN is the workdir of a pretraining or of an evaluation. The page of one run is 
 
 import argparse
 import pathlib
+import shlex
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from byol_jax import report_data, report_page, report_writing
 from byol_jax.report_data import ReportError
@@ -38,7 +40,7 @@ def write_for(workdir: pathlib.Path) -> pathlib.Path | None:
     except Exception as error:  # nothing in a picture is worth a run
         print(
             f"Warning: no report was written ({type(error).__name__}: {error}). To make it later: "
-            f"python -m byol_jax.report {workdir}",
+            f"python -m byol_jax.report {shlex.quote(str(workdir))}",
             file=sys.stderr,
         )
         return None
@@ -46,9 +48,8 @@ def write_for(workdir: pathlib.Path) -> pathlib.Path | None:
 
 def main(arguments: Sequence[str]) -> None:
     """The command; a mistake ends in a message and status 2."""
-    options = _parse(arguments)
     try:
-        _run(options)
+        _run(_parse(arguments))
     except ReportError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -59,6 +60,8 @@ def _run(options: argparse.Namespace) -> None:
     if options.watch:
         from byol_jax import report_watch
 
+        if out or options.format != "html":
+            raise ReportError("--watch serves a page and writes none: leave out --out, --format.")
         report_watch.serve(options.runs, port=options.port)
         return
     formats = options.format.split(",")
@@ -73,7 +76,7 @@ def _run(options: argparse.Namespace) -> None:
     if plots:
         from byol_jax import report_plots  # the page needs no matplotlib
 
-        runs = report_data.load_runs(options.runs)
+        runs = report_data.load_runs(options.runs, is_whole=True)  # all values go into CSV files
         for path in report_plots.write(runs, out or _place(options.runs, "plots"), plots):
             print(path)
 
@@ -83,8 +86,14 @@ def _place(runs: Sequence[str], name: str) -> pathlib.Path:
     return pathlib.Path(runs[0]).expanduser() / name if len(runs) == 1 else pathlib.Path(name)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line instead of the usage, which --help shows."""
+        raise ReportError(f"{message}. {self.prog} --help shows what there is.")
+
+
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m byol_jax.report",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,6 +1,7 @@
 """Which metrics of a run are drawn together, and how few points are enough to draw them."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from byol_jax import report_data
@@ -74,7 +75,7 @@ CHARTS = (
         "Feature std",
         (("train/feature_std", "projections"), ("probe/feature_std", "embeddings")),
         zero=True,
-        note="Near 1: features fill the sphere. Projections below 0.1 have collapsed.",
+        note="Near 1: features fill the sphere; near 0: all images look alike.",
     ),
     Chart(
         "effective_rank",
@@ -108,7 +109,7 @@ CHARTS = (
 
 def charts_of(runs: Sequence[Run]) -> list[Chart]:
     """The charts for which there is something to draw; unknown metrics get one each, at the end."""
-    found = {key for run in runs for row in run.rows for key in row} - {"step"}
+    found = {key for run in runs for key in run.metrics.series}
     known = {key for chart in CHARTS for key, _ in chart.series}
     chosen = []
     for chart in CHARTS:
@@ -116,15 +117,22 @@ def charts_of(runs: Sequence[Run]) -> list[Chart]:
         if series:
             chosen.append(chart._replace(series=series))
     others = sorted(key for key in found - known if _is_numeric(runs, key))
-    return chosen + [Chart(_file_name(key), key, ((key, key),)) for key in others]
+    names = {chart.name for chart in CHARTS}
+    for key in others:
+        chosen.append(Chart(_file_name(key, names), key, ((key, key),)))
+        names.add(chosen[-1].name)
+    return chosen
 
 
 def _is_numeric(runs: Sequence[Run], key: str) -> bool:
-    return any(isinstance(row.get(key), int | float) for run in runs for row in run.rows)
+    return any(report_data.first_and_last(run, key) for run in runs)
 
 
-def _file_name(key: str) -> str:
-    return "".join(letter if letter.isalnum() else "_" for letter in key)
+def _file_name(key: str, taken: Collection[str]) -> str:
+    """A name that no other chart has."""
+    name = "".join(letter if letter.isalnum() else "_" for letter in key)[:100]
+    numbered = (f"{name}_{number}" for number in itertools.count(2))
+    return name if name not in taken else next(n for n in numbered if n not in taken)
 
 
 def thin(points: Sequence[Point], most: int = MAX_POINTS) -> list[Point]:

@@ -4,16 +4,15 @@ Nothing of the package is imported: a report can be made wherever the files are.
 """
 
 import datetime
-import json
-import math
+import functools
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-GALLERIES = ("pairs", "neighbours", "atlas", "classes")
-QUIET_SECONDS = 180  # without a line of metrics, after which a run no longer counts as going on
+from byol_jax import report_collapse, report_files, report_html, report_life, report_metrics
+from byol_jax.report_metrics import Metrics, Point, Series
 
-Point = tuple[int, float | None]
+GALLERIES = ("pairs", "neighbours", "atlas", "classes")
 
 
 class ReportError(ValueError):
@@ -28,38 +27,56 @@ class Run(NamedTuple):
       path: its folder.
       config: ``config.json``, nested.
       data: ``data.json``.
-      rows: ``metrics.jsonl``, in the order of steps.
+      metrics: ``metrics.jsonl``.
       result: ``result.json``.
       sessions: ``sessions.jsonl``: when it was started and how it ended, each time.
       gallery: by name, those of `GALLERIES` that are there.
       notes: what could not be read, in words.
       changed: when a file of the run was last written, in seconds since 1970.
+      life: whether a process is at work on it, one of `report_life`'s.
     """
 
     name: str
     path: pathlib.Path
     config: dict[str, Any]
     data: dict[str, Any]
-    rows: list[dict[str, Any]]
+    metrics: Metrics
     result: dict[str, Any]
     sessions: list[dict[str, Any]]
     gallery: dict[str, dict[str, Any]]
     notes: list[str]
     changed: float
+    life: str = report_life.UNKNOWN
 
 
-def load_runs(paths: Sequence[str]) -> list[Run]:
+def load_runs(
+    paths: Sequence[str],
+    *,
+    is_whole: bool = False,
+    known: Sequence[Metrics | None] = (),
+) -> list[Run]:
     """Reads runs and gives them names of their own.
+
+    Args:
+      paths: workdirs.
+      is_whole: keep every point of every curve.
+      known: metrics of the same runs as they were read before, to be gone on with.
 
     Raises:
       ReportError: a folder is missing, or is not that of a run.
     """
     folders = [pathlib.Path(path).expanduser() for path in paths]
-    return [load_run(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
+    known = known or [None] * len(folders)
+    return [
+        load_run(folder, name, is_whole=is_whole, known=metrics)
+        for folder, name, metrics in zip(folders, _names(folders), known, strict=True)
+    ]
 
 
-def load_run(folder: pathlib.Path, name: str) -> Run:
-    """Reads one run.
+def load_run(
+    folder: pathlib.Path, name: str, *, is_whole: bool = False, known: Metrics | None = None
+) -> Run:
+    """Reads one run; arguments as of `load_runs`.
 
     Raises:
       ReportError: the folder is missing, or is not that of a run.
@@ -71,28 +88,58 @@ def load_run(folder: pathlib.Path, name: str) -> Run:
         )
     notes: list[str] = []
     config, data, result = (
-        _read_json(folder / f"{part}.json", notes) for part in ("config", "data", "result")
+        report_files.read_json(folder / f"{part}.json", notes)
+        for part in ("config", "data", "result")
     )
-    rows = sorted(_read_lines(folder / "metrics.jsonl", notes), key=lambda row: row["step"])
-    if not (rows or config or result):
+    config = config or section(result, "config")
+    metrics = _read_metrics(folder / "metrics.jsonl", config, is_whole, known, notes)
+    if not (metrics.num_rows or config or result):
+        reason = f" {' '.join(notes)}." if notes else ""
         raise ReportError(
             f"{folder} is not the folder of a run: it has no metrics.jsonl, config.json or "
-            f"result.json.{_nearby(folder / 'x') or _nearby(folder)}"
+            f"result.json that can be read.{reason}{_nearby(folder / 'x') or _nearby(folder)}"
         )
-    gallery = {part: _read_json(folder / "gallery" / f"{part}.json", notes) for part in GALLERIES}
-    sessions = _read_sessions(folder / "sessions.jsonl")
+    gallery = {
+        part: report_files.read_json(folder / "gallery" / f"{part}.json", notes)
+        for part in GALLERIES
+    }
     return Run(
         name,
         folder,
-        config or _section(result, "config"),
+        config,
         data,
-        rows,
+        metrics,
         result,
-        sessions,
+        report_files.read_sessions(folder / "sessions.jsonl", notes),
         {part: content for part, content in gallery.items() if content},
         notes,
         max(changes(folder), default=0.0),
+        report_life.state(folder),
     )
+
+
+def _read_metrics(
+    path: pathlib.Path,
+    config: Mapping[str, Any],
+    is_whole: bool,
+    known: Metrics | None,
+    notes: list[str],
+) -> Metrics:
+    bounds = report_collapse.limits(config)
+    if known is None or known.watcher.bounds != bounds:
+        make_judge = functools.partial(report_collapse.Judge, bounds)
+        known = Metrics(path, is_whole=is_whole, make_watcher=make_judge)
+    metrics = known.update()
+    if path.exists() and not path.is_file():
+        notes.append(f"{path.name} is no file")
+    if metrics.num_rows and not path.with_name("config.json").exists():
+        notes.append("config.json is missing")
+    if metrics.broken:
+        notes.append(f"{metrics.broken} lines of {path.name} cannot be read and are left out")
+    if metrics.has_too_many:
+        most = report_metrics.MOST_KEYS
+        notes.append(f"{path.name} has more than {most} metrics, the others are left out")
+    return metrics
 
 
 def changes(folder: pathlib.Path) -> list[float]:
@@ -127,57 +174,10 @@ def _names(folders: Sequence[pathlib.Path]) -> list[str]:
     return [f"{folder} ({number})" for number, folder in enumerate(folders, 1)]
 
 
-def _section(content: Mapping[str, Any], key: str) -> dict[str, Any]:
+def section(content: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A part of a JSON object, empty if it is no object."""
     value = content.get(key)
     return value if isinstance(value, dict) else {}
-
-
-def _read_json(path: pathlib.Path, notes: list[str]) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        notes.append(f"{path.name} cannot be read: {error}")
-        return {}
-    if not isinstance(content, dict):
-        notes.append(f"{path.name} holds no JSON object")
-        return {}
-    return content
-
-
-def _read_lines(path: pathlib.Path, notes: list[str]) -> Iterator[dict[str, Any]]:
-    """Whole lines with a step; a last one that is being written is left out without a word."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    except OSError:
-        return
-    broken = 0
-    for number, line in enumerate(lines):
-        row = _parse(line)
-        if row is not None and isinstance(row.get("step"), int):
-            yield row
-        elif line.strip() and number < len(lines) - 1:
-            broken += 1
-    if broken:
-        notes.append(f"{broken} lines of {path.name} cannot be read and are left out")
-
-
-def _parse(line: str) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) else None
-
-
-def _read_sessions(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Starts and, unless it was killed, ends of a run."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    except OSError:
-        return []
-    return [row for row in map(_parse, lines) if row is not None]
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -191,40 +191,42 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def printable(value: Any) -> str:
-    """As text that any file takes: bytes of a file name that are no UTF-8 become escapes."""
-    return str(value).encode("utf-8", "backslashreplace").decode()
+printable = report_html.printable
+
+
+def series(run: Run, key: str) -> Series | None:
+    """One metric; None if it has never been logged."""
+    return run.metrics.series.get(key)
 
 
 def points(run: Run, key: str) -> list[Point]:
-    """Steps and values of one metric; None for what is not a number (NaN, infinity, null)."""
-    found = [(row["step"], _number(row[key])) for row in run.rows if key in row]
-    return list(dict(found).items())  # of a step that was logged twice, the later
-
-
-def _number(value: Any) -> float | None:
-    is_number = isinstance(value, int | float) and math.isfinite(value)
-    return float(value) if is_number else None
+    """Steps and values of one metric, as many as are kept; None for what is not a number."""
+    found = series(run, key)
+    return found.points() if found else []
 
 
 def first_and_last(run: Run, key: str) -> tuple[Point, Point] | None:
     """The first and the last finite value of a metric with their steps; None if there is none."""
-    finite = [point for point in points(run, key) if point[1] is not None]
-    return (finite[0], finite[-1]) if finite else None
+    found = series(run, key)
+    if found is None or found.first_finite is None or found.last_finite is None:
+        return None
+    return found.first_finite, found.last_finite
 
 
 def last_step(run: Run) -> int:
     """Of the newest line of metrics; 0 if there is none."""
-    return run.rows[-1]["step"] if run.rows else 0
+    return run.metrics.last_step
 
 
 def total_steps(run: Run) -> int | None:
     """How long the run was to be, if that can be known."""
-    config = run.config
-    if isinstance(config.get("total_steps"), int):
-        return config["total_steps"]
-    epochs, size = config.get("total_epochs"), config.get("batch_size")
-    images = run.data.get("num_images")
+    steps, epochs, size = (
+        report_metrics.number(run.config.get(key))
+        for key in ("total_steps", "total_epochs", "batch_size")
+    )
+    if steps:
+        return int(steps)
+    images = report_metrics.number(run.data.get("num_images"))
     if epochs and size and images:
         return int(epochs * images // size)
     return None
@@ -248,13 +250,14 @@ def started(run: Run) -> Any:
 
 def seconds(run: Run) -> float | None:
     """Time of all sessions that ended properly; of an evaluation, what its result says."""
-    ends = [row["seconds"] for row in run.sessions if _number(row.get("seconds")) is not None]
-    return sum(ends) if ends else _number(run.result.get("seconds"))
+    ends = [report_metrics.number(row.get("seconds")) for row in run.sessions]
+    ends = [found for found in ends if found is not None]
+    return sum(ends) if ends else report_metrics.number(run.result.get("seconds"))
 
 
 def is_pretraining(run: Run) -> bool:
     """Whether the run is one that has steps to go through."""
-    return run.config.get("task") == "pretrain" or (bool(run.rows) and not run.result)
+    return run.config.get("task") == "pretrain" or (bool(run.metrics.num_rows) and not run.result)
 
 
 def now() -> float:

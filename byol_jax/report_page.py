@@ -4,11 +4,11 @@ import base64
 import hashlib
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from byol_jax import report_charts, report_pictures, report_tables
+from byol_jax import report_charts, report_metrics, report_pictures, report_tables
 from byol_jax.report_data import Run
-from byol_jax.report_pictures import escape
+from byol_jax.report_html import escape, printable
 
 FILES = pathlib.Path(__file__).parent / "page"
 MOST_BYTES = 4_500_000  # beyond which the pictures of further runs are left out
@@ -46,7 +46,15 @@ def render(runs: Sequence[Run], *, now: float, version: str = "") -> str:
     for part in parts[1:]:
         name, rest = part.split("}}", 1)
         filled += slots[name], rest
-    return "".join(filled)
+    return printable("".join(filled))
+
+
+def _draw(draw: Callable[..., str], *arguments: object, what: str) -> str:
+    """What a part of the page shows; of damaged files it says so, and the other parts stay."""
+    try:
+        return draw(*arguments)
+    except Exception as error:  # of files that may hold anything
+        return report_pictures.damaged(what, error)
 
 
 def read_file(name: str) -> str:
@@ -86,8 +94,8 @@ def _lead(runs: Sequence[Run]) -> str:
     if isinstance(model, dict) and model.get("encoder"):
         words.append(f"{model['encoder']}")
     if isinstance(source, dict) and source.get("name"):
-        count = data.get("num_images")
-        words.append(f"{count:,} images of {source['name']}" if count else f"{source['name']}")
+        count = report_metrics.number(data.get("num_images"))
+        words.append(f"{count:,.0f} images of {source['name']}" if count else f"{source['name']}")
     return " · ".join(filter(None, words))
 
 
@@ -95,9 +103,12 @@ def _sections(runs: Sequence[Run]) -> tuple[list[Section], list[int]]:
     """All sections, and the numbers of the runs whose pictures are among them."""
     sections: list[Section] = []
     if report_charts.charts_of(runs):
-        sections.append(("curves", "Curves", report_tables.curves(runs)))
+        sections.append(
+            ("curves", "Curves", _draw(report_tables.curves, runs, what="metrics.jsonl"))
+        )
     if len(runs) > 1:
-        sections.insert(0, ("compare", "Comparison", report_tables.comparison(runs)))
+        text = _draw(report_tables.comparison, runs, what="A file of these runs")
+        sections.insert(0, ("compare", "Comparison", text))
     drawn, size = [], 0
     for number, run in enumerate(runs):
         made = report_pictures.pictures(run, number)
@@ -110,9 +121,9 @@ def _sections(runs: Sequence[Run]) -> tuple[list[Section], list[int]]:
         sections += [_named(section, run, runs) for section in made]
     for number, run in enumerate(runs):
         if run.result:
-            text = report_tables.result(run)
+            text = _draw(report_tables.result, run, what="result.json")
             sections.append(_named((f"result-{number}", "Result", text), run, runs))
-        text = report_tables.details(run)
+        text = _draw(report_tables.details, run, what="config.json or sessions.jsonl")
         sections.append(_named((f"details-{number}", "Where it comes from", text), run, runs))
     return sections, drawn
 
@@ -123,7 +134,8 @@ def _named(section: Section, run: Run, runs: Sequence[Run]) -> Section:
 
 
 def _body(runs: Sequence[Run], sections: Sequence[Section], now: float) -> str:
-    tiles = report_tables.tiles(runs[0]) if len(runs) == 1 else ""
+    one = len(runs) == 1
+    tiles = _draw(report_tables.tiles, runs[0], what="result.json") if one else ""
     links = "".join(f'<a href="#{name}">{escape(title)}</a>' for name, title, _ in sections)
     whole = [
         f'<div data-part="verdict">{report_tables.verdicts(runs, now=now)}{tiles}</div>',

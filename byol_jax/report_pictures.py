@@ -4,20 +4,16 @@ All of it comes from the JSON files of a run's folder ``gallery``. Whatever was 
 escaped here; images are JPEGs in base64.
 """
 
-import html
-from collections.abc import Callable, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from byol_jax import report_data
+from byol_jax import report_data, report_metrics
 from byol_jax.report_data import Run
+from byol_jax.report_html import Html, escape, table
 
 SPACES = (("now", "features now"), ("start", "features at the start"), ("pixels", "raw pixels"))
 LATER = "python -m byol_jax.main_loop --config=configs/gallery.py --config.checkpoint="
-
-
-def escape(value: Any) -> str:
-    """Text that may have come from anywhere, fit for HTML and its attributes."""
-    return html.escape(report_data.printable(value), quote=True)
 
 
 def pictures(run: Run, number: int) -> list[tuple[str, str, str]]:
@@ -28,11 +24,11 @@ def pictures(run: Run, number: int) -> list[tuple[str, str, str]]:
             continue
         try:
             text = draw(run.gallery[part], number)
-        except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
-            text = f'<p class="note">gallery/{part}.json is damaged: {escape(repr(error))}</p>'
+        except Exception as error:  # of a file that may hold anything
+            text = damaged(f"gallery/{part}.json", error)
         made.append((f"{part}-{number}", title, text))
     if report_data.is_pretraining(run) and "atlas" not in run.gallery:
-        command = escape(f"{LATER}{run.path}")
+        command = escape(f"{LATER}{shlex.quote(str(run.path))}")
         text = (
             '<p class="note">Neighbours, map and classes are made when a run has finished. '
             f"To make them now from its newest checkpoint:</p><pre>{command}</pre>"
@@ -41,9 +37,14 @@ def pictures(run: Run, number: int) -> list[tuple[str, str, str]]:
     return made
 
 
-def _image(jpeg: str, words: str, size: int) -> str:
+def damaged(name: str, error: Exception) -> Html:
+    """In place of what a damaged file would have shown."""
+    return Html(f'<p class="note">{escape(name)} is damaged: {escape(repr(error)[:200])}</p>')
+
+
+def _image(jpeg: str, words: str, size: int) -> Html:
     crisp = ' class="pixel"' if size <= 48 else ""
-    return f'<img{crisp} alt="{escape(words)}" src="data:image/jpeg;base64,{escape(jpeg)}">'
+    return Html(f'<img{crisp} alt="{escape(words)}" src="data:image/jpeg;base64,{escape(jpeg)}">')
 
 
 def _pairs(content: Mapping[str, Any], number: int) -> str:
@@ -121,6 +122,8 @@ def _hit(image: Mapping[str, Any], query: Mapping[str, Any], size: int) -> str:
 
 
 def _atlas(content: Mapping[str, Any], number: int) -> str:
+    if not is_sound_map(content):
+        raise ValueError("its points, labels and names do not fit each other")
     figures = "".join(
         f'<figure class="card"><h3>{escape(title)}</h3><div class="plot map" data-atlas="{number}" '
         f'data-when="{when}" role="img" aria-label="Map of the embeddings, {escape(title)}; '
@@ -158,22 +161,22 @@ def _classes(content: Mapping[str, Any], number: int) -> str:
     del number
     rows = [
         [
-            escape(row["name"]),
+            row["name"],
             f"{row['count']:,}",
             _share(row["start"]),
             _share(row["now"]),
-            f'<span class="bar" aria-hidden="true"><i style="width:{row["now"]:.1%}"></i></span>',
+            _bar(row["now"]),
         ]
         for row in sorted(content["rows"], key=lambda row: row["now"])
     ]
-    heads = ["class", "images", "at the start", "now", '<span class="hidden">bar</span>']
+    heads = ["class", "images", "at the start", "now", Html('<span class="hidden">bar</span>')]
     confused = [
-        [escape(row["true"]), escape(row["predicted"]), f"{row['count']:,}", _share(row["share"])]
+        [row["true"], row["predicted"], f"{row['count']:,}", _share(row["share"])]
         for row in content["confused"]
     ]
     return (
-        f'<p class="note">By a vote of the {content["k"]} nearest training images; the hardest '
-        f'classes first.</p><div class="grid">'
+        f'<p class="note">By a vote of the {escape(content["k"])} nearest training images; the '
+        f'hardest classes first.</p><div class="grid">'
         '<div class="card scroll tall" tabindex="0" role="region" aria-label="Accuracy by class">'
         f"{table(heads, rows, 'Accuracy by class')}</div>"
         '<div class="card scroll">'
@@ -182,51 +185,46 @@ def _classes(content: Mapping[str, Any], number: int) -> str:
     )
 
 
+def _bar(share: float) -> Html:
+    return Html(f'<span class="bar" aria-hidden="true"><i style="width:{share:.1%}"></i></span>')
+
+
 def _share(share: float | None) -> str:
     return "–" if share is None else f"{share:.1%}"
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
-    """A table of cells that are HTML already; numbers, and what is above them, flush right."""
-    name = f"<caption>{escape(caption)}</caption>" if caption else ""
-    kinds = [_kind([row[i] for row in rows]) for i in range(len(heads))]
-    top = "".join(
-        f'<th scope="col" class="{kind}">{head}</th>'
-        for kind, head in zip(kinds, heads, strict=True)
-    )
-    body = "".join(
-        "<tr>"
-        + "".join(f'<td class="{kind}">{cell}</td>' for kind, cell in zip(kinds, row, strict=True))
-        + "</tr>"
-        for row in rows
-    )
-    return f"<table>{name}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _kind(cells: Sequence[str]) -> str:
-    """ "n" if all that is there are numbers, else "wide"."""
-    filled = [text for text in cells if text]
-    are_numbers = all(
-        text[:1].isdigit() or text[:1] in ("–", "-") and len(text) < 12 for text in filled
-    )
-    return "n" if filled and are_numbers else "wide"
-
-
-def facts(rows: Sequence[tuple[str, str]]) -> str:
-    """A table of names and values, which are HTML already."""
-    body = "".join(
-        f'<tr><th scope="row">{name}</th><td class="wide">{text}</td></tr>' for name, text in rows
-    )
-    return f'<table class="facts"><tbody>{body}</tbody></table>'
-
-
 def atlas_data(run: Run, number: int) -> dict[str, Any] | None:
-    """What the page's script draws of a run's map; None if it has none."""
+    """What the page's script draws of a run's map; None if it has none, or a damaged one."""
     content = run.gallery.get("atlas")
-    if not content:
+    if not content or not is_sound_map(content):
         return None
     keys = ("labels", "classes", "names", "tile", "columns", "start", "now")
     return {"run": number} | {key: content[key] for key in keys if key in content}
+
+
+def is_sound_map(content: Mapping[str, Any]) -> bool:
+    """Whether a map has as many points as images, and numbers where numbers are drawn."""
+    labels, names, classes = (content.get(key) for key in ("labels", "names", "classes"))
+    if not all(isinstance(part, list) for part in (labels, names, classes)):
+        return False
+    maps = [content[when] for when in ("start", "now") if when in content]
+    sizes = [content.get("tile"), content.get("columns")]
+    are_labels = all(type(label) is int and label < len(classes) for label in labels)
+    return (
+        are_labels
+        and len(names) == len(labels)
+        and all(report_metrics.number(size) for size in sizes)
+        and all(_are_points(points, len(labels)) for points in maps)
+    )
+
+
+def _are_points(points: Any, count: int) -> bool:
+    return (
+        isinstance(points, list)
+        and len(points) == 2
+        and all(isinstance(axis, list) and len(axis) == count for axis in points)
+        and all(report_metrics.number(value) is not None for axis in points for value in axis)
+    )
 
 
 _SECTIONS: tuple[tuple[str, str, Callable[[Mapping[str, Any], int], str]], ...] = (

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib import artist, ticker
 from matplotlib import figure as figure_lib
 
-from byol_jax import report_charts, report_data, report_writing
+from byol_jax import report_charts, report_data, report_pictures, report_writing
 from byol_jax.report_charts import COLORS, Chart
 from byol_jax.report_data import ReportError, Run
 
@@ -71,6 +71,8 @@ def _map_name(run: Run, runs: Sequence[Run]) -> str:
 
 def _write_map(run: Run, path: pathlib.Path, formats: Sequence[str]) -> list[pathlib.Path]:
     try:
+        if not report_pictures.is_sound_map(run.gallery["atlas"]):
+            raise ValueError("its points, labels and names do not fit each other")
         figure = _draw_map(run.gallery["atlas"])
         table = _write_csv(path.with_suffix(".csv"), _map_rows(run))
     except ReportError:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from byol_jax import report_page
-from byol_jax.report_pictures import escape
+from byol_jax.report_html import escape
 
 Row = tuple[str, Sequence[tuple[str, str]]]  # title, (words, JPEG in base64)
 

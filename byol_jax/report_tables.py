@@ -6,7 +6,7 @@ from typing import Any
 
 from byol_jax import report_charts, report_data, report_verdict
 from byol_jax.report_data import Run
-from byol_jax.report_pictures import escape, facts, table
+from byol_jax.report_html import Html, escape, facts, table
 
 MOODS = {
     report_verdict.GOOD: "Good.",
@@ -27,7 +27,7 @@ def verdicts(runs: Sequence[Run], *, now: float) -> str:
     """A box for each run."""
     boxes = []
     for run in runs:
-        verdict = report_verdict.judge(run, now=now)
+        verdict = _judge(run, now)
         name = f"<strong>{escape(run.name)}</strong> " if len(runs) > 1 else ""
         notes = [f"Note: {note}." for note in run.notes]
         text = " ".join(map(escape, [*verdict.sentences, *notes]))
@@ -36,6 +36,14 @@ def verdicts(runs: Sequence[Run], *, now: float) -> str:
             f'<span class="mood">{MOODS[verdict.mood]}</span> {text}</p></div>'
         )
     return "".join(boxes)
+
+
+def _judge(run: Run, now: float) -> report_verdict.Verdict:
+    try:
+        return report_verdict.judge(run, now=now)
+    except Exception as error:  # of files that may hold anything
+        words = f"Its files are damaged, so that there is no verdict: {error!r}"
+        return report_verdict.Verdict(report_verdict.OPEN, [words[:300]])
 
 
 def tiles(run: Run) -> str:
@@ -106,49 +114,46 @@ def _words(chart: report_charts.Chart, runs: Sequence[Run]) -> str:
     rows = []
     for run in runs:
         for key, label in chart.series:
-            points = report_data.points(run, key)
-            if points:
+            if report_data.series(run, key):
                 name = f"{run.name} · {label}" if len(runs) > 1 else label
-                rows.append([escape(name), *map(escape, _extent(points, chart.percent))])
+                rows.append([name, *_extent(report_data.series(run, key), chart.percent)])
     ends = table(["", "first", "last", "least", "greatest"], rows)
     values = _values(chart, runs)
     inside = f'<div class="scroll">{ends}<br>{values}</div>'
     return f"{note}<details><summary>Values</summary>{inside}</details>"
 
 
-def _extent(points: Sequence[report_data.Point], percent: bool) -> list[str]:
-    finite = [value for _, value in points if value is not None]
-    ends = [points[0][1], points[-1][1]]
+def _extent(series: report_data.Series, percent: bool) -> list[str]:
+    finite = [value for _, value in series.points() if value is not None]
+    ends = [series.first[1], series.last[1]]
     edges = [min(finite), max(finite)] if finite else [None, None]
     return [show(value, percent) for value in ends + edges]
 
 
 def _values(chart: report_charts.Chart, runs: Sequence[Run]) -> str:
     """Some of the steps, evenly spread, with the first and the last."""
-    columns = [
-        (f"{run.name} · {label}" if len(runs) > 1 else label, dict(report_data.points(run, key)))
+    found = [
+        (f"{run.name} · {label}" if len(runs) > 1 else label, report_data.series(run, key))
         for run in runs
         for key, label in chart.series
     ]
-    columns = [(name, points) for name, points in columns if points]
+    columns = [(name, dict(series.points())) for name, series in found if series]
     steps = sorted({step for _, points in columns for step in points})
+    total = max([len(steps), *(series.count for _, series in found if series)])
     count = min(TABLE_ROWS, len(steps))
     chosen = [steps[i * (len(steps) - 1) // max(count - 1, 1)] for i in range(count)]
     rows = [
         [f"{step:,}"]
-        + [
-            escape(show(points[step], chart.percent)) if step in points else ""
-            for _, points in columns
-        ]
+        + [show(points[step], chart.percent) if step in points else "" for _, points in columns]
         for step in chosen
     ]
-    title = f"{len(chosen)} of {len(steps):,} steps" if len(chosen) < len(steps) else "all steps"
-    return table(["step", *(escape(name) for name, _ in columns)], rows, title)
+    title = f"{len(chosen)} of {total:,} steps" if len(chosen) < total else "all steps"
+    return table(["step", *(name for name, _ in columns)], rows, title)
 
 
 def comparison(runs: Sequence[Run]) -> str:
     """What came out of each run, and the keys of their configs that differ, and no others."""
-    heads = ["run", *(escape(run.name) for run in runs)]
+    heads = ["run", *(run.name for run in runs)]
     rows = [["steps", *(f"{report_data.last_step(run):,}" for run in runs)]]
     for key, title, is_share in TILES:
         found = [report_data.first_and_last(run, key) for run in runs]
@@ -162,7 +167,7 @@ def comparison(runs: Sequence[Run]) -> str:
     rows.append(["time in all", *("–" if t is None else show_time(t) for t in times)])
     outcome = table(heads, rows, "Last values")
     differing = differences(runs)
-    keys = [[_key(key), *(escape(_plain(value)) for value in values)] for key, values in differing]
+    keys = [[_key(key), *map(_plain, values)] for key, values in differing]
     config = (
         table(heads, keys, "Keys of the config that differ")
         if keys
@@ -180,9 +185,9 @@ def differences(runs: Sequence[Run]) -> list[tuple[str, list[Any]]]:
     return [(key, values) for key, values in found if any(v != values[0] for v in values)]
 
 
-def _key(name: str) -> str:
+def _key(name: str) -> Html:
     """A dotted key, which may go on in the next line after a dot."""
-    return f"<code>{escape(name).replace('.', '.<wbr>')}</code>"
+    return Html(f"<code>{escape(name).replace('.', '.<wbr>')}</code>")
 
 
 def _plain(value: Any) -> str:
@@ -199,7 +204,7 @@ def result(run: Run) -> str:
         if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
             tables.append(_records(key, value))
         else:
-            rows.append((_key(key), escape(_plain(value))))
+            rows.append((_key(key), _plain(value)))
     return f'<div class="card scroll">{"<br>".join([*tables, facts(rows)])}</div>'
 
 
@@ -208,12 +213,12 @@ def _records(title: str, records: Sequence[dict[str, Any]]) -> str:
     keys = [key for key, value in records[0].items() if not isinstance(value, dict | list)]
     rows = [
         [
-            escape(show(row[key]) if isinstance(row.get(key), float) else _plain(row.get(key)))
+            show(row[key]) if isinstance(row.get(key), float) else _plain(row.get(key))
             for key in keys
         ]
         for row in records
     ]
-    return table([escape(key) for key in keys], rows, title)
+    return table(keys, rows, title)
 
 
 def details(run: Run) -> str:
@@ -234,7 +239,7 @@ def details(run: Run) -> str:
         "training images": run.data.get("num_images"),
         "versions": _versions(begin.get("versions") or run.result.get("versions")),
     }
-    rows = [(key, escape(value)) for key, value in known.items() if value is not None]
+    rows = [(key, value) for key, value in known.items() if value is not None]
     config = json.dumps(run.config, indent=2, sort_keys=True)
     return (
         f'<div class="card scroll">{facts(rows)}'

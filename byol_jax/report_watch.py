@@ -6,7 +6,7 @@ import pathlib
 import threading
 from collections.abc import Sequence
 
-from byol_jax import report_data, report_page
+from byol_jax import report_data, report_life, report_page
 from byol_jax.report_data import ReportError
 
 ADDRESS = "127.0.0.1"
@@ -28,6 +28,7 @@ class Live:
 
     def __init__(self, paths: Sequence[str]):
         self._paths = paths
+        self._known: list[report_data.Metrics | None] = [None] * len(paths)
         self._lock = threading.Lock()  # several browsers ask at once
         self._version, self._page = "", b""
         self._render(self._find_version())
@@ -46,16 +47,19 @@ class Live:
         return self._version
 
     def _find_version(self) -> str:
-        """Of files, and of whether they have been quiet for so long that runs seem to be dead."""
+        """Of files, of whether runs are at work, and of how long they have been quiet."""
         now, versions = report_data.now(), []
         for path in self._paths:
-            times = report_data.changes(pathlib.Path(path).expanduser())
-            is_quiet = now - max(times, default=now) > report_data.QUIET_SECONDS
-            versions.append(f"{sum(times):.4f}-{len(times)}{'q' if is_quiet else ''}")
+            folder = pathlib.Path(path).expanduser()
+            times = report_data.changes(folder)
+            quiet = (now - max(times, default=now)) // report_life.QUIET_SECONDS
+            life = report_life.state(folder)
+            versions.append(f"{sum(times):.4f}-{len(times)}-{life}-{quiet:.0f}")
         return ",".join(versions)
 
     def _render(self, version: str) -> None:
-        runs = report_data.load_runs(self._paths)
+        runs = report_data.load_runs(self._paths, known=self._known)
+        self._known = [run.metrics for run in runs]
         page = report_page.render(runs, now=report_data.now(), version=version)
         self._version, self._page = version, page.encode()
 

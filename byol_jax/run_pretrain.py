@@ -21,9 +21,11 @@ from byol_jax import (
     parallel,
     place,
     pretrain,
+    probes,
     records,
     run_files,
     run_writer,
+    sessions,
     snapshots,
     summary,
 )
@@ -89,15 +91,18 @@ def describe(config: Any, job: build.Job, workdir: pathlib.Path) -> str:
     epochs = job.total_steps * config.batch_size / job.train.num_images
     source = config.data.dir if config.data.name == "folder" else config.data.name
     rate = job.settings.base_learning_rate * config.batch_size / 256
+    warmup = f"optimizer.{config_lib.length_key(config.optimizer, 'warmup')}"
     unset = f"Unset in the config: {job.settings_source}.\n" if job.settings_source else ""
     about = "".join(f"{split.about}\n" for split in (job.train, job.test) if split.about)
     return (
         f"{about}Pretraining {config.model.encoder} ({size:.2f} M parameters with its heads) by "
         f"{config.objective.name} on {job.train.num_images:,} images of {source} at "
         f"{config.data.image_size} px; {summary.of_labels(job.train, job.test)}.\n"
-        f"{job.total_steps:,} steps of {config.batch_size} images ({epochs:,.1f} epochs) on "
-        f"{parallel.describe_devices()}; {config.optimizer.name}, learning rate up to {rate:.4g} "
-        f"after {job.warmup_steps:,} steps, tau from {job.settings.base_target_ema:.6g}.\n"
+        f"{job.total_steps:,} steps of {config.batch_size} images ({epochs:,.1f} epochs, by "
+        f"{config_lib.length_key(config, 'total')}) on {parallel.describe_devices()}; "
+        f"{config.optimizer.name}, learning rate up to {rate:.4g} "
+        f"after {job.warmup_steps:,} steps (by {warmup}), tau from "
+        f"{job.settings.base_target_ema:.6g}.\n"
         f"{unset}"
         f"Everything goes to {workdir}. Ctrl-C saves; rerun the same command to resume. The time "
         "left is shown as soon as steps have been measured."
@@ -118,6 +123,7 @@ class _Run:
         self._score = build.make_probe(config, job)
         self._guard = collapse.make_guard(config, job.settings, job.warmup_steps)
         self._is_streamed = isinstance(job.train, datasets.Stream)
+        self._is_probe_noted = False
         self._bad_images = bad_images.BadImages(self._batches, workdir)
 
     def run(self) -> None:
@@ -143,7 +149,7 @@ class _Run:
         if step < self._job.total_steps:
             records.say(summary.stopped(first_step, step))
         elif parallel.is_writer():
-            records.say(summary.summarise(self._workdir, self._config.collapse.min_feature_std))
+            records.say(summary.summarise(self._workdir, self._config))
 
     def _restore(self) -> tuple[pretrain.TrainState, int]:
         """The newest sound checkpoint, which one process reads, or else the initial state."""
@@ -257,8 +263,15 @@ class _Run:
         self._writer.log(step, measured.scalars)
         if parallel.is_writer():
             workdir_lib.note_bad_images(self._workdir, measured.bad)
+            self._note_probe(measured)
         self._progress.say(summary.probe_line(step, measured))
         self._curator.see_probe(step, measured)
+
+    def _note_probe(self, measured: probes.Measured) -> None:
+        """Once a session, for whoever asks what differences of its accuracies mean."""
+        if measured.predicted is not None and not self._is_probe_noted:
+            sessions.note_probe(self._workdir, num_images=int((measured.labels >= 0).sum()))
+            self._is_probe_noted = True
 
     def _log(self, step: int, scalars: dict[str, Any], projection: jax.Array) -> None:
         """Logs a step; spread and rank are those of the projections, which the loss compares."""

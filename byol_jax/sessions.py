@@ -52,6 +52,11 @@ def note_end(workdir: pathlib.Path, *, began: float, message: str = "") -> None:
         print(f"Warning: cannot write to {workdir}: {error.strerror}.", file=sys.stderr)
 
 
+def note_probe(workdir: pathlib.Path, *, num_images: int) -> None:
+    """Adds of how many images the accuracies of this session's probes are."""
+    _append(workdir, {"event": "probe", "num_images": num_images})
+
+
 def _facts() -> dict[str, object]:
     return {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

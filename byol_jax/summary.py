@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from byol_jax import datasets, labelled, loop, metrics_log, probes
+from byol_jax import collapse, datasets, labelled, loop, metrics_log, probes
 
 _OF_LABELS = ("online_loss", "online_top1", "online_top5")
 
@@ -51,7 +51,7 @@ def probe_line(step: int, measured: probes.Measured) -> str:
     return f"probe at step {step}: " + ", ".join(parts)
 
 
-def summarise(workdir: pathlib.Path, collapsed_std: float) -> str:
+def summarise(workdir: pathlib.Path, config: Any) -> str:
     """A table of the first and the last probe of a finished run, and whether it collapsed."""
     rows = list(metrics_log.rows(workdir, having="probe/feature_std"))
     lines = [f"{'':<18}{'kNN':>8}{'linear':>9}{'feature std':>13}{'effective rank':>16}"]
@@ -64,8 +64,9 @@ def summarise(workdir: pathlib.Path, collapsed_std: float) -> str:
         std, rank = row["probe/feature_std"], row["probe/effective_rank"]
         lines.append(f"{name:<18}{knn:>8}{linear:>9}{std:>13.2f}{rank:>16.1f}")
     last = metrics_log.last_row(workdir, having="train/feature_std")
-    if last["train/feature_std"] < collapsed_std:
-        lines.append(f"COLLAPSED: the projections' std is {last['train/feature_std']:.3f}.")
+    beyond = collapse.find(metrics_log.rows(workdir, having="train/feature_std"), config)
+    if beyond:
+        lines.append(f"COLLAPSED: {', '.join(beyond)}.")
     bad = last.get("data/bad_images")
     if bad:
         lines.append(f"{bad} bad images were left out: {workdir / 'bad_images.txt'}")

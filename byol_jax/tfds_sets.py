@@ -7,6 +7,7 @@ converted once (`configs/convert.py`).
 import functools
 import os
 import pathlib
+import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -169,7 +170,7 @@ def open_set(name: str, data_dir: str | None) -> Set:
             f"{name} in {where} is prepared as TFRecord, which has no random access. "
             "To convert it, once and without TensorFlow:\n"
             "  python -m byol_jax.main_loop --config=configs/convert.py "
-            f"--config.data.name={name} --config.data.dir={where}"
+            f"--config.data.name={name} --config.data.dir={shlex.quote(str(where))}"
         )
     if str(builder.info.file_format.value) != "array_record":
         raise UsageError(f"{name} in {where} is no ArrayRecord set but {builder.info.file_format}.")

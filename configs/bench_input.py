@@ -8,15 +8,19 @@ then for the training step. Takes about ten seconds and the compilation of the s
 step is measured on 16 images a device. Writes result.json.
 """
 
+import pathlib
+
 import ml_collections
 from ml_collections import config_dict
 
-from configs import byol
+from byol_jax import config as config_lib
+
+BYOL = pathlib.Path(__file__).with_name("byol.py")  # beside it, wherever that is
 
 
 def get_config(preset: str = "patterns") -> ml_collections.ConfigDict:
     """The config of a preset of configs/byol.py, to be measured."""
-    config = byol.get_config(preset)
+    config = config_lib.load_file(BYOL).get_config(preset)
     config.task = "bench_input"
     config.bench = ml_collections.ConfigDict()
     config.bench.seconds = 5.0  # for the pipeline, and again for the step

@@ -48,7 +48,8 @@ def _reference() -> ml_collections.ConfigDict:
     config.batch_size = 4096  # of all devices together
     config.accumulate = 1  # micro-batches that a device makes of its part of the batch
     config.accumulate_statistics = "micro"  # micro | exact: batch norm over each, or over all
-    config.total_steps = config_dict.placeholder(int)  # if set, instead of total_epochs
+    # Steps count if they are set, unless epochs were typed (--config.total_epochs=...).
+    config.total_steps = config_dict.placeholder(int)
     config.total_epochs = config_dict.placeholder(float)
     config.checkpoint = ""  # start from the networks of this run, export or file
     config.checkpoint_every_steps = 1000
@@ -131,7 +132,7 @@ def _collapse() -> ml_collections.ConfigDict:
 def _optimizer() -> ml_collections.ConfigDict:
     optimizer = ml_collections.ConfigDict()
     optimizer.name = "lars"  # each optimizer has settings of its own, below
-    optimizer.warmup_steps = config_dict.placeholder(int)  # if set, instead of epochs
+    optimizer.warmup_steps = config_dict.placeholder(int)  # as total_steps: counts if set
     optimizer.warmup_epochs = 10.0
     optimizer.lars = ml_collections.ConfigDict()
     optimizer.lars.base_learning_rate = 0.2  # x batch_size / 256, as for the others

@@ -7,14 +7,18 @@ preview.png to the workdir: images with both views of each, and every augmentati
 weakest, middle and strongest. About ten seconds on a CPU.
 """
 
+import pathlib
+
 import ml_collections
 
-from configs import byol
+from byol_jax import config as config_lib
+
+BYOL = pathlib.Path(__file__).with_name("byol.py")  # beside it, wherever that is
 
 
 def get_config(preset: str = "patterns") -> ml_collections.ConfigDict:
     """The config of a preset of configs/byol.py, to be looked at."""
-    config = byol.get_config(preset)
+    config = config_lib.load_file(BYOL).get_config(preset)
     config.task = "preview"
     config.preview = ml_collections.ConfigDict()
     config.preview.num_images = 8  # that are shown with both views

@@ -7,7 +7,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from byol_jax import augment, build, main_loop, optimizers, pretrain
+from byol_jax import augment, build, checks, datasets, main_loop, optimizers, pretrain
 from byol_jax import config as config_lib
 from configs import byol
 from tests import golden_data
@@ -152,6 +152,9 @@ SHORT = {
     "semi_supervised": {"epochs": (1.0,), "base_learning_rates": (0.2, 0.1)},
     "knn": {},
     "embed": {},
+    "transfer": {"lambdas.count": 2, "max_iterations": 5},
+    "export": {"formats": "safetensors"},
+    "gallery": {},
 }
 
 
@@ -159,7 +162,7 @@ SHORT = {
 @pytest.mark.parametrize("task", SHORT)
 def test_every_key_of_tasks_with_an_encoder_is_used(task, run_folder, tmp_path):
     config = importlib.import_module(f"configs.{task}").get_config()
-    config.update(SHORT[task] | {"checkpoint": str(run_folder)})
+    config.update_from_flattened_dict(SHORT[task] | {"checkpoint": str(run_folder)})
     read = set()
     main_loop.TASKS[task](Recording(config, read), tmp_path)
     assert set(config_lib.flatten(config.to_dict())) - read - {"task"} == {"preset"}
@@ -191,3 +194,10 @@ def test_presets_build_and_take_a_step(preset, monkeypatch):
     )
     assert shapes[0].step.shape == ()
     assert job.total_steps == 1
+
+
+def test_encoded_images_are_not_cut_to_next_to_nothing():
+    data = datasets.Stream(None, 100, 0)
+    config = make_config(**{"data.image_size": 4})
+    with pytest.raises(config_lib.UsageError, match="image_size must be at least 8, not 4"):
+        checks.check_sizes(config, data)

@@ -241,7 +241,7 @@ BAD = {
     "preset": (["--config=configs/byol.py:cifar"], "Did you mean 'cifar10'"),
     "key": (
         ["--config=configs/byol.py", "--config.batchsize=3"],
-        """Unknown key in --config: 'batchsize' Did you mean "batch_size" instead""",
+        "Unknown key in --config: 'batchsize'. Did you mean --config.batch_size?",
     ),
     "below": (
         ["--config=configs/byol.py", "--config.data.name.x=3"],
@@ -249,7 +249,9 @@ BAD = {
     ),
     "type": (["--config=configs/byol.py", "--config.batch_size=many"], "batch_size=many"),
     "file": (["--config=configs/boyl.py"], "configs/byol.py, configs/convert.py"),
-    "flag": (["--confg=configs/byol.py"], "Did you mean: config"),
+    "flag": (["--confg=configs/byol.py"], "Did you mean --config=configs/byol.py?"),
+    "no config": (["--config.batchsize=3"], "Did you mean --config.batch_size?"),
+    "no effect": (["--config.optimizer.sgd.momentum=0.5"], "add --config.optimizer.name=sgd"),
     "argument": (["--config=configs/byol.py", "seed=1"], "Unexpected arguments: seed=1"),
     "encoder": (["--config=configs/byol.py", "--config.model.encoder=resnet51"], "resnet50"),
     "not prepared": (

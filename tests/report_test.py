@@ -35,10 +35,16 @@ def test_a_finished_run_says_what_it_has_learned(tmp_path):
 
 STATES = {
     "going on": ([row(10)], 5, "Going on: 10 of 100"),
-    "interrupted": ([row(10)], 9999, "Interrupted after 10 of 100"),
+    "silent": ([row(10)], 9999, "10 of 100 steps so far, nothing has been written for 3 hours"),
     "one step": ([row(1)], 5, "1 of 100 steps"),
     "no step": ([], 5, "0 of 100 steps"),
-    "collapsed": ([row(100, **{"train/feature_std": 0.01})], 5, "COLLAPSED"),
+    "collapsed": ([row(n, **{"train/feature_std": 0.01}) for n in (98, 99, 100)], 5, "COLLAPSED"),
+    "perhaps": ([row(100, **{"train/feature_std": 0.01})], 5, "It may be collapsing"),
+    "recovered": (
+        [*(row(n, **{"train/feature_std": 0.01}) for n in (1, 2, 3)), row(4)],
+        5,
+        "It had collapsed at step 3",
+    ),
     "worse": ([PROBES[0], row(100, **{"probe/knn_top1": 0.2})], 5, "no better than it began"),
     "below pixels": ([PROBES[0], row(100, **{"probe/knn_top1": 0.4})], 5, "not beat raw pixels"),
 }
@@ -76,10 +82,10 @@ def test_what_is_no_number_is_a_gap_and_is_said(value, tmp_path):
 def test_a_truncated_last_line_is_left_out_and_a_broken_one_before_is_counted(tmp_path):
     folder = make_run(tmp_path / "run", [row(1), row(2)], tail='{"step": 3, "train/lo')
     run = report_data.load_run(folder, "run")
-    assert [r["step"] for r in run.rows] == [1, 2] and not run.notes
+    assert run.metrics.num_rows == 2 and report_data.last_step(run) == 2 and not run.notes
     (folder / "metrics.jsonl").write_text('{"step": 1}\nrubbish\n{"step": 2}\n')
     run = report_data.load_run(folder, "run")
-    assert [r["step"] for r in run.rows] == [1, 2] and "1 lines" in run.notes[0]
+    assert run.metrics.num_rows == 2 and "1 lines" in run.notes[0]
 
 
 def test_thousands_of_steps_keep_their_extremes_and_invent_nothing():

@@ -1,8 +1,10 @@
 """The page that follows a run: what it serves, to whom, and how it ends."""
 
+import fcntl
 import functools
 import os
 import pathlib
+import platform
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import urllib.request
 
 import pytest
 
-from byol_jax import report_data, report_watch
+from byol_jax import report_data, report_life, report_watch
 from tests.pages import Page, make_run, row
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -78,12 +80,18 @@ def test_a_line_half_written_is_there_when_it_is_whole(served):
     assert Page(get(address)).data["last"] == 7
 
 
-def test_a_run_that_falls_silent_is_told_from_one_that_goes_on(served):
+def test_a_run_that_falls_silent_or_is_gone_is_told_from_one_that_goes_on(served):
     folder, address = served
     assert "Going on" in get(address)
     for path in folder.iterdir():
-        os.utime(path, (0, report_data.now() - report_data.QUIET_SECONDS - 1))
-    assert "Interrupted" in get(address)
+        os.utime(path, (0, report_data.now() - report_life.QUIET_SECONDS - 1))
+    assert "cannot be told from here" in get(address)
+    with (folder / "lock").open("w") as file:
+        file.write(f"process 1 on {platform.node()}\n")
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert "its process is at work" in get(address)
+    assert "its process is gone" in get(address)
 
 
 def watch(folder):

@@ -63,6 +63,12 @@ def test_stopped_at_any_step_and_resumed_is_bit_identical(run_folder, tmp_path):
     assert rows[0] == rows[1]
 
 
+def test_a_session_notes_of_how_many_images_its_probes_are(run_folder):
+    rows = [json.loads(line) for line in (run_folder / "sessions.jsonl").read_text().splitlines()]
+    probes = [row for row in rows if row["event"] == "probe"]
+    assert probes == [{"event": "probe", "num_images": 100}]
+
+
 def test_a_finished_run_says_so_and_changes_nothing(run_folder, capsys):
     before = (run_folder / "metrics.jsonl").read_bytes()
     run_pretrain.run(make_config(), run_folder)
@@ -80,16 +86,18 @@ def test_a_run_killed_before_its_last_probe_makes_up_for_it(run_folder, tmp_path
 
 
 def test_the_summary_is_shown(run_folder):
-    text = summary.summarise(run_folder, 0.1)
+    text = summary.summarise(run_folder, make_config())
     assert "random network" in text and "raw pixels" in text and str(run_folder) in text
 
 
 def test_a_collapsed_run_says_so(run_folder, tmp_path):
     shutil.copy(run_folder / "metrics.jsonl", tmp_path)
-    assert "COLLAPSED" not in summary.summarise(tmp_path, 0.1)
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps({"step": 5, "train/feature_std": 0.02}) + "\n")
-    assert "COLLAPSED: the projections' std is 0.020" in summary.summarise(tmp_path, 0.1)
+    config = make_config(**{"collapse.patience": 2, "collapse.min_effective_rank": 0.0})
+    for step in (5, 6):
+        assert "COLLAPSED" not in summary.summarise(tmp_path, config)
+        with (tmp_path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step, "train/feature_std": 0.02}) + "\n")
+    assert "nearly the same projection (feature std 0.020)" in summary.summarise(tmp_path, config)
 
 
 @pytest.mark.slow

@@ -71,7 +71,7 @@ def test_bad_images_are_counted_and_listed(unlabelled_run, pictures):
 def test_the_summary_has_dashes_where_labels_are_missing_and_the_number_of_bad_images(
     unlabelled_run,
 ):
-    text = summary.summarise(unlabelled_run, 0.1)
+    text = summary.summarise(unlabelled_run, make_config())
     rows = [line for line in text.splitlines() if line.startswith(("random network", "after 4"))]
     assert [row.split()[-4:-2] for row in rows] == [["-", "-"], ["-", "-"]]
     assert "raw pixels" not in text

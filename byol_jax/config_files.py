@@ -1,0 +1,118 @@
+"""Loads config files, also those that somebody else has written, and says what is wrong."""
+
+import difflib
+import inspect
+import linecache
+import pathlib
+import traceback
+from collections.abc import Iterable
+from typing import Any
+
+import ml_collections
+
+from byol_jax import config as config_lib
+
+UsageError = config_lib.UsageError
+
+
+def load(argument: str) -> ml_collections.ConfigDict:
+    """The config that ``FILE`` or ``FILE:PRESET`` names.
+
+    Raises:
+      UsageError: no such file, no such preset, or a mistake in the file; says in which line.
+    """
+    name, colon, preset = argument.partition(":")
+    path = pathlib.Path(name)
+    _require_file(path, argument)
+    try:
+        make = getattr(config_lib.load_file(path), "get_config", None)
+        if not callable(make):
+            raise UsageError(f"{path} has no function get_config: it is no config file.{_here()}")
+        parameters = inspect.signature(make).parameters.values()
+        if colon and not parameters:
+            raise UsageError(f"{path} has no presets: type --config={path}.")
+        if not colon and any(p.default is p.empty for p in parameters):
+            raise UsageError(f"{path} needs a preset: type --config={path}:PRESET.")
+        config = make(*([preset] if colon else []))
+    except UsageError:
+        raise
+    except Exception as error:  # of a file that a person wrote
+        raise UsageError(_locate(path, error)) from None
+    return _require_config(path, config)
+
+
+def _require_file(path: pathlib.Path, argument: str) -> None:
+    if not argument:
+        raise UsageError(f"--config is empty: give a file.{_here()}")
+    if path.is_dir():
+        raise UsageError(f"--config={argument} is a folder: give one of its files.{_here(path)}")
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(
+            f"Cannot read the file of --config={argument}: {reason}.{_here()}"
+        ) from None
+
+
+def _here(folder: pathlib.Path = pathlib.Path("configs")) -> str:
+    files = ", ".join(sorted(str(path) for path in folder.glob("*.py")))
+    return f" Here are: {files}." if files else " There are some in the project's folder configs."
+
+
+def _locate(path: pathlib.Path, error: Exception) -> str:
+    """One line: where in the person's own file it went wrong."""
+    what = f"{type(error).__name__}: {error}"
+    line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else None
+    if line is None:
+        frames = traceback.extract_tb(error.__traceback__)
+        line = next((f.lineno for f in reversed(frames) if f.filename == str(path)), None)
+    else:
+        what = f"SyntaxError: {error.msg}"
+    if line is None:
+        return f"Cannot use the config file {path}: {what}"
+    source = linecache.getline(str(path), line).strip()
+    return f"Mistake in the config file {path}, line {line}: {what} in: {source}"
+
+
+def _require_config(path: pathlib.Path, config: Any) -> ml_collections.ConfigDict:
+    if not isinstance(config, ml_collections.ConfigDict):
+        kind = type(config).__name__
+        raise UsageError(f"get_config of {path} returns {kind}, not ml_collections.ConfigDict.")
+    for key in ("task", "preset"):
+        if key not in config:
+            raise UsageError(f"The config of {path} lacks the key '{key}': begin with one of ours.")
+    return config
+
+
+def kinds(config: ml_collections.ConfigDict, prefix: str = "") -> dict[str, type]:
+    """The type of every dotted key, also of one that is unset."""
+    found: dict[str, type] = {}
+    for key, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            found |= kinds(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = config.get_type(key)
+    return found
+
+
+def nearest(name: str, valid: Iterable[str]) -> list[str]:
+    """Up to three of the valid names that are like one, by the whole or by the last part."""
+    valid = list(valid)
+    name = name.lower()
+    same = [full for full in valid if full.split(".")[-1] == name]
+    if same:
+        return same[:3]
+    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.7)
+    if near:
+        return near
+    last = name.split(".")[-1]
+    ends: dict[str, list[str]] = {}
+    for full in valid:
+        ends.setdefault(full.split(".")[-1], []).append(full)
+    return [
+        full for end in difflib.get_close_matches(last, ends, n=1, cutoff=0.7) for full in ends[end]
+    ][:3]
+    close = difflib.get_close_matches(last, ends, n=1, cutoff=0.7)
+    return [full for end in close for full in ends[end]][:3]

@@ -20,6 +20,13 @@ Features = features_lib.Features
 LEAVE_ONE_OUT = "leave_one_out"  # in place of a split to evaluate on
 
 
+# Where papers are silent.
+CHOICES = {
+    "equal similarities": "the first in the training set are the nearest",
+    "equal votes": "the first class",
+}
+
+
 class Splits(NamedTuple):
     """What is measured, encoded.
 
@@ -54,16 +61,27 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     is_left_out = names["eval_split"] == LEAVE_ONE_OUT
     train = features_lib.load_split(source, names["train_split"])
     evaluated = train if is_left_out else features_lib.load_split(source, names["eval_split"])
-    encoder = baselines.choose(encoder, config.weights, train, seed=config.seed)
-    splits = _encode(config, encoder, train, evaluated)
-    found = evaluation.over_seeds(config, lambda seed: score(splits, settings, config, seed))
-    found["label_free"] = features_lib.quality(
-        encoder,
+    network = baselines.by_seed(
+        config.weights, lambda seed: baselines.choose(encoder, config.weights, train, seed=seed)
+    )
+    encode = baselines.by_seed(
+        config.weights, lambda seed: _encode(config, network(seed), train, evaluated)
+    )
+    splits = encode(config.seed)
+    quality = features_lib.quality(
+        network(config.seed),
         splits.test or splits.train,
         evaluated,
         batch_size=config.batch_size,
         seed=config.seed,
     )
+    found = evaluation.over_seeds(
+        config,
+        lambda seed: score(encode(seed), settings, config, seed),
+        lambda seed: network(seed).identity,
+        drawn="held-out images, which choose k and temperature",
+    )
+    found |= {"label_free": quality, "choices": CHOICES}
     subject = subjects.Subject(encoder, source, train, 0, evaluated, names)
     result = evaluation.write_result(workdir, config, subject, found, start=start)
     records.say(describe(result))
@@ -191,7 +209,8 @@ def _summary(rank: np.ndarray, config: Any, seed: int) -> dict[str, Any]:
 def describe(result: dict[str, Any]) -> str:
     """What the result says, as a table for people."""
     names = ("effective_rank", "feature_std", "alignment", "uniformity")
-    lines = [evaluation.describe(result, _table), "", "without labels:"]
+    title = f"without labels, seed {result['config']['seed']}:"
+    lines = [evaluation.describe(result, _table), "", title]
     lines += [
         f"  {name.replace('_', ' '):<16}{result['label_free'][name]:>10.4g}" for name in names
     ]

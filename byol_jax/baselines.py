@@ -46,6 +46,13 @@ def by_seed(weights: str, make: Callable[[int], T]) -> Callable[[int], T]:
     return once if weights == "random" else lambda seed: once(0)
 
 
+def networks(
+    encoder: encoders.Encoder, weights: str, train: datasets.Dataset
+) -> Callable[[int], encoders.Encoder]:
+    """What `choose` gives for a seed, which may draw a network of its own."""
+    return by_seed(weights, lambda seed: choose(encoder, weights, train, seed=seed))
+
+
 def _itself(encoder: encoders.Encoder, train: datasets.Dataset, seed: int) -> encoders.Encoder:
     del train, seed
     return encoder

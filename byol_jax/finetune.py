@@ -115,6 +115,11 @@ def make_update(
     return update
 
 
+def bn_decay_rate(steps_per_epoch: float) -> float:
+    """Of running batch-norm statistics, by the length of an epoch (arXiv v3, appendix D.3)."""
+    return max(1 - 10 / steps_per_epoch, 0.9)
+
+
 def descend(
     grads: Any, trained: tuple[Any, ...], momentum: Any, trial: Trial, step: jax.Array
 ) -> tuple[tuple[Any, ...], Any]:

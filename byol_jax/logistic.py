@@ -148,9 +148,7 @@ def fit_tags(
         iterations, not_converged = 0, 0
         for c, model in models.items():
             counted = tags[:, c] >= 0
-            more, has_converged = _fit(
-                model, features[counted], tags[counted, c], strength, solver
-            )
+            more, has_converged = _fit(model, features[counted], tags[counted, c], strength, solver)
             iterations, not_converged = iterations + more, not_converged + (not has_converged)
             weights[:, c], biases[c] = model.coef_[0], model.intercept_[0]
         yield Fit(strength, weights, biases, model.solver, iterations, not_converged)

@@ -79,10 +79,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     settings = make_settings(config)
     subject = subjects.open_subject(config)
     encoder = subject.encoder
-    network = baselines.by_seed(
-        config.weights,
-        lambda seed: baselines.choose(encoder, config.weights, subject.train, seed=seed),
-    )
+    network = baselines.networks(encoder, config.weights, subject.train)
     labels = labelled.read_labels(subject.train)
     subjects.require_all_labels(labels, "training")
     seeds = range(config.seed, config.seed + config.seeds)
@@ -102,7 +99,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
             drawn="held-out images, labels, first weights of the head, order, crops and flips",
         )
         share = config.labels.list or f"{config.labels.share:.3g} of the labels"
-        found = {"protocol": f"the whole network trained on {share}", "choices": CHOICES} | found
+        found |= {"protocol": f"the whole network trained on {share}", "choices": CHOICES}
         result = evaluation.write_result(workdir, config, subject, found, start=start)
     records.say(evaluation.describe(result, _table))
 
@@ -205,8 +202,8 @@ def _score(
         chosen = np.union1d(chosen, validation)
     if config.refit or network is None:
         network = _train(config, bench, settings[best], chosen, seed, "final")
-    skip_bad = config.data.skip_bad
-    hits = _evaluate(config, bench, network, subject.test, "test", skip_bad=skip_bad)
+    options = {"skip_bad": config.data.skip_bad}
+    hits = _evaluate(config, bench, network, subject.test, "test", **options)
     evaluated = len(hits["top1"])
     num_validation = len(validation) if len(settings) > 1 else 0
     batch_size = parallel.batch_size(config.batch_size, len(chosen))
@@ -235,11 +232,10 @@ def _steps(config: Any, setting: Setting, count: int) -> int:
 
 
 def _bn_decay_rate(config: Any, count: int) -> float:
-    """Of running batch-norm statistics while so many images are learned from (paper, D.3)."""
+    """Of running batch-norm statistics while so many images are learned from."""
     if config.bn_decay_rate is not None:
         return config.bn_decay_rate
-    steps_per_epoch = count / parallel.batch_size(config.batch_size, count)
-    return max(1 - 10 / steps_per_epoch, 0.9)
+    return finetune.bn_decay_rate(count / parallel.batch_size(config.batch_size, count))
 
 
 def _train(
@@ -283,7 +279,7 @@ def _evaluate(
 
 # Where the paper is silent.
 CHOICES = {
-    "learning rate": "base x batch / 256 at the first step, then a cosine to 0",
+    "learning rate": "base x batch / 256, then a cosine to 0",
     "steps": "epochs x images / batch, rounded down",
     "weight decay": "divided by the rate of the first step; not on biases and batch norm",
     "batch-norm decay": "images of the set that is learned from / batch are its steps an epoch",

@@ -61,9 +61,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     is_left_out = names["eval_split"] == LEAVE_ONE_OUT
     train = features_lib.load_split(source, names["train_split"])
     evaluated = train if is_left_out else features_lib.load_split(source, names["eval_split"])
-    network = baselines.by_seed(
-        config.weights, lambda seed: baselines.choose(encoder, config.weights, train, seed=seed)
-    )
+    network = baselines.networks(encoder, config.weights, train)
     encode = baselines.by_seed(
         config.weights, lambda seed: _encode(config, network(seed), train, evaluated)
     )

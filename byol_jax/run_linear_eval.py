@@ -63,10 +63,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     subject = subjects.open_subject(config)
     encoder = subject.encoder
     supervised.min_area(config, encoder)  # or an error, before anything is written
-    network = baselines.by_seed(
-        config.weights,
-        lambda seed: baselines.choose(encoder, config.weights, subject.train, seed=seed),
-    )
+    network = baselines.networks(encoder, config.weights, subject.train)
     measure = baselines.by_seed(
         config.weights, lambda seed: _measure(config, subject._replace(encoder=network(seed)))
     )
@@ -243,7 +240,7 @@ def _augmented(config: Any, measured: Measured, work: unfinished.Unfinished) -> 
 
 # Where the paper is silent.
 CHOICES = {
-    "learning rate": "base x batch / 256 at the first step, then a cosine to 0, as the authors' code",
+    "learning rate": "base x batch / 256, then a cosine to 0, as the authors' code",
     "steps": "epochs x images / batch, rounded down, as the authors' code",
     "held-out images": f"at most {subjects.VALIDATION_IMAGES:,} (paper: 10,009 of ImageNet)",
 }

@@ -76,10 +76,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     subject = subjects.open_subject(config, or_tags=True)
     metric = _choose_metric(config, subject)
     encoder = subject.encoder
-    network = baselines.by_seed(
-        config.weights,
-        lambda seed: baselines.choose(encoder, config.weights, subject.train, seed=seed),
-    )
+    network = baselines.networks(encoder, config.weights, subject.train)
     measure = baselines.by_seed(
         config.weights,
         lambda seed: _measure(config, subject._replace(encoder=network(seed)), metric),
@@ -90,11 +87,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         lambda seed: network(seed).identity,
         drawn="held-out images, which choose lambda",
     )
-    found = {
-        "protocol": "transfer, logistic regression",
-        "metric": metric,
-        "choices": CHOICES,
-    } | found
+    found |= {"protocol": "transfer, logistic regression", "metric": metric, "choices": CHOICES}
     result = evaluation.write_result(workdir, config, subject, found, start=start)
     records.say(evaluation.describe(result, _table))
 
@@ -230,11 +223,7 @@ def _with_bar(fits: Iterator[logistic.Fit], total: int) -> Iterator[logistic.Fit
 
 
 def _ending(fit: logistic.Fit) -> dict[str, Any]:
-    return {
-        "method": fit.method,
-        "iterations": fit.iterations,
-        "not_converged": fit.not_converged,
-    }
+    return {name: getattr(fit, name) for name in ("method", "iterations", "not_converged")}
 
 
 def _names(measured: Measured) -> list[str]:

@@ -31,8 +31,10 @@ def result(run_folder, tmp_path_factory):
 
 
 def test_the_result_says_everything_about_itself(result):
-    names = "choices bn_decay_rate task data protocol seed accuracy interval_95 selected table num_images steps "
-    names += "images_per_class batch_size checkpoint config versions devices seconds"
+    names = "task data protocol choices seed accuracy interval_95 selected table num_images "
+    names += (
+        "steps bn_decay_rate images_per_class batch_size checkpoint config versions devices seconds"
+    )
     assert set(result) == set(names.split())
     counts = {"learned from": 20, "validation": 20, "evaluated": 200, "bad": 0}
     assert result["num_images"] == counts and result["images_per_class"] == [2] * 10

@@ -207,7 +207,7 @@ def test_fine_tuning_takes_the_steps_of_the_reference(name, monkeypatch):
         assert_trees(name, step, state, loose if is_large else tight)
         for step, state in enumerate(work.states)
     ]
-    assert sum(checked) > 2
+    assert sum(checked) > 1
     losses = np.array([scalars["loss"] for scalars, _ in work.outputs])
     bounds = np.array([1e-3, 5e-3]) if is_large else 1e-5
     assert (np.abs(losses / logged(name, "loss") - 1) < bounds).all()

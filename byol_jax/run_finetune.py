@@ -202,11 +202,9 @@ def _score(
         chosen = np.union1d(chosen, validation)
     if config.refit or network is None:
         network = _train(config, bench, settings[best], chosen, seed, "final")
-    options = {"skip_bad": config.data.skip_bad}
-    hits = _evaluate(config, bench, network, subject.test, "test", **options)
+    hits = _evaluate(config, bench, network, subject.test, "test", skip_bad=config.data.skip_bad)
     evaluated = len(hits["top1"])
     num_validation = len(validation) if len(settings) > 1 else 0
-    batch_size = parallel.batch_size(config.batch_size, len(chosen))
     return {
         **evaluation.summary(hits, seed=seed, resamples=config.bootstrap_resamples),
         "selected": evaluation.selection(table, best, num_validation, config.data.validation_split),
@@ -218,7 +216,7 @@ def _score(
             "bad": subject.test.num_images - evaluated,
         },
         "images_per_class": np.bincount(labels[chosen]).tolist(),
-        "batch_size": batch_size,
+        "batch_size": parallel.batch_size(config.batch_size, len(chosen)),
         "steps": _steps(config, settings[best], len(chosen)),
         "bn_decay_rate": _bn_decay_rate(config, len(chosen)),
     }
@@ -256,9 +254,8 @@ def _train(
         min_area=bench.min_area,
     )
     name = f"{title} of seed {seed}"
-    options = {"total_steps": steps, "title": title}
     update = bench.make_update(_bn_decay_rate(config, len(chosen)))
-    return bench.work.train(name, update, state, batches, **options).network
+    return bench.work.train(name, update, state, batches, total_steps=steps, title=title).network
 
 
 def _evaluate(

@@ -3,14 +3,17 @@
 Shapes: b images of a batch, S image size.
 """
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
 from byol_jax import cards, datasets, encoders, eval_pipeline, pretrain
 from byol_jax import config as config_lib
+
+T = TypeVar("T")
 
 BATCHES = 10  # of training images, which give an untrained network running statistics
 
@@ -30,6 +33,24 @@ def choose(
       UsageError: no such key.
     """
     return config_lib.lookup(WEIGHTS, weights, key="weights")(encoder, train, seed)
+
+
+def by_seed(weights: str, make: Callable[[int], T]) -> Callable[[int], T]:
+    """``make(seed)``: anew for each seed if a seed draws the network, else once for all of them.
+
+    Args:
+      weights: a key of `WEIGHTS`.
+      make: what depends on the network; the result of the seed before is not kept.
+    """
+    once = functools.lru_cache(maxsize=1)(make)
+    return once if weights == "random" else lambda seed: once(0)
+
+
+def networks(
+    encoder: encoders.Encoder, weights: str, train: datasets.Dataset
+) -> Callable[[int], encoders.Encoder]:
+    """What `choose` gives for a seed, which may draw a network of its own."""
+    return by_seed(weights, lambda seed: choose(encoder, weights, train, seed=seed))
 
 
 def _itself(encoder: encoders.Encoder, train: datasets.Dataset, seed: int) -> encoders.Encoder:

@@ -159,20 +159,14 @@ RULES: tuple[Rule, ...] = (
         "while bench.step is false: leave it out",
     ),
     Rule(
-        ("knn", "linear_eval", "semi_supervised", "transfer"),
-        ("data.skip_bad",),
-        lambda c: not _is_in_memory(c),
-        "on a set that is in memory, whose images are all good: leave it out",
-    ),
-    Rule(
-        ("embed",),
-        ("skip_bad",),
+        ("knn", "linear_eval", "semi_supervised", "transfer", "embed"),
+        ("data.max_bad_share",),
         lambda c: not _is_in_memory(c),
         "on a set that is in memory, whose images are all good: leave it out",
     ),
     Rule(
         ("knn",),
-        ("knn.leave_one_out", "data.skip_bad"),
+        ("knn.leave_one_out",),
         lambda c: c.data.eval_split != "leave_one_out",
         "while data.eval_split is leave_one_out: leave it out",
     ),

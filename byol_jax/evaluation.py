@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax import datasets, eval_pipeline, metrics, parallel, records, results, subjects
+from byol_jax import (
+    datasets,
+    eval_pipeline,
+    metrics,
+    parallel,
+    records,
+    results,
+    soundness,
+    subjects,
+)
 from byol_jax import workdir as workdir_lib
 
 UsageError = config_lib.UsageError
@@ -118,21 +127,49 @@ def summary(
     }
 
 
-def over_seeds(config: Any, score: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
+def over_seeds(
+    config: Any,
+    score: Callable[[int], dict[str, Any]],
+    identify: Callable[[int], dict[str, Any]],
+    *,
+    drawn: str,
+) -> dict[str, Any]:
     """What ``score(seed)`` gives; for several seeds the mean accuracy and its deviation.
 
     Seeds are ``config.seed`` and those after it, ``config.seeds`` in all. The deviation is that
-    of a sample (n - 1); ``per_seed`` holds what each seed gave.
+    of a sample (n - 1); ``per_seed`` holds what each seed gave, with the identity of its network
+    where each draws its own.
+
+    Args:
+      config: of the task.
+      score: gives the accuracy of a seed, and more.
+      identify: gives the identity of the network that a seed measures.
+      drawn: what else a seed decides, in words: the deviation is over that.
     """
     seeds = range(config.seed, config.seed + config.seeds)
-    found = [{"seed": seed} | score(seed) for seed in seeds]
+    found = [{"seed": seed} | score(seed) | {"checkpoint": identify(seed)} for seed in seeds]
     if len(found) == 1:
         return found[0]
+    networks = [run["checkpoint"] for run in found]
+    is_one = all(network == networks[0] for network in networks)
+    if is_one:
+        for run in found:
+            del run["checkpoint"]
     columns = {name: [run["accuracy"][name] for run in found] for name in found[0]["accuracy"]}
     return {
         "accuracy": {name: float(np.mean(values)) for name, values in columns.items()},
         "deviation": {name: float(np.std(values, ddof=1)) for name, values in columns.items()},
+        "deviation_over": drawn + ("; one network" if is_one else "; a network for each seed"),
         "per_seed": found,
+        "checkpoint": networks[0] if is_one else _together(networks),
+    }
+
+
+def _together(networks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The identity of several networks that differ in what was drawn."""
+    return networks[0] | {
+        "path": f"{len(networks)} networks, the first: {networks[0]['path']}",
+        "sha256": soundness.digest_json([network["sha256"] for network in networks]),
     }
 
 
@@ -157,7 +194,6 @@ def write_result(
         "task": config.task,
         "data": subject.source._asdict() | subject.splits,
         **found,
-        "checkpoint": subject.encoder.identity,
         "config": config.to_dict(),
         "versions": workdir_lib.versions(),
         "devices": parallel.describe_devices(),
@@ -191,8 +227,11 @@ def describe(result: Mapping[str, Any], table: Callable[[Mapping[str, Any]], Seq
         lines += [*table(run), *_accuracies(run)]
     if "deviation" in result:
         lines += ["", f"over {len(result['per_seed'])} seeds, mean and standard deviation:"]
+        lines.append(f"  (each seed draws {result['deviation_over']})")
         for name, mean in result["accuracy"].items():
             lines.append(f"  {_title(name)} {mean:.2%} +- {result['deviation'][name]:.2%}")
+    lines += ["", "chosen where the paper does not say:"]
+    lines += [f"  {name}: {choice}" for name, choice in result["choices"].items()]
     return "\n".join(lines)
 
 

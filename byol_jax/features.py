@@ -97,14 +97,6 @@ def find_split(config: Any, encoder: encoders.Encoder, key: str) -> str:
     return config.data[key] or (trained[key] if is_same else USUAL_SPLITS[key])
 
 
-def load_split(source: Source, split: str) -> datasets.Dataset:
-    """Opens one split, and prints what there is to know; `datasets.load` says what can be wrong."""
-    data = datasets.load(source.name, split, data_dir=source.dir)
-    if data.about:
-        records.say(data.about)
-    return data
-
-
 def chunks(
     encoder: encoders.Encoder,
     data: datasets.Dataset,

@@ -108,13 +108,25 @@ def make_update(
         top1 = jnp.mean(metrics.topk_correct(logits, batch["labels"], k=1))
         if axis:
             grads, loss, top1 = jax.lax.pmean((grads, loss, top1), axis)
-        updates, momentum = _TRACE.update(_decayed(grads, trained, trial), state.momentum)
-        rate = trial.learning_rate * optimizers.cosine(state.step, trial.total_steps)
-        encoder, head = jax.tree.map(lambda p, u: p - rate * u, trained, updates)
+        (encoder, head), momentum = descend(grads, trained, state.momentum, trial, state.step)
         state = TrainState(state.step + 1, Network(encoder, head, new_state), momentum, trial)
         return state, {"loss": loss, "top1": top1}, logits
 
     return update
+
+
+def bn_decay_rate(steps_per_epoch: float) -> float:
+    """Of running batch-norm statistics, by the length of an epoch (arXiv v3, appendix D.3)."""
+    return max(1 - 10 / steps_per_epoch, 0.9)
+
+
+def descend(
+    grads: Any, trained: tuple[Any, ...], momentum: Any, trial: Trial, step: jax.Array
+) -> tuple[tuple[Any, ...], Any]:
+    """Trees of parameters and the momentum after a step of SGD with Nesterov momentum."""
+    updates, momentum = _TRACE.update(_decayed(grads, trained, trial), momentum)
+    rate = trial.learning_rate * optimizers.cosine(step, trial.total_steps)
+    return jax.tree.map(lambda p, u: p - rate * u, trained, updates), momentum
 
 
 def _decayed(grads: Any, trained: Any, trial: Trial) -> Any:

@@ -11,6 +11,8 @@ import numpy as np
 from byol_jax import metrics
 
 TABLE_SIZE = 1 << 25  # similarities held at once, which bounds the memory
+# Equal images are equally similar wherever they are in a product: float64 is exact to some 1e-15.
+DECIMALS = 10
 
 
 class Setting(NamedTuple):
@@ -43,7 +45,8 @@ class Bank(NamedTuple):
 def predict(bank: Bank, queries: np.ndarray, setting: Setting) -> np.ndarray:
     """Classes [M] of queries [M, F] by a vote (Wu et al. 2018, section 3.4).
 
-    Of classes with equal votes it is the first.
+    Of classes with equal votes it is the first, of equally similar neighbours the first in the
+    bank.
     """
     chunks = [votes[0].argmax(axis=1) for votes in _votes(bank, queries, [setting])]
     return np.concatenate(chunks)
@@ -91,11 +94,12 @@ def _votes(
 ) -> Iterator[np.ndarray]:
     """Votes [settings, m, C] of chunk after chunk of the queries."""
     voters = np.flatnonzero(bank.labels >= 0)
-    features = metrics.unit(bank.features[voters])
+    features = metrics.unit(bank.features[voters].astype(np.float64))
     most = min(max(setting.k for setting in settings), len(features) - (own is not None))
     rows = max(1, min(1024, TABLE_SIZE // len(features)))
     for start in range(0, len(queries), rows):
-        similarity = metrics.unit(queries[start : start + rows]) @ features.T  # [m, N]
+        similarity = metrics.unit(queries[start : start + rows].astype(np.float64)) @ features.T
+        np.round(similarity, DECIMALS, out=similarity)  # [m, N]
         if own is not None:
             _leave_out(similarity, voters, own[start : start + rows])
         nearest, similarity = _nearest(similarity, most)
@@ -111,8 +115,17 @@ def _leave_out(similarity: np.ndarray, voters: np.ndarray, own: np.ndarray) -> N
 
 
 def _nearest(similarity: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k most similar of [m, N], best first: which, and how similar, [m, k] each."""
-    nearest = np.argpartition(similarity, -k, axis=1)[:, -k:]
+    """The k most similar of [m, N], best first: which, and how similar, [m, k] each.
+
+    Of equal ones the first.
+    """
+    nearest = np.sort(np.argpartition(similarity, -k, axis=1)[:, -k:], axis=1)
+    found = np.take_along_axis(similarity, nearest, axis=1)
+    last = found.min(axis=1, keepdims=True)
+    for row in np.flatnonzero((similarity >= last).sum(axis=1) > k):  # some were left out
+        above = np.flatnonzero(similarity[row] > last[row])
+        equal = np.flatnonzero(similarity[row] == last[row])
+        nearest[row] = np.sort(np.concatenate([above, equal[: k - len(above)]]))
     found = np.take_along_axis(similarity, nearest, axis=1)
     order = np.argsort(-found, axis=1, kind="stable")
     return np.take_along_axis(nearest, order, axis=1), np.take_along_axis(found, order, axis=1)

@@ -3,6 +3,7 @@
 Shapes: N images of a split, C classes.
 """
 
+import functools
 import itertools
 import pathlib
 import time
@@ -53,7 +54,7 @@ class Bench(NamedTuple):
     Attributes:
       subject: the encoder and its images.
       labels: [N] of ``subject.train``; -1 without.
-      update: one step, on all devices.
+      make_update: decay of running batch-norm statistics -> one step, on all devices.
       classify: (network, uint8 images) -> logits, on all local devices.
       min_area: of the crops.
       bad: notes images that cannot be used.
@@ -62,7 +63,7 @@ class Bench(NamedTuple):
 
     subject: subjects.Subject
     labels: np.ndarray
-    update: Callable[..., Any]
+    make_update: Callable[[float], Callable[..., Any]]
     classify: Callable[..., jax.Array]
     min_area: float
     bad: eval_pipeline.BadLimit
@@ -80,8 +81,8 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     start = time.monotonic()
     settings = make_settings(config)
     subject = subjects.open_subject(config)
-    encoder = baselines.choose(subject.encoder, config.weights, subject.train, seed=config.seed)
-    subject = subject._replace(encoder=encoder)
+    encoder = subject.encoder
+    network = baselines.networks(encoder, config.weights, subject.train)
     bad = evaluation.bad_limit(config, subject.train, subject.test)
     labels = labelled.read_labels(subject.train)
     seeds = range(config.seed, config.seed + config.seeds)
@@ -89,13 +90,20 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     supervised.min_area(config, encoder)  # or an error, before anything is written
     _note_bad(subject, bad)
     with unfinished.opened(workdir, config, encoder.identity["sha256"]) as work:
-        bench = _make_bench(config, subject, labels, bad, work, count=len(subsets[config.seed][1]))
+        bench = _make_bench(config, subject, labels, bad, work)
+
+        def score(seed: int) -> dict[str, Any]:
+            mine = bench._replace(subject=subject._replace(encoder=network(seed)))
+            return _score(config, mine, settings, *subsets[seed], seed)
+
         found = evaluation.over_seeds(
             config,
-            work.by_seed(lambda seed: _score(config, bench, settings, *subsets[seed], seed)),
+            work.by_seed(score),
+            lambda seed: network(seed).identity,
+            drawn="held-out images, labels, first weights of the head, order, crops and flips",
         )
         share = config.labels.list or f"{config.labels.share:.3g} of the labels"
-        found = {"protocol": f"the whole network trained on {share}"} | found
+        found |= {"protocol": f"the whole network trained on {share}", "choices": CHOICES}
         result = evaluation.write_result(workdir, config, subject, found, start=start)
     records.say(evaluation.describe(result, _table))
 
@@ -155,29 +163,27 @@ def _make_bench(
     labels: np.ndarray,
     bad: eval_pipeline.BadLimit,
     work: unfinished.Unfinished,
-    *,
-    count: int,
 ) -> Bench:
-    """Compiles nothing yet; ``count`` images will be learned from."""
+    """Compiles nothing yet."""
     encoder = subject.encoder
-    decay = config.bn_decay_rate
-    if decay is None:  # paper, appendix E
-        decay = max(1 - 10 / (count / parallel.batch_size(config.batch_size, count)), 0.9)
     axis = parallel.reduction_axis()
     min_area = supervised.min_area(config, encoder)
-    update = finetune.make_update(
-        encoders.make_forward(encoder, axis=axis, bn_decay_rate=decay),
-        supervised.make_view(encoder, min_area),
-        axis=axis,
-    )
-    classify = finetune.make_classify(
-        encoders.make_forward(encoder, axis=None, bn_decay_rate=decay)
-    )
+
+    @functools.cache  # a sweep is one program; training again on more images may be another
+    def make_update(bn_decay_rate: float) -> Callable[..., Any]:
+        update = finetune.make_update(
+            encoders.make_forward(encoder, axis=axis, bn_decay_rate=bn_decay_rate),
+            supervised.make_view(encoder, min_area),
+            axis=axis,
+        )
+        return parallel.pmap_update(update)
+
+    classify = finetune.make_classify(encoders.make_forward(encoder, axis=None, bn_decay_rate=0.9))
     size = encoder.image_size
     return Bench(
         subject,
         labels,
-        parallel.pmap_update(update),
+        make_update,
         jax.jit(lambda network, images: classify(network, pretrain.resize(images, size))),
         min_area,
         bad,
@@ -217,7 +223,6 @@ def _score(
     tested = _evaluate(config, bench, network, subject.test, "test")
     hits = tested["hits"]
     num_validation = len(validation) if len(settings) > 1 else 0
-    batch_size = parallel.batch_size(config.batch_size, len(chosen))
     return {
         **evaluation.summary(hits, seed=seed, resamples=config.bootstrap_resamples),
         "selected": evaluation.selection(table, best, num_validation, config.data.validation_split),
@@ -229,8 +234,9 @@ def _score(
             **tested["left_out"],
         },
         "images_per_class": np.bincount(labels[chosen]).tolist(),
-        "batch_size": batch_size,
+        "batch_size": parallel.batch_size(config.batch_size, len(chosen)),
         "steps": _steps(config, settings[best], len(chosen)),
+        "bn_decay_rate": _bn_decay_rate(config, len(chosen)),
     }
 
 
@@ -238,7 +244,14 @@ def _steps(config: Any, setting: Setting, count: int) -> int:
     if setting.epochs is None:
         return config.total_steps
     batch_size = parallel.batch_size(config.batch_size, count)
-    return max(1, round(setting.epochs * count / batch_size))
+    return supervised.total_steps(setting.epochs, count, batch_size)
+
+
+def _bn_decay_rate(config: Any, count: int) -> float:
+    """Of running batch-norm statistics while so many images are learned from."""
+    if config.bn_decay_rate is not None:
+        return config.bn_decay_rate
+    return finetune.bn_decay_rate(count / parallel.batch_size(config.batch_size, count))
 
 
 def _train(
@@ -260,8 +273,8 @@ def _train(
         max_bad=bench.bad.most,
     )
     name = f"{title} of seed {seed}"
-    options = {"total_steps": steps, "title": title}
-    return bench.work.train(name, bench.update, state, batches, **options).network
+    update = bench.make_update(_bn_decay_rate(config, len(chosen)))
+    return bench.work.train(name, update, state, batches, total_steps=steps, title=title).network
 
 
 def _evaluate(
@@ -279,6 +292,16 @@ def _evaluate(
     counted = subjects.labeled(found, title)
     left_out = subjects.count_left_out([data], [found])
     return {"hits": evaluation.hits(counted.features, counted.labels), "left_out": left_out}
+
+
+# Where the paper is silent.
+CHOICES = {
+    "learning rate": "base x batch / 256, then a cosine to 0",
+    "steps": "epochs x images / batch, rounded down",
+    "weight decay": "divided by the rate of the first step; not on biases and batch norm",
+    "batch-norm decay": "images of the set that is learned from / batch are its steps an epoch",
+    "held-out images": f"at most {subjects.VALIDATION_IMAGES:,} (paper: 10,009 of ImageNet)",
+}
 
 
 def _table(found: Mapping[str, Any]) -> list[str]:

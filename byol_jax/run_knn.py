@@ -29,6 +29,13 @@ Features = features_lib.Features
 LEAVE_ONE_OUT = "leave_one_out"  # in place of a split to evaluate on
 
 
+# Where papers are silent.
+CHOICES = {
+    "equal similarities": "the first in the training set are the nearest",
+    "equal votes": "the first class",
+}
+
+
 class Splits(NamedTuple):
     """What is measured, encoded.
 
@@ -65,19 +72,27 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     }
     is_left_out = names["eval_split"] == LEAVE_ONE_OUT
     given = [names["train_split"], *([] if is_left_out else [names["eval_split"]])]
-    splits = subjects.load_splits(encoder, source, given, decode=config.data.decode)
-    train, evaluated = splits[0], splits[-1]
-    encoder = baselines.choose(encoder, config.weights, train, seed=config.seed)
+    loaded = subjects.load_splits(encoder, source, given, decode=config.data.decode)
+    train, evaluated = loaded[0], loaded[-1]
+    network = baselines.networks(encoder, config.weights, train)
+    encode = baselines.by_seed(
+        config.weights, lambda seed: _encode(config, network(seed), train, evaluated)
+    )
     with results.opened(workdir):
-        splits = _encode(config, encoder, train, evaluated)
-        found = evaluation.over_seeds(config, lambda seed: score(splits, settings, config, seed))
-        found["label_free"] = features_lib.quality(
-            encoder,
-            splits.whole,
+        quality = features_lib.quality(
+            network(config.seed),
+            encode(config.seed).whole,
             evaluated,
             batch_size=config.batch_size,
             seed=config.seed,
         )
+        found = evaluation.over_seeds(
+            config,
+            lambda seed: score(encode(seed), settings, config, seed),
+            lambda seed: network(seed).identity,
+            drawn="held-out images, which choose k and temperature",
+        )
+        found |= {"label_free": quality, "choices": CHOICES}
         subject = subjects.Subject(encoder, source, train, 0, evaluated, names)
         result = evaluation.write_result(workdir, config, subject, found, start=start)
     records.say(describe(result))
@@ -193,7 +208,8 @@ def _summary(rank: np.ndarray, config: Any, seed: int) -> dict[str, Any]:
 def describe(result: dict[str, Any]) -> str:
     """What the result says, as a table for people."""
     names = ("effective_rank", "feature_std", "alignment", "uniformity")
-    lines = [evaluation.describe(result, _table), "", "without labels:"]
+    title = f"without labels, seed {result['config']['seed']}:"
+    lines = [evaluation.describe(result, _table), "", title]
     lines += [
         f"  {name.replace('_', ' '):<16}{result['label_free'][name]:>10.4g}" for name in names
     ]

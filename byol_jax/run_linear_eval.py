@@ -61,16 +61,24 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     start = time.monotonic()
     _check(config)
     subject = subjects.open_subject(config)
-    encoder = baselines.choose(subject.encoder, config.weights, subject.train, seed=config.seed)
+    encoder = subject.encoder
     supervised.min_area(config, encoder)  # or an error, before anything is written
+    network = baselines.networks(encoder, config.weights, subject.train)
+    measure = baselines.by_seed(
+        config.weights, lambda seed: _measure(config, subject._replace(encoder=network(seed)))
+    )
     with unfinished.opened(workdir, config, encoder.identity["sha256"]) as work:
-        measured = _measure(config, subject._replace(encoder=encoder))
-        train = FEATURES[config.features](config, measured, work)
         found = evaluation.over_seeds(
-            config, work.by_seed(lambda seed: _score(config, measured, train, work, seed))
+            config,
+            work.by_seed(lambda seed: _score(config, measure(seed), work, seed)),
+            lambda seed: network(seed).identity,
+            drawn="held-out images, first weights, order of the images, crops and flips",
         )
-        found = {"protocol": f"linear evaluation, {config.features} features"} | found
-        result = evaluation.write_result(workdir, config, measured.subject, found, start=start)
+        found = {
+            "protocol": f"linear evaluation, {config.features} features",
+            "choices": CHOICES,
+        } | found
+        result = evaluation.write_result(workdir, config, subject, found, start=start)
     records.say(evaluation.describe(result, _table))
 
 
@@ -98,9 +106,10 @@ def _measure(config: Any, subject: subjects.Subject) -> Measured:
 
 
 def _score(
-    config: Any, measured: Measured, train: Train, work: unfinished.Unfinished, seed: int
+    config: Any, measured: Measured, work: unfinished.Unfinished, seed: int
 ) -> dict[str, Any]:
     """The sweep on validation images; then, with the best rate, all images and one test."""
+    train = FEATURES[config.features](config, measured, work)
     rates = evaluation.numbers(config, "base_learning_rates", "(0.2, 0.1)")
     found, labels = measured.train, measured.train.labels
     table, best, validation = [{"base_learning_rate": rate} for rate in rates], 0, ()
@@ -157,7 +166,7 @@ def _init(
     batch_size = parallel.batch_size(config.batch_size, count)
     return linear.init(
         [rate * batch_size / 256 for rate in base_rates],
-        total_steps=max(1, int(config.total_epochs * count / batch_size)),
+        total_steps=supervised.total_steps(config.total_epochs, count, batch_size),
         embedding_size=measured.train.features.shape[1],
         num_classes=measured.subject.train.num_classes,
         seed=seed,
@@ -229,6 +238,13 @@ def _augmented(config: Any, measured: Measured, work: unfinished.Unfinished) -> 
 
     return train
 
+
+# Where the paper is silent.
+CHOICES = {
+    "learning rate": "base x batch / 256, then a cosine to 0, as the authors' code",
+    "steps": "epochs x images / batch, rounded down, as the authors' code",
+    "held-out images": f"at most {subjects.VALIDATION_IMAGES:,} (paper: 10,009 of ImageNet)",
+}
 
 FEATURES: Mapping[str, Callable[[Any, Measured, unfinished.Unfinished], Train]] = {
     "augmented": _augmented,

@@ -76,12 +76,21 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     _check(config)
     subject = subjects.open_subject(config, or_tags=True)
     metric = _choose_metric(config, subject)
-    encoder = baselines.choose(subject.encoder, config.weights, subject.train, seed=config.seed)
+    encoder = subject.encoder
+    network = baselines.networks(encoder, config.weights, subject.train)
+    measure = baselines.by_seed(
+        config.weights,
+        lambda seed: _measure(config, subject._replace(encoder=network(seed)), metric),
+    )
     with results.opened(workdir):
-        measured = _measure(config, subject._replace(encoder=encoder), metric)
-        found = evaluation.over_seeds(config, lambda seed: score(config, measured, seed))
-        found = {"protocol": "transfer, logistic regression", "metric": metric} | found
-        result = evaluation.write_result(workdir, config, measured.subject, found, start=start)
+        found = evaluation.over_seeds(
+            config,
+            lambda seed: score(config, measure(seed), seed),
+            lambda seed: network(seed).identity,
+            drawn="held-out images, which choose lambda",
+        )
+        found |= {"protocol": "transfer, logistic regression", "metric": metric, "choices": CHOICES}
+        result = evaluation.write_result(workdir, config, subject, found, start=start)
     records.say(evaluation.describe(result, _table))
 
 
@@ -152,6 +161,7 @@ def score(config: Any, measured: Measured, seed: int) -> dict[str, Any]:
     lambdas = _lambdas(config)
     features, targets = measured.train.features, measured.train_targets
     table, best, validation = [{"lambda": strength} for strength in lambdas], 0, ()
+    chosen, name = None, f"validation_{measured.metric}"
     if len(lambdas) > 1:
         share, indices = config.data.validation_share, measured.train.indices
         validation, rest = subjects.split_train(measured.subject, indices, share, seed=seed)
@@ -159,9 +169,11 @@ def score(config: Any, measured: Measured, seed: int) -> dict[str, Any]:
         for row, fit in zip(table, _with_bar(fits, len(lambdas)), strict=True):
             scores = fit.scores(features[validation])
             value = METRICS[measured.metric].value(scores, targets[validation])
-            row |= {f"validation_{measured.metric}": value} | _ending(fit)
-        best = int(np.argmax([row[f"validation_{measured.metric}"] for row in table]))
-    final = next(_fits(config, measured, np.arange(len(targets)), lambdas[best : best + 1]))
+            row |= {name: value} | _ending(fit)
+            if chosen is None or value > table[best][name]:
+                best, chosen = table.index(row), fit
+    everything = np.arange(len(targets))
+    final = next(_fits(config, measured, everything, lambdas[best : best + 1], chosen))
     scores = final.scores(measured.test.features)
     options = {"seed": seed, "resamples": config.bootstrap_resamples}
     return {
@@ -193,15 +205,21 @@ def _lambdas(config: Any) -> list[float]:
 
 
 def _fits(
-    config: Any, measured: Measured, positions: np.ndarray, lambdas: list[float]
+    config: Any,
+    measured: Measured,
+    positions: np.ndarray,
+    lambdas: list[float],
+    start: logistic.Fit | None = None,
 ) -> Iterator[logistic.Fit]:
     """Classifiers of some of the training images, one for each lambda."""
     features, targets = measured.train.features[positions], measured.train_targets[positions]
     solver = logistic.Solver(config.max_iterations, config.tolerance)
     if METRICS[measured.metric].is_of_tags:
-        return logistic.fit_tags(features, targets, lambdas, solver)
+        return logistic.fit_tags(features, targets, lambdas, solver, start=start)
     num_classes = measured.subject.train.num_classes
-    return logistic.fit_labels(features, targets, lambdas, solver, num_classes=num_classes)
+    return logistic.fit_labels(
+        features, targets, lambdas, solver, num_classes=num_classes, start=start
+    )
 
 
 def _with_bar(fits: Iterator[logistic.Fit], total: int) -> Iterator[logistic.Fit]:
@@ -211,8 +229,8 @@ def _with_bar(fits: Iterator[logistic.Fit], total: int) -> Iterator[logistic.Fit
             bar.update()
 
 
-def _ending(fit: logistic.Fit) -> dict[str, int]:
-    return {"iterations": fit.iterations, "not_converged": fit.not_converged}
+def _ending(fit: logistic.Fit) -> dict[str, Any]:
+    return {name: getattr(fit, name) for name in ("method", "iterations", "not_converged")}
 
 
 def _names(measured: Measured) -> list[str]:
@@ -251,6 +269,13 @@ def _mean_per_class() -> Metric:
         ),
     )
 
+
+# Where the paper is silent.
+CHOICES = {
+    "lambda": "weighs half the squared weights against the sum of the losses; biases are free",
+    "equal rows": "the strongest lambda",
+    "held-out images": f"at most {subjects.VALIDATION_IMAGES:,}, or the set's validation split",
+}
 
 METRICS: Mapping[str, Metric] = {
     "top1": _top("top1"),

@@ -21,6 +21,11 @@ _FLIP = augment.View(
 )
 
 
+def total_steps(epochs: float, count: int, batch_size: int) -> int:
+    """Whole batches in so many epochs of so many images, rounded down as in pretraining."""
+    return max(1, int(epochs * count // batch_size))
+
+
 def min_area(config: Any, encoder: encoders.Encoder) -> float:
     """Share of an image that a crop has at least: ``config.crop.min_area``, else as in the run."""
     area = config.crop.min_area

@@ -15,6 +15,10 @@ same features; the best on held-out training images is trained again on all of t
 --config.features=cached computes features once, of centre crops, instead of crops that are drawn
 anew in every epoch: for the default encoder of configs/byol.py seconds instead of minutes.
 
+Where the paper is silent, the authors' code decides: the factor batch size / 256, the cosine, and
+whole steps (epochs x images / batch, rounded down). At most 10,000 images are held out, where the
+paper has 10,009 of ImageNet.
+
 The workdir is runs/linear_eval-<preset>-<run>-step<step> unless --workdir is given; a result of
 other settings that is there is kept in its folder earlier/.
 """

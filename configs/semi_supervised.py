@@ -15,6 +15,12 @@ tested once; `finetune` trains it again on these, too. A batch is at most as lar
 learned from. --config.labels.list=FILE takes a list of file names, one a line, in place of a share.
 --config.weights=random starts from scratch, for comparison.
 
+Where the paper is silent (appendices C.1 and D.3): rates are x batch size / 256, also with few
+labels; weight decay is divided by the rate of the first step and spares biases and batch norm;
+steps are epochs x images / batch, rounded down; the steps of an epoch in batch norm's decay are
+images / batch of what is learned from, also when the best is trained again on more of them; at
+most 10,000 images are held out, where the paper has 10,009 of ImageNet.
+
 The workdir is runs/semi_supervised-<preset>-<run>-step<step> unless --workdir is given; a result of
 other settings that is there is kept in its folder earlier/.
 """

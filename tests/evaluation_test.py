@@ -7,7 +7,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from byol_jax import datasets, evaluation, features, metrics, subjects
+from byol_jax import baselines, datasets, evaluation, features, metrics, subjects
 from byol_jax.config import UsageError
 
 
@@ -71,8 +71,13 @@ def seeds_config(seeds):
 def test_several_seeds_give_mean_and_deviation_of_a_sample():
     values = {5: 0.5, 6: 0.6, 7: 0.9}
     found = evaluation.over_seeds(
-        seeds_config(3), lambda seed: {"accuracy": {"top1": values[seed]}}
+        seeds_config(3),
+        lambda seed: {"accuracy": {"top1": values[seed]}},
+        lambda seed: {"path": "run", "sha256": "0"},
+        drawn="the order",
     )
+    assert found["checkpoint"] == {"path": "run", "sha256": "0"}
+    assert found["deviation_over"] == "the order; one network"
     assert found["accuracy"]["top1"] == pytest.approx(2 / 3)
     expected = np.sqrt(sum((v - 2 / 3) ** 2 for v in values.values()) / 2)
     assert found["deviation"]["top1"] == pytest.approx(expected)
@@ -80,8 +85,31 @@ def test_several_seeds_give_mean_and_deviation_of_a_sample():
 
 
 def test_one_seed_has_no_deviation():
-    found = evaluation.over_seeds(seeds_config(1), lambda seed: {"accuracy": {"top1": 0.5}})
-    assert found == {"seed": 5, "accuracy": {"top1": 0.5}}
+    found = evaluation.over_seeds(
+        seeds_config(1), lambda seed: {"accuracy": {"top1": 0.5}}, lambda seed: {}, drawn=""
+    )
+    assert found == {"seed": 5, "accuracy": {"top1": 0.5}, "checkpoint": {}}
+
+
+def test_networks_that_seeds_draw_are_named_one_by_one():
+    found = evaluation.over_seeds(
+        seeds_config(2),
+        lambda seed: {"accuracy": {"top1": 0.5}},
+        lambda seed: {"path": f"seed {seed}", "sha256": str(seed)},
+        drawn="the order",
+    )
+    assert [run["checkpoint"]["sha256"] for run in found["per_seed"]] == ["5", "6"]
+    assert found["checkpoint"]["path"] == "2 networks, the first: seed 5"
+    assert found["checkpoint"]["sha256"] not in ("5", "6")
+    assert found["deviation_over"] == "the order; a network for each seed"
+
+
+@pytest.mark.parametrize(("weights", "made"), [("random", [3, 4]), ("checkpoint", [0])])
+def test_a_seed_makes_a_network_of_its_own_only_where_it_draws_one(weights, made):
+    calls = []
+    make = baselines.by_seed(weights, lambda seed: calls.append(seed) or seed)
+    assert [make(seed) for seed in (3, 3, 4)] == ([3, 3, 4] if len(made) > 1 else [0, 0, 0])
+    assert calls == made
 
 
 @pytest.mark.parametrize("value", [(), (0.0,), (-1.0, 2.0), ("a",)])

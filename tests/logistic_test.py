@@ -10,7 +10,7 @@ from byol_jax.config import UsageError
 from tests.probes_test import clusters
 
 STRENGTHS = [1e2, 1.0, 1e-2]
-SOLVER = logistic.Solver(max_iterations=5000, tolerance=1e-7)
+SOLVER = logistic.Solver(max_iterations=5000, tolerance=1e-5)
 
 
 def double(n, **options):
@@ -83,7 +83,76 @@ def test_every_class_has_a_regression_of_its_own_on_the_images_that_count():
         assert (fit.scores(features)[:, 2] == 0).all()
 
 
-def test_fits_that_do_not_converge_are_counted():
+def separable(n=300):
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((n, 32)).astype(np.float32)
+    return features, (features @ rng.standard_normal((32, 4))).argmax(axis=1)
+
+
+def newton(features, labels, strength, weights):
+    """The minimum by Newton's method from where another has ended; the last row are biases."""
+    inputs = np.concatenate([features, np.ones((len(features), 1))], axis=1).astype(np.float64)
+    penalty = np.full(weights.shape, strength)
+    penalty[-1] = 0
+    classes = weights.shape[1]
+    for _ in range(4):
+        logits = inputs @ weights
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        shares = odds / odds.sum(axis=1, keepdims=True)
+        slope = inputs.T @ (shares - np.eye(classes)[labels]) + penalty * weights
+        matrix = np.diag(penalty.ravel())
+        for c, d in np.ndindex(classes, classes):
+            curve = shares[:, c] * ((c == d) - shares[:, d])
+            matrix[c::classes, d::classes] += inputs.T @ (curve[:, None] * inputs)
+        matrix[-classes:, -classes:] += 1  # biases that move together change nothing
+        weights = weights - np.linalg.solve(matrix, slope.ravel()).reshape(slope.shape)
+    assert np.abs(slope).max() < 1e-6 * strength * np.abs(weights).max()
+    return weights
+
+
+@pytest.mark.parametrize("size", [logistic.NEWTON_SIZE, 0], ids=["newton", "lbfgs"])
+def test_weak_penalties_on_separable_images_have_minima_of_their_own(size, monkeypatch):
+    """Their losses are tiny, and so are their slopes, wherever a fit stands."""
+    monkeypatch.setattr(logistic, "NEWTON_SIZE", size)
+    features, labels = separable()
+    unseen = np.random.default_rng(1).standard_normal((2000, 32))
+    solver = logistic.Solver(max_iterations=1000, tolerance=1e-3)
+    fits = list(logistic.fit_labels(features, labels, [1e-2, 1e-4, 1e-6], solver, num_classes=4))
+    for fit in fits:
+        assert fit.iterations > 0 and not fit.not_converged
+        found = np.concatenate([fit.weights, fit.biases[None]])
+        best = newton(features, labels, fit.strength, found)
+        expected = unseen @ best[:-1] + best[-1]
+        assert np.abs(found - best).max() < 1e-2 * np.abs(best).max()
+        assert (fit.scores(unseen).argmax(axis=1) != expected.argmax(axis=1)).mean() < 2e-3
+    assert np.abs(fits[0].weights).max() * 1.2 < np.abs(fits[1].weights).max()
+
+
+def test_the_final_fit_is_the_classifier_that_was_selected():
+    """However far it comes: it goes on from the selected one's weights."""
+    features, labels = separable()
+    short = logistic.Solver(max_iterations=3, tolerance=1e-9)
+    options = {"num_classes": 4}
+    *_, chosen = logistic.fit_labels(features, labels, [1.0, 1e-2, 1e-4], SOLVER, **options)
+    final = next(logistic.fit_labels(features, labels, [1e-4], short, start=chosen, **options))
+    np.testing.assert_allclose(final.weights, chosen.weights, atol=1e-3 * chosen.weights.max())
+    tags = np.eye(4, dtype=np.int8)[labels]
+    *_, chosen = logistic.fit_tags(features, tags, [1.0, 1e-2, 1e-4], SOLVER)
+    final = next(logistic.fit_tags(features, tags, [1e-4], short, start=chosen))
+    np.testing.assert_allclose(final.weights, chosen.weights, atol=1e-3 * chosen.weights.max())
+
+
+def test_a_class_that_only_all_images_have_starts_at_zero():
+    features, labels = double(200)
+    rows = labels != 2
+    (start,) = logistic.fit_labels(features[rows], labels[rows], [1.0], SOLVER, num_classes=4)
+    (fit,) = logistic.fit_labels(features, labels, [1.0], SOLVER, num_classes=4, start=start)
+    (alone,) = logistic.fit_labels(features, labels, [1.0], SOLVER, num_classes=4)
+    np.testing.assert_allclose(fit.weights, alone.weights, atol=1e-4)
+
+
+def test_fits_that_do_not_converge_are_counted(monkeypatch):
+    monkeypatch.setattr(logistic, "NEWTON_SIZE", 0)  # L-BFGS
     features, labels = double(200)
     short = logistic.Solver(max_iterations=2, tolerance=1e-7)
     (fit,) = logistic.fit_labels(features, labels, [1e-3], short, num_classes=4)

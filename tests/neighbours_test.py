@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import sklearn.neighbors
 
-from byol_jax import neighbours
+from byol_jax import metrics, neighbours
 from tests.probes_test import clusters
 
 UNWEIGHTED = 1e6  # a temperature at which all neighbours weigh the same
@@ -76,6 +76,25 @@ def test_chunks_change_nothing(monkeypatch):
     monkeypatch.setattr(neighbours, "TABLE_SIZE", 350)  # seven queries at a time
     parts = neighbours.label_ranks(found, queries, labels, settings, own=own)
     np.testing.assert_array_equal(whole, parts)
+
+
+@pytest.mark.parametrize("k", [1, 3, 10])
+def test_of_equal_neighbours_the_first_are_the_nearest(k, monkeypatch):
+    """Whatever they look like to a product of floats, and however many queries share it."""
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((6, 37)).astype(np.float32)[rng.integers(0, 6, 203)]
+    labels = rng.integers(0, 50, 203)
+    tied = neighbours.Bank(features * rng.choice([1, 2, 4], (203, 1)), labels, 50)
+    queries = rng.standard_normal((40, 37)).astype(np.float32)
+    exact = metrics.unit(queries.astype(np.float64)) @ metrics.unit(features.astype(np.float64)).T
+    expected = np.stack([np.lexsort([np.arange(203), -row]) for row in exact.round(9)])[:, :k]
+    for size in (1 << 25, 203, 7 * 203):
+        monkeypatch.setattr(neighbours, "TABLE_SIZE", size)
+        votes = np.concatenate(
+            [v[0] for v in neighbours._votes(tied, queries, [Setting(k, UNWEIGHTED)])]
+        )
+        counts = np.stack([np.bincount(labels[row], minlength=50) for row in expected])
+        np.testing.assert_allclose(votes, counts, atol=1e-4)
 
 
 def test_a_class_without_a_vote_is_not_found_even_if_there_are_few_classes():

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from byol_jax import encoders, evaluation, features, run_finetune
+from byol_jax import encoders, evaluation, features, finetune, run_finetune
 from byol_jax.config import UsageError
 from configs import semi_supervised as config_file
 
@@ -31,8 +31,10 @@ def result(run_folder, tmp_path_factory):
 
 
 def test_the_result_says_everything_about_itself(result):
-    names = "task data protocol seed accuracy interval_95 selected table num_images steps "
-    names += "images_per_class batch_size checkpoint config versions devices seconds"
+    names = "task data protocol choices seed accuracy interval_95 selected table num_images "
+    names += (
+        "steps bn_decay_rate images_per_class batch_size checkpoint config versions devices seconds"
+    )
     assert set(result) == set(names.split())
     counts = {"learned from": 20, "validation": 20, "evaluated": 200, "bad": 0}
     assert result["num_images"] == counts and result["images_per_class"] == [2] * 10
@@ -75,6 +77,28 @@ def test_fine_tuning_takes_all_labels_and_trains_the_best_again(run_folder, tmp_
     counts = found["num_images"]
     assert counts["learned from"] == 200 and counts["validation"] == 20
     assert found["steps"] == 2 and len(found["table"]) == 2
+
+
+def test_training_again_on_more_images_takes_their_decay_and_their_steps(
+    run_folder, monkeypatch, tmp_path
+):
+    decays = []
+    make_forward = encoders.make_forward
+
+    def recording(encoder, *, axis, bn_decay_rate):
+        decays.append((axis, bn_decay_rate))
+        return make_forward(encoder, axis=axis, bn_decay_rate=bn_decay_rate)
+
+    monkeypatch.setattr(encoders, "make_forward", recording)
+    monkeypatch.setattr(finetune, "bn_decay_rate", lambda steps: 1 - 1 / steps)
+    keys = {"base_learning_rates": (0.1,), "epochs": (0.02, 0.04), "weight_decays": (0.0,)}
+    keys |= {"total_steps": None, "batch_size": 4, "data.validation_share": 0.5}
+    found = measure(tmp_path, run_folder, "finetune", **keys)
+    of_training = [decay for axis, decay in decays if axis]
+    assert of_training == pytest.approx([1 - 1 / 25, 1 - 1 / 50])
+    assert found["bn_decay_rate"] == of_training[1] and found["steps"] == int(
+        found["selected"]["epochs"] * 200 // 4
+    )
 
 
 def test_from_scratch_has_other_weights_and_the_same_labels(run_folder, result, tmp_path):

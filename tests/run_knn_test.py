@@ -35,7 +35,9 @@ def result(run_folder, tmp_path_factory):
 
 
 def test_the_result_says_everything_about_itself(result):
-    names = "task data seed protocol accuracy interval_95 selected table num_images label_free "
+    names = (
+        "choices task data seed protocol accuracy interval_95 selected table num_images label_free "
+    )
     names += "train_leave_one_out checkpoint config versions devices seconds before"
     assert set(result) == set(names.split())
     assert result["num_images"] == {"train": 200, "validation": 20, "evaluated": 200, "bad": 0}
@@ -87,6 +89,18 @@ def test_the_printed_table_has_the_numbers_of_the_file(result):
     low, high = result["interval_95"]["top1"]
     assert f"top-1 {result['accuracy']['top1']:.2%} (95 % bootstrap interval {low:.2%}" in text
     assert "leave-one-out: top-1" in text and "uniformity" in text
+
+
+def test_every_seed_draws_a_random_network_of_its_own(run_folder, tmp_path):
+    together = measure(tmp_path / "both", run_folder, weights="random", seeds=2)
+    for run in together["per_seed"]:
+        alone = measure(tmp_path / str(run["seed"]), run_folder, weights="random", seed=run["seed"])
+        assert run["checkpoint"] == alone["checkpoint"]
+        assert run["accuracy"] == alone["accuracy"] and run["table"] == alone["table"]
+    first, second = (run["checkpoint"]["sha256"] for run in together["per_seed"])
+    assert first != second
+    assert together["deviation_over"].endswith("a network for each seed")
+    assert "a network for each seed" in run_knn.describe(together)
 
 
 # Selection, on features that are given.

@@ -43,7 +43,9 @@ def result(run_folder, tmp_path_factory):
 
 
 def test_the_result_says_everything_about_itself(result):
-    names = "task protocol metric data seed accuracy interval_95 train_accuracy selected final "
+    names = (
+        "choices task protocol metric data seed accuracy interval_95 train_accuracy selected final "
+    )
     names += "not_converged table num_images checkpoint config versions devices seconds before"
     assert set(result) == set(names.split())
     assert result["num_images"] == {"train": 200, "validation": 20, "evaluated": 200, "bad": 0}
@@ -67,19 +69,24 @@ def test_frozen_means_frozen(run_folder, result, monkeypatch, tmp_path):
     assert load(str(run_folder)).identity == result["before"]
 
 
+def exact(strength):
+    options = {"solver": "newton-cholesky", "tol": 1e-8}
+    return sklearn.linear_model.LogisticRegression(C=1 / strength, **options)
+
+
 def test_accuracies_are_those_of_scikit_learn_called_directly(run_folder, result, tmp_path):
     """Images of one size are not cropped: their features need nothing but the encoder."""
     encoder = encoders.load_encoder(str(run_folder))
     train, test = (datasets.load("patterns", split) for split in ("train", "test"))
-    found, unseen = (encoder.encode(data.images) for data in (train, test))
+    found, unseen = (encoder.encode(data.images).astype(float) for data in (train, test))
     validation, rest = subjects.hold_out(200, 0.1, seed=0)
     for row in result["table"]:
-        peer = sklearn.linear_model.LogisticRegression(C=1 / row["lambda"], max_iter=1000)
+        peer = exact(row["lambda"])
         peer.fit(found[rest], train.labels[rest])
         expected = peer.score(found[validation], train.labels[validation])
         assert row["validation_top1"] == pytest.approx(expected, abs=0.051)  # one image
-    peer = sklearn.linear_model.LogisticRegression(C=1 / result["selected"]["lambda"])
-    peer.set_params(max_iter=1000).fit(found, train.labels)
+    peer = exact(result["selected"]["lambda"])
+    peer.fit(found, train.labels)
     expected = peer.score(unseen, test.labels)
     assert result["accuracy"]["top1"] == pytest.approx(expected, abs=0.0051)
 

@@ -3,6 +3,7 @@
 Sets that fit in memory come as arrays, all others as encoded images that are read when needed.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
@@ -10,7 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax import folder, patterns, tfds_sets
+from byol_jax import folder, images, machine, patterns, tfds_sets
 
 UsageError = config_lib.UsageError
 
@@ -178,6 +179,23 @@ class Stream(NamedTuple):
 Dataset = Images | Stream
 
 
+def digest(data: Dataset, *, num_images: int = 16) -> str:
+    """Differs if the images do: over what is cheap to know of all, and the bytes of some."""
+    found = hashlib.sha256(f"{data.fingerprint} {data.num_images}".encode())
+    if isinstance(data, Images):
+        found.update(np.ascontiguousarray(data.labels))
+    for index in np.linspace(0, data.num_images - 1, min(num_images, data.num_images)).astype(int):
+        if isinstance(data, Images):
+            found.update(np.ascontiguousarray(data.images[index]))
+            continue
+        try:
+            encoded, label = data.records.read(int(index))
+            found.update(encoded + str(label).encode())
+        except images.BadImageError as error:
+            found.update(str(error).encode())
+    return found.hexdigest()[:16]
+
+
 def tags(data: Stream, indices: np.ndarray) -> np.ndarray:
     """Which of the T classes images have, int8 [n, T]: 1 has, 0 has not, -1 not to be counted."""
     return np.stack([data.records.tags(int(index)) for index in indices])
@@ -250,9 +268,20 @@ def _load_tfds(name: str, split: str, data_dir: str | None) -> Dataset:
     shape, num_classes = tfds_set.image_shape, tfds_set.num_classes
     if None in shape or not num_classes or len(records) * math.prod(shape) > MEMORY_LIMIT:
         return Stream(records, len(records), num_classes, num_tags=tfds_set.num_tags)
+    _require_memory(len(records) * math.prod(shape), f"{name} ({split})")
     data = Images(*tfds_sets.load(tfds_set, split), num_classes)
     _check(data, f"{name} ({split})")
     return data
+
+
+def _require_memory(needed: int, what: str) -> None:
+    available = machine.available_memory()
+    if available is not None and needed > available:
+        raise UsageError(
+            f"The images of {what} take {needed / 2**30:.1f} GiB in memory, of which this process "
+            f"may have {available / 2**30:.1f} GiB: give it more, or a smaller split, such as "
+            "--config.data.train_split='train[:10%]'."
+        )
 
 
 def _check(data: Images, what: str) -> None:

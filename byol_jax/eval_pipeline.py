@@ -4,7 +4,6 @@ Shapes: b images of a batch, S image size.
 """
 
 import functools
-import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ import grain
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax import datasets, host_views, images
+from byol_jax import datasets, host_views, images, machine
 
 UsageError = config_lib.UsageError
 
@@ -78,7 +77,7 @@ def _center_crops(
     data: datasets.Stream, image_size: int, share: float
 ) -> Iterator[tuple[np.ndarray, int] | str]:
     """Crop and label of every image, or why there is none."""
-    threads = os.cpu_count() or 1
+    threads = machine.processors()
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(4 * threads, 16))
     load = functools.partial(_load_center, data=data, size=image_size, share=share)
     return iter(grain.MapDataset.range(data.num_images).map(load).to_iter_dataset(options))

@@ -12,6 +12,7 @@ import numpy as np
 from byol_jax import (
     augment,
     build,
+    cluster,
     datasets,
     encoders,
     eval_pipeline,
@@ -96,8 +97,10 @@ def find_split(config: Any, encoder: encoders.Encoder, key: str) -> str:
 
 
 def load_split(source: Source, split: str) -> datasets.Dataset:
-    """Opens one split; `datasets.load` says what can be wrong."""
-    return datasets.load(source.name, split, data_dir=source.dir)
+    """Opens one split, the same on all processes; `datasets.load` says what can be wrong."""
+    data = datasets.load(source.name, split, data_dir=source.dir)
+    cluster.require_same_data(f"{source.name} ({split})", data)
+    return data
 
 
 def chunks(
@@ -169,13 +172,15 @@ def extract(
             count += len(chunk.labels)
         return count
 
-    count = parallel.together(fill)
-    found = Features(*(parallel.gather_rows(rows[:count]) for rows in found))
+    count = parallel.together(fill, what=f"encoding images ({title})")
+    features, labels, indices = (rows[:count] for rows in found)
+    indices, features, labels = parallel.gather_sorted(
+        indices, features, labels, what=f"gathering features ({title})"
+    )
+    found = Features(features, labels, indices)
     if not len(found.labels):
         raise UsageError(f"None of the {data.num_images:,} images can be used ({title}).")
-    if jax.process_count() == 1:
-        return found
-    return Features(*(rows[np.argsort(found.indices)] for rows in found))
+    return found
 
 
 def quality(

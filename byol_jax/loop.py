@@ -15,6 +15,8 @@ import jax
 import numpy as np
 import tqdm
 
+from byol_jax import parallel
+
 
 class NonFiniteError(RuntimeError):
     """The loss or a gradient is no longer a number."""
@@ -162,7 +164,8 @@ def run(
         step += 1
         is_stopped = should_stop()
         if step == first_step + 1:
-            jax.block_until_ready(metrics)
+            with parallel.waiting(f"step {step}"):
+                jax.block_until_ready(metrics)
             progress.restart(step)  # compilation is no part of the speed
         _flush(pending, on_metrics)
         pending = None
@@ -171,7 +174,9 @@ def run(
         progress.advance()
         due = [hook for hook in hooks if hook.every and step % hook.every == 0]
         if due:
-            _check_finite(step, jax.device_get(metrics))
+            with parallel.waiting(f"step {step}"):
+                metrics = jax.device_get(metrics)
+            _check_finite(step, metrics)
             _flush(pending, on_metrics)
             pending = None
             _run_hooks(due, step, state, progress)
@@ -185,7 +190,8 @@ def _flush(pending: Any, on_metrics: Callable[..., None]) -> None:
     if pending is None:
         return
     step, metrics, outputs = pending
-    metrics = jax.device_get(metrics)
+    with parallel.waiting(f"step {step}"):
+        metrics = jax.device_get(metrics)
     _check_finite(step, metrics)
     on_metrics(step, metrics, outputs)
 
@@ -197,7 +203,8 @@ def _check_finite(step: int, metrics: dict[str, np.ndarray]) -> None:
 
 
 def _run_hooks(due: list[Hook], step: int, state: Any, progress: Progress) -> None:
-    jax.block_until_ready(state)  # else its computation would count as the hooks' time
+    with parallel.waiting(f"step {step}"):
+        jax.block_until_ready(state)  # else its computation would count as the hooks' time
     start = time.monotonic()
     for hook in due:
         hook.run(step, state)

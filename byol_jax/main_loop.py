@@ -9,6 +9,7 @@ import os
 import pathlib
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,9 +19,12 @@ from ml_collections import config_flags
 
 from byol_jax import (
     bench_input,
+    cluster,
     collapse,
     convert,
+    coordination,
     input_pipeline,
+    liveness,
     loop,
     pack,
     parallel,
@@ -78,6 +82,11 @@ _COORDINATOR = flags.DEFINE_string(
 )
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+_SILENT_SECONDS = flags.DEFINE_float(
+    "silent_seconds",
+    liveness.SILENT_SECONDS,
+    "A process that the others have not heard of for so long counts as dead, and ends the run.",
+)
 
 
 def main(_: Sequence[str]) -> None:
@@ -88,11 +97,19 @@ def main(_: Sequence[str]) -> None:
     began = time.time()
     processes.settle()
     try:
-        parallel.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        cluster.initialize(
+            _COORDINATOR.value,
+            _NUM_PROCESSES.value,
+            _PROCESS_ID.value,
+            silent_seconds=_SILENT_SECONDS.value,
+        )
+        cluster.require_same_program(config)
         config_lib.lookup(TASKS, config.task, key="task")(config, workdir)
         _conclude(workdir, began)
+        coordination.finish()
     except unfinished.Stopped as stopped:
         records.say(str(stopped))
+        coordination.finish()
     except config_lib.UsageError as error:
         _fail(str(error), status=2)
     except SHARED_FAILURES as error:
@@ -104,16 +121,18 @@ def main(_: Sequence[str]) -> None:
         _leave(str(error))
     except OSError as error:
         _fail(f"{error}. What was finished is kept; the same command goes on.", status=1)
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
-        _leave(f"Another process has failed or is gone: {error}")
     except KeyboardInterrupt:  # not while training, which saves
         _fail("Interrupted. What was finished is kept; the same command goes on.", status=130)
+    except Exception as error:
+        if jax.process_count() == 1:
+            raise
+        _leave_others(error)
 
 
 def _conclude(workdir: pathlib.Path, began: float, *, message: str = "") -> None:
     """Notes how a task that has measured something ended, and makes its page."""
+    if message:
+        coordination.stand_down()
     written = [workdir / name for name in ("metrics.jsonl", "result.json")]
     is_new = any(path.exists() and path.stat().st_mtime >= began - 1 for path in written)
     if is_new and parallel.is_writer():
@@ -149,15 +168,30 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
 
 
 def _fail(message: str, *, status: int = 2) -> None:
+    if coordination.is_watching():
+        _leave(message, status=status)
     print(f"Error: {message}", file=sys.stderr)
     sys.exit(status)
 
 
-def _leave(message: str) -> None:
-    """Ends at once, without the farewell between processes, to which not all would come."""
+def _leave_others(error: Exception) -> None:
+    """Ends one of several processes by an error that nobody expected, perhaps not its own."""
+    others = None
+    if isinstance(error, jax.errors.JaxRuntimeError):  # so it is if another one's devices are gone
+        others = coordination.explain()
+    if others is None:
+        traceback.print_exception(error)
+        message = str(error).strip() or "no message"
+        _leave(f"{type(error).__name__}: {message.splitlines()[0]}")
+    _leave(others)
+
+
+def _leave(message: str, *, status: int = 1) -> None:
+    """Ends without JAX's farewell between processes, to which not all would come."""
     sys.stdout.flush()
     print(f"Error: {message}", file=sys.stderr, flush=True)
-    os._exit(1)
+    coordination.fail(message)
+    os._exit(status)
 
 
 if __name__ == "__main__":

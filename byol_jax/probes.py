@@ -164,12 +164,13 @@ class Probe:
             skip_bad=skip_bad,
         )
         features, labels, indices = parallel.together(
-            lambda: extract_features(lambda images: self._encode(params, state, images), batches)
+            lambda: extract_features(lambda images: self._encode(params, state, images), batches),
+            what="encoding images for a probe",
         )
-        found = features, labels, own[indices]
-        features, labels, positions = map(parallel.gather_rows, found)
-        order = np.argsort(positions)
-        return features[order], labels[order], positions[order]
+        indices, features, labels = parallel.gather_sorted(
+            own[indices], features, labels, what="gathering features of a probe"
+        )
+        return features, labels, indices
 
     def score_raw_pixels(self) -> dict[str, float]:
         """kNN accuracy of the pixels of images in memory, centred: what a network has to beat."""

@@ -12,6 +12,7 @@ import numpy as np
 from byol_jax import (
     bad_images,
     build,
+    cluster,
     collapse,
     curator,
     datasets,
@@ -45,7 +46,9 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     with contextlib.ExitStack() as stack:
         job = _build(config, workdir)
         records.say(f"{config_lib.to_json(config)}\n{describe(config, job, workdir)}\n")
-        parallel.on_writer(lambda: _open(stack, workdir, config, job.data_card))
+        parallel.on_writer(
+            lambda: _open(stack, workdir, config, job.data_card), what="opening the workdir"
+        )
         stop = stack.enter_context(loop.StopRequest())
         _Run(config, workdir, job, stop).run()
 
@@ -57,16 +60,13 @@ def _build(config: Any, workdir: pathlib.Path) -> build.Job:
         card = workdir_lib.read_data_card(workdir)
         return card and card._asdict()
 
-    known = parallel.on_writer(read)
+    known = parallel.on_writer(read, what="reading the workdir")
     card = known and workdir_lib.make_data_card(known)
-    job = parallel.together(lambda: build.build(config, card))
-    cards = [workdir_lib.make_data_card(c) for c in parallel.gather_json(job.data_card._asdict())]
-    differing = [str(index) for index, card in enumerate(cards) if card != cards[0]]
-    if differing:
-        raise UsageError(
-            f"Process {', '.join(differing)} finds other images of {config.data.name} than process "
-            "0: give all of them the same."
-        )
+    job = parallel.together(lambda: build.build(config, card), what="building the run")
+    for split, data in ((config.data.train_split, job.train), (config.data.eval_split, job.test)):
+        cluster.require_same_data(f"{config.data.name} ({split})", data)
+    statistics = {"mean": list(job.data_card.mean), "std": list(job.data_card.std)}
+    cluster.require_same(statistics, what="comparing the statistics of the images")
     return job
 
 
@@ -129,12 +129,13 @@ class _Run:
             is_shown=parallel.is_writer(),
         )
         try:
-            parallel.on_writer(lambda: self._open_files(first_step))
+            parallel.on_writer(lambda: self._open_files(first_step), what="opening the logs")
             self._curator = curator.Curator(
                 self._config, self._workdir, self._job, self._logger, self._progress.say
             )
             step = self._train(state, first_step)
-            parallel.together(lambda: None)  # the writer may take longer, the others wait
+            # The writer may take longer, the others wait.
+            parallel.together(lambda: None, what="the last logs")
         finally:
             self._batches.close()
             self._progress.close()
@@ -160,11 +161,11 @@ class _Run:
             records.say(f"Resuming from step {restored.step:,} of {self._workdir}.")
             return [restored.step, restored.iterator]
 
-        step, iterator_state = parallel.on_writer(read)
+        step, iterator_state = parallel.on_writer(read, what="reading a checkpoint")
         if iterator_state is not None:
             self._batches.set_state(iterator_state)
             self._bad_images.look(step)
-        return parallel.broadcast(state), step
+        return parallel.broadcast(state, what="sharing the state"), step
 
     def _open_files(self, first_step: int) -> None:
         self._logger = workdir_lib.Logger(
@@ -204,22 +205,24 @@ class _Run:
                 should_stop=lambda: vote.any(self._stop.is_made),
             )
         except loop.NonFiniteError as error:
-            good = parallel.on_writer(self._last_good)
+            good = parallel.on_writer(self._last_good, what="finding the last checkpoint")
             key = f"optimizer.{self._config.optimizer.name}.base_learning_rate"
             raise loop.NonFiniteError(
                 f"{error} Last good checkpoint: {good}. A smaller {key} or a longer warm-up may "
                 "help; give it another --workdir."
             ) from None
         except collapse.CollapseError as error:
-            last = parallel.on_writer(self._last_good)
+            last = parallel.on_writer(self._last_good, what="finding the last checkpoint")
             raise collapse.CollapseError(
                 f"{error}\nStopped, as collapse.action says. Another config needs another "
                 f"--workdir. Last checkpoint: {last}."
             ) from None
         if step > first_step:
             self._save(step, state)
-        parallel.on_writer(lambda: self._checkpoints.finish())
-        if step == total_steps and not parallel.on_writer(lambda: self._is_probed(step)):
+        parallel.on_writer(lambda: self._checkpoints.finish(), what="writing the last checkpoint")
+        if step == total_steps and not parallel.on_writer(
+            lambda: self._is_probed(step), what="looking for the last probe"
+        ):
             self._probe(step, state)
         return step
 
@@ -264,7 +267,7 @@ class _Run:
     def _log(self, step: int, scalars: dict[str, Any], projection: jax.Array) -> None:
         """Logs a step; spread and rank are those of the projections, which the loss compares."""
         features = np.asarray(projection).reshape(-1, projection.shape[-1])  # [D, b, P] -> [D b, P]
-        features = parallel.gather_rows(features)  # [B, P]
+        features = parallel.gather_rows(features, what=f"logging step {step}")  # [B, P]
         watched = collapse.Measures(
             metrics.feature_std(features),
             metrics.effective_rank(features),

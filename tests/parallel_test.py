@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_jax import parallel
+from byol_jax import cluster, parallel
 
 
 def test_shard_and_replicate_give_pmap_what_it_gives_back():
@@ -55,14 +55,14 @@ FLAGS = {
 def test_flags_that_make_no_sense_are_refused(case):
     arguments, message = FLAGS[case]
     with pytest.raises(parallel.UsageError, match=message):
-        parallel.initialize(*arguments)
+        cluster.initialize(*arguments)
 
 
 def test_one_process_needs_no_other():
-    assert parallel.gather_json({"a": [1]}) == [{"a": [1]}]
+    assert parallel.gather_json({"a": [1]}, what="") == [{"a": [1]}]
     rows = np.arange(6).reshape(3, 2)
-    assert parallel.gather_rows(rows) is rows and parallel.broadcast(rows) is rows
-    assert parallel.on_writer(lambda: 3) == parallel.together(lambda: 3) == 3
+    assert parallel.gather_rows(rows, what="") is rows and parallel.broadcast(rows, what="") is rows
+    assert parallel.on_writer(lambda: 3, what="") == parallel.together(lambda: 3, what="") == 3
     with pytest.raises(KeyError, match="own"):
-        parallel.on_writer(lambda: {}["own"])
+        parallel.on_writer(lambda: {}["own"], what="")
     assert [parallel.Vote().any(flag) for flag in (False, True)] == [False, True]

@@ -3,7 +3,6 @@
 Sets that fit in memory come as arrays, all others as encoded images that are read when needed.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
@@ -11,7 +10,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax import folder, images, machine, patterns, tfds_sets
+from byol_jax import folder, machine, patterns, tfds_sets
 
 UsageError = config_lib.UsageError
 
@@ -177,23 +176,6 @@ class Stream(NamedTuple):
 
 
 Dataset = Images | Stream
-
-
-def digest(data: Dataset, *, num_images: int = 16) -> str:
-    """Differs if the images do: over what is cheap to know of all, and the bytes of some."""
-    found = hashlib.sha256(f"{data.fingerprint} {data.num_images}".encode())
-    if isinstance(data, Images):
-        found.update(np.ascontiguousarray(data.labels))
-    for index in np.linspace(0, data.num_images - 1, min(num_images, data.num_images)).astype(int):
-        if isinstance(data, Images):
-            found.update(np.ascontiguousarray(data.images[index]))
-            continue
-        try:
-            encoded, label = data.records.read(int(index))
-            found.update(encoded + str(label).encode())
-        except images.BadImageError as error:
-            found.update(str(error).encode())
-    return found.hexdigest()[:16]
 
 
 def tags(data: Stream, indices: np.ndarray) -> np.ndarray:

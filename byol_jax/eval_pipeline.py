@@ -11,7 +11,7 @@ import grain
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax import datasets, host_views, images, machine
+from byol_jax import datasets, host_views, images, machine, records
 
 UsageError = config_lib.UsageError
 
@@ -117,10 +117,14 @@ def channel_stats(
     batches = eval_batches(
         data.take(num_images), batch_size=50, image_size=image_size, skip_bad=True
     )
-    for batch in batches:
-        pixels = batch.images[batch.mask].reshape(-1, 3) / 255
-        moments += pixels.sum(axis=0), (pixels**2).sum(axis=0)
-        count += len(pixels)
+    total = min(num_images, data.num_images)
+    title = "mean and standard deviation of the channels"
+    with records.progress_bar(total=total, unit="img", title=title, delay=2) as bar:
+        for batch in batches:
+            pixels = batch.images[batch.mask].reshape(-1, 3) / 255
+            moments += pixels.sum(axis=0), (pixels**2).sum(axis=0)
+            count += len(pixels)
+            bar.update(int(batch.mask.sum()))
     if not count:
         raise UsageError(f"None of the first {num_images} images can be used.")
     mean, square = moments / count

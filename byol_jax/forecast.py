@@ -167,7 +167,7 @@ def _advice(config: Any) -> str:
     if model.dtype == "float32":
         ways.append("--config.model.dtype=bfloat16")
     if not model.remat:
-        ways.append("--config.model.remat=true (a third more computation)")
+        ways.append("--config.model.remat=true (a quarter more computation)")
     if images > config.accumulate:
         ways.append(f"--config.accumulate={2 * config.accumulate}")
     ways.append(f"--config.batch_size={config.batch_size // 2}")

@@ -19,9 +19,11 @@ import jax
 from byol_jax import kv_store
 
 BEAT_SECONDS = 2.0  # between two heartbeats of a process
-SILENT_SECONDS = 180.0  # a process without a heartbeat for so long counts as dead
+SILENT_SECONDS = (
+    50.0  # a process without a heartbeat for so long counts as dead; JAX gives up after 60
+)
 WAIT_SECONDS = 3600.0  # that a process waits for others that are alive
-NOTE_SECONDS = 30.0  # a wait or a silence of this length is mentioned
+NOTE_SECONDS = 20.0  # a wait or a silence of this length is mentioned
 GRACE_SECONDS = 4.0  # to fail by oneself, with a message of one's own, after another has failed
 FAREWELL_SECONDS = 15.0  # that process 0 stays for others to read why it ends
 

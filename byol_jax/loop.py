@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import tqdm
 
-from byol_jax import parallel
+from byol_jax import interruptible, parallel
 
 
 class NonFiniteError(RuntimeError):
@@ -156,16 +156,19 @@ def run(
     Raises:
       NonFiniteError: naming a metric that is not finite, and its step.
     """
-    pending = None
+    pending, previous = None, None
     step = first_step
     is_stopped = should_stop()
     while step < total_steps and not is_stopped:
         state, metrics, outputs = update(state, next(batches))
         step += 1
+        # While the device works on this step; not in the call above, which hears no signal.
+        interruptible.wait(previous)
+        previous = metrics
         is_stopped = should_stop()
         if step == first_step + 1:
             with parallel.waiting(f"step {step}"):
-                jax.block_until_ready(metrics)
+                interruptible.wait(metrics)
             progress.restart(step)  # compilation is no part of the speed
         _flush(pending, on_metrics)
         pending = None
@@ -175,8 +178,8 @@ def run(
         due = [hook for hook in hooks if hook.every and step % hook.every == 0]
         if due:
             with parallel.waiting(f"step {step}"):
-                metrics = jax.device_get(metrics)
-            _check_finite(step, metrics)
+                interruptible.wait(metrics)
+            _check_finite(step, jax.device_get(metrics))
             _flush(pending, on_metrics)
             pending = None
             _run_hooks(due, step, state, progress)
@@ -191,7 +194,8 @@ def _flush(pending: Any, on_metrics: Callable[..., None]) -> None:
         return
     step, metrics, outputs = pending
     with parallel.waiting(f"step {step}"):
-        metrics = jax.device_get(metrics)
+        interruptible.wait(metrics)
+    metrics = jax.device_get(metrics)
     _check_finite(step, metrics)
     on_metrics(step, metrics, outputs)
 
@@ -204,7 +208,7 @@ def _check_finite(step: int, metrics: dict[str, np.ndarray]) -> None:
 
 def _run_hooks(due: list[Hook], step: int, state: Any, progress: Progress) -> None:
     with parallel.waiting(f"step {step}"):
-        jax.block_until_ready(state)  # else its computation would count as the hooks' time
+        interruptible.wait(state)  # else its computation would count as the hooks' time
     start = time.monotonic()
     for hook in due:
         hook.run(step, state)

@@ -24,6 +24,7 @@ from byol_jax import (
     convert,
     coordination,
     input_pipeline,
+    interruptible,
     liveness,
     loop,
     pack,
@@ -107,6 +108,9 @@ def main(_: Sequence[str]) -> None:
         config_lib.lookup(TASKS, config.task, key="task")(config, workdir)
         _conclude(workdir, began)
         coordination.finish()
+        if interruptible.is_anything_left():  # for whose end Python would wait
+            sys.stdout.flush()
+            os._exit(0)
     except unfinished.Stopped as stopped:
         records.say(str(stopped))
         coordination.finish()

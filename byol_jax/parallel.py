@@ -17,7 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from byol_jax import config as config_lib
-from byol_jax import coordination
+from byol_jax import coordination, interruptible
 
 T = TypeVar("T")
 UsageError = config_lib.UsageError
@@ -273,7 +273,8 @@ class Vote:
         if previous is None:
             return False
         with waiting("the end of a step"):
-            return bool(np.asarray(previous)[0])
+            interruptible.wait(previous)
+        return bool(np.asarray(previous)[0])
 
 
 def peak_memory() -> int | None:

@@ -3,8 +3,9 @@
 Shapes: N train features, M features to classify, F embedding size, C classes.
 """
 
+import contextlib
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -14,9 +15,19 @@ import sklearn.linear_model
 import sklearn.preprocessing
 
 from byol_jax import config as config_lib
-from byol_jax import datasets, eval_pipeline, metrics, neighbours, parallel
+from byol_jax import (
+    datasets,
+    eval_pipeline,
+    interruptible,
+    metrics,
+    neighbours,
+    parallel,
+    records,
+)
 
 UsageError = config_lib.UsageError
+
+CPU_BATCH = 64  # larger images that a CPU encodes at once, so that it soon hears a signal
 
 
 def extract_features(
@@ -77,6 +88,25 @@ def linear_predict(
     return classifier.predict(scaler.transform(features))
 
 
+def show(
+    batches: Iterable[eval_pipeline.EvalBatch],
+    num_images: int,
+    title: str,
+    should_stop: Callable[[], bool],
+) -> Iterator[eval_pipeline.EvalBatch]:
+    """The same batches, with progress that is shown if it takes long.
+
+    Raises:
+      interruptible.StoppedError: it was asked to stop.
+    """
+    with records.progress_bar(total=num_images, unit="img", title=title, delay=2) as bar:
+        for batch in batches:
+            if should_stop():
+                raise interruptible.StoppedError
+            yield batch
+            bar.update(int(batch.mask.sum()))
+
+
 class Measured(NamedTuple):
     """What a frozen encoder makes of a split, and what that is worth.
 
@@ -124,19 +154,68 @@ class Probe:
         temperature: float,
     ):
         self._train, self._test, self._encode = train, test, encode
-        self._batch_size, self._image_size = batch_size, image_size
+        is_slow = jax.default_backend() == "cpu" and image_size > 64
+        self._batch_size = min(CPU_BATCH, batch_size) if is_slow else batch_size
+        self._image_size = image_size
         self._k, self._temperature = k, temperature
+
+    def calibrate(
+        self,
+        update: Callable[[Any, np.ndarray], Any],
+        state: Any,
+        batch_size: int,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Any:
+        """Batch-norm statistics of ten batches of training images, on every process alike.
+
+        Args:
+          update: (statistics, images [b, H, W, 3]) -> new statistics.
+          state: the statistics to begin with.
+          batch_size: b.
+          should_stop: asked between two batches.
+
+        Raises:
+          interruptible.StoppedError: it was asked to stop.
+        """
+        data = self._train.take(10 * batch_size)
+        batches = eval_pipeline.eval_batches(
+            data, batch_size=batch_size, image_size=self._image_size, skip_bad=True
+        )
+        is_alone = jax.process_count() == 1  # else processes stop together, by a vote
+        stops = should_stop if is_alone else lambda: False
+        for batch in show(batches, data.num_images, "probe, batch-norm statistics", stops):
+            state = update(state, batch.images[batch.mask])
+        return state
 
     def score(self, params: Any, state: Any, *, linear: bool) -> dict[str, float]:
         """Feature std and effective rank; with labels also kNN and, on request, linear accuracy."""
         return self.measure(params, state, linear=linear).scalars
 
-    def measure(self, params: Any, state: Any, *, linear: bool) -> Measured:
-        """What `score` gives, and what it was computed from."""
+    def measure(
+        self,
+        params: Any,
+        state: Any,
+        *,
+        linear: bool,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Measured:
+        """What `score` gives, and what it was computed from.
+
+        Raises:
+          interruptible.StoppedError: it was asked to stop between two batches.
+        """
         num_classes = self._test.num_classes
-        test, test_labels, indices = self._features(
-            params, state, self._test, skip_bad=not num_classes
-        )
+
+        def features(data: datasets.Dataset, title: str, skip_bad: bool) -> tuple[np.ndarray, ...]:
+            return self._features(
+                lambda images: self._encode(params, state, images),
+                data,
+                title=f"probe, {title} images",
+                skip_bad=skip_bad,
+                should_stop=should_stop,
+            )
+
+        test, test_labels, indices = features(self._test, "evaluation", not num_classes)
         scalars = {
             "probe/feature_std": metrics.feature_std(test),
             "probe/effective_rank": metrics.effective_rank(test),
@@ -144,7 +223,7 @@ class Probe:
         found = Measured(scalars, test, test_labels, indices, None, num_classes, self._k)
         if not num_classes:
             return found
-        train, train_labels, _ = self._features(params, state, self._train, skip_bad=True)
+        train, train_labels, _ = features(self._train, "training", True)
         predicted = self._knn(train, train_labels, test)
         scalars["probe/knn_top1"] = float(np.mean(predicted == test_labels))
         if linear:
@@ -153,7 +232,13 @@ class Probe:
         return found._replace(predicted=predicted)
 
     def _features(
-        self, params: Any, state: Any, data: datasets.Dataset, *, skip_bad: bool
+        self,
+        encode: Callable[[np.ndarray], np.ndarray],
+        data: datasets.Dataset,
+        *,
+        title: str,
+        skip_bad: bool,
+        should_stop: Callable[[], bool],
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Features, labels and indices of all usable images; every process encodes its share."""
         own = np.arange(jax.process_index(), data.num_images, jax.process_count())
@@ -163,10 +248,16 @@ class Probe:
             image_size=self._image_size,
             skip_bad=skip_bad,
         )
-        features, labels, indices = parallel.together(
-            lambda: extract_features(lambda images: self._encode(params, state, images), batches),
-            what="encoding images for a probe",
-        )
+
+        def extract() -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+            shown = show(batches, len(own), title, should_stop)
+            with contextlib.suppress(interruptible.StoppedError):
+                return extract_features(encode, shown)
+
+        found = parallel.together(extract, what=title)
+        if any(parallel.gather_json(found is None, what="a vote on stopping a probe")):
+            raise interruptible.StoppedError
+        features, labels, indices = found
         indices, features, labels = parallel.gather_sorted(
             own[indices], features, labels, what="gathering features of a probe"
         )

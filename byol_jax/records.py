@@ -138,15 +138,28 @@ def writing_to(folder: pathlib.Path) -> Iterator[None]:
         ) from None
 
 
-def progress_bar(*, total: int, done: int, unit: str, title: str) -> tqdm.tqdm:
-    """A bar with the time left, on standard error; into a file it goes twice a minute."""
+def progress_bar(
+    *, total: int | None, done: int = 0, unit: str, title: str, delay: float = 0
+) -> tqdm.tqdm:
+    """A bar with the time left, on standard error; into a file it goes twice a minute.
+
+    Args:
+      total: of all; None if nobody knows.
+      done: before.
+      unit: of them.
+      title: what is being done.
+      delay: seconds that pass first, so that what is quick is not shown; what is shown after all
+        goes into a file every ten seconds.
+    """
     return tqdm.tqdm(
+        delay=delay,
+        disable=not parallel.is_writer(),
         total=total,
         initial=done,
         unit=unit,
         unit_scale=True,
         desc=title,
-        mininterval=0.1 if sys.stderr.isatty() else 30.0,
+        mininterval=0.1 if sys.stderr.isatty() else 10.0 if delay else 30.0,
         dynamic_ncols=True,
     )
 

@@ -5,7 +5,6 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import haiku as hk
 import jax
 import numpy as np
 
@@ -16,6 +15,8 @@ from byol_jax import (
     collapse,
     curator,
     datasets,
+    estimate,
+    interruptible,
     loop,
     metrics,
     parallel,
@@ -45,7 +46,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     """
     with contextlib.ExitStack() as stack:
         job = _build(config, workdir)
-        records.say(f"{config_lib.to_json(config)}\n{describe(config, job, workdir)}\n")
+        records.say(f"{estimate.describe_run(config, job, workdir)}\n")
         parallel.on_writer(
             lambda: _open(stack, workdir, config, job.data_card), what="opening the workdir"
         )
@@ -65,8 +66,8 @@ def _build(config: Any, workdir: pathlib.Path) -> build.Job:
     job = parallel.together(lambda: build.build(config, card), what="building the run")
     for split, data in ((config.data.train_split, job.train), (config.data.eval_split, job.test)):
         cluster.require_same_data(f"{config.data.name} ({split})", data)
-    statistics = {"mean": list(job.data_card.mean), "std": list(job.data_card.std)}
-    cluster.require_same(statistics, what="comparing the statistics of the images")
+    mean, std = job.data_card.mean, job.data_card.std
+    cluster.require_same({"mean": mean, "std": std}, what="comparing statistics of the images")
     return job
 
 
@@ -81,27 +82,6 @@ def _open(
         records.say("Going on with another config, as told:\n  " + "\n  ".join(changes))
 
 
-def describe(config: Any, job: build.Job, workdir: pathlib.Path) -> str:
-    """One paragraph: what will run, on what, for how long."""
-    size = hk.data_structures.tree_size(job.state.online_params) / 1e6
-    epochs = job.total_steps * config.batch_size / job.train.num_images
-    labels = "labels are used to measure, not to learn"
-    source = config.data.dir if config.data.name == "folder" else config.data.name
-    rate = job.settings.base_learning_rate * config.batch_size / 256
-    unset = f"Unset in the config: {job.settings_source}.\n" if job.settings_source else ""
-    return (
-        f"Pretraining {config.model.encoder} ({size:.2f} M parameters with its heads) by "
-        f"{config.objective.name} on {job.train.num_images:,} images of {source} at "
-        f"{config.data.image_size} px; {labels if job.train.num_classes else 'no labels'}.\n"
-        f"{job.total_steps:,} steps of {config.batch_size} images ({epochs:,.1f} epochs) on "
-        f"{parallel.describe_devices()}; {config.optimizer.name}, learning rate up to {rate:.4g} "
-        f"after {job.warmup_steps:,} steps, tau from {job.settings.base_target_ema:.6g}.\n"
-        f"{unset}"
-        f"Everything goes to {workdir}; Ctrl-C saves, the same command resumes. The time left is "
-        "shown as soon as steps have been measured."
-    )
-
-
 class _Run:
     """What the steps of one run share. Checkpoints between are written after all logs of a step.
 
@@ -114,7 +94,7 @@ class _Run:
         self._logger: workdir_lib.Logger | None = None
         self._checkpoints: snapshots.Checkpoints | None = None
         self._batches = build.make_train_batches(config, job.train)
-        self._score = build.make_probe(config, job)
+        self._score = build.make_probe(config, job, lambda: stop.is_made)
         self._guard = collapse.make_guard(config, job.settings, job.warmup_steps)
         self._is_streamed = isinstance(job.train, datasets.Stream)
         self._bad_images = bad_images.BadImages(self._batches, workdir)
@@ -143,7 +123,9 @@ class _Run:
                 self._logger.close()
             if self._checkpoints:
                 self._checkpoints.close()
-        if step < self._job.total_steps:
+        if step == 0:
+            records.say("Stopped before the first step: there was nothing to save.")
+        elif step < self._job.total_steps:
             records.say(f"Stopped after step {step:,} and saved. Resume with the same command.")
         elif parallel.is_writer():
             records.say(summary.summarise(self._workdir, self._config.collapse.min_feature_std))
@@ -180,14 +162,11 @@ class _Run:
         )
 
     def _train(self, state: pretrain.TrainState, first_step: int) -> int:
-        total_steps = self._job.total_steps
-        if first_step == 0:
-            self._probe(0, state)
-        self._progress.say("Compiling the training step...")
-        vote = parallel.Vote()
-        update, state = parallel.pmap_update(self._job.update), parallel.replicate(state)
-        forecast = forecasts.make_forecast(self._config, self._job, update, state)
-        self._progress.say(forecasts.describe(forecast, self._config))
+        total_steps, vote = self._job.total_steps, parallel.Vote()
+        try:
+            update, state = self._prepare(state, first_step)
+        except interruptible.StoppedError:
+            return first_step
         try:
             state, step = loop.run(
                 update,
@@ -226,6 +205,23 @@ class _Run:
             self._probe(step, state)
         return step
 
+    def _prepare(self, state: pretrain.TrainState, first_step: int) -> tuple[Any, Any]:
+        """All that is long before the first step; `interruptible.StoppedError` after a signal."""
+        if first_step < self._job.total_steps:
+            self._progress.say(estimate.describe_time(self._config, self._job, first_step))
+        if self._is_probe_due(first_step):
+            self._progress.say(f"Measuring the network of step {first_step:,}...")
+            self._probe(first_step, state)
+        if any(parallel.gather_json(self._stop.is_made, what="a vote on stopping")):
+            raise interruptible.StoppedError
+        self._progress.say("Compiling the training step...")
+        update, state = parallel.pmap_update(self._job.update), parallel.replicate(state)
+        forecast = self._interruptible(
+            lambda: forecasts.make_forecast(self._config, self._job, update, state)
+        )
+        self._progress.say(forecasts.describe(forecast, self._config))
+        return update, state
+
     def _feed(self, first_step: int) -> Iterator[Any]:
         """Batches by device; notes the bad images met on the way as soon as they are met."""
         for step in range(first_step + 1, self._job.total_steps + 1):
@@ -236,8 +232,20 @@ class _Run:
             self._curator.see_batch(step, batch, self._batches.bad_images)
             yield parallel.shard(batch)
 
+    def _interruptible(self, call: Callable[[], Any]) -> Any:
+        return interruptible.run(call, lambda: self._stop.is_made)
+
+    def _is_probe_due(self, step: int) -> bool:
+        """Whether a run that begins at a step has to be probed there, perhaps once more."""
+        every = self._config.probe.every_steps
+        if step and (not every or step % every or step == self._job.total_steps):
+            return False
+        return not (
+            step and parallel.on_writer(lambda: self._is_probed(step), what="looking at probes")
+        )
+
     def _is_probed(self, step: int) -> bool:
-        """Whether the last probe is there; it is made after the last checkpoint."""
+        """Whether the probe of a step is there, which a signal or a crash may have prevented."""
         rows = workdir_lib.read_metrics(self._workdir)
         return any(row["step"] == step and "probe/feature_std" in row for row in rows)
 
@@ -258,11 +266,16 @@ class _Run:
         return lambda step, state: run(step, state) if step < self._job.total_steps else None
 
     def _probe(self, step: int, state: pretrain.TrainState) -> None:
-        measured = self._score(step, state)
+        """Measures the encoder; after a signal this is made up for when the run goes on."""
+        try:
+            measured = self._interruptible(lambda: self._score(step, state))
+        except interruptible.StoppedError:
+            return
         if self._logger:
             self._logger.write(step, measured.scalars)
         self._progress.say(summary.probe_line(step, measured.scalars))
-        self._curator.see_probe(step, measured)
+        with contextlib.suppress(interruptible.StoppedError):
+            self._interruptible(lambda: self._curator.see_probe(step, measured))
 
     def _log(self, step: int, scalars: dict[str, Any], projection: jax.Array) -> None:
         """Logs a step; spread and rank are those of the projections, which the loss compares."""

@@ -69,19 +69,6 @@ def test_different_configs_are_refused_before_anything_is_written(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_process_that_stands_still_for_a_minute_is_waited_for(tmp_path):
-    life = lives.Life(tmp_path / "run", (2, 2), total_steps=100_000)
-    life.wait_for_step(4)
-    life.signal(signal.SIGSTOP, 1)
-    time.sleep(60)  # more than XLA and JAX would wait by themselves
-    shown = life.text()
-    assert "Process 1 on" in shown and "has been silent for" in shown
-    life.signal(signal.SIGCONT, 1)
-    life.wait_for_step(int(shown.split("step ")[-1].split("/")[0]) + 5)
-    life.signal(signal.SIGTERM)
-    assert life.finish(60) == [0, 0], life.text()
-
-
 @pytest.mark.parametrize("still", [0, 1])
 def test_a_process_that_stands_still_too_long_ends_the_other_in_a_line(still, tmp_path):
     limit = ["--silent_seconds=10"]

@@ -10,14 +10,14 @@ ROWS = [
     set(names.split())
     for names in (
         "config parallel metrics pickles deepmind torch_files torch_encoder images patterns "
-        "processes reference coordination kv_store lifeline liveness machine",
+        "processes reference coordination kv_store lifeline liveness machine interruptible",
         "datasets folder host_views records tfds_sets transfer_sets augment crop batch_norm "
         "micro_batches networks resnet cards exported torch_layout objectives optimizers "
         "checkpoint loop workdir sessions thumbnails trackers flops snapshots soundness",
         "cluster input_pipeline eval_pipeline atlas neighbours linear logistic labelled probes "
         "pack_sources packed_set weights views",
         "pretrain curator gallery initial collapse checks finetune build encoders features "
-        "baselines evaluation subjects supervised stablehlo torch_export formats forecast "
+        "baselines evaluation subjects supervised stablehlo torch_export formats forecast estimate "
         "bad_images summary unfinished",
         "run_pretrain run_linear_eval run_finetune run_transfer run_knn run_embed run_export "
         "run_gallery preview inspect convert pack bench_input main_loop",

@@ -238,7 +238,9 @@ def two_views(
     data = data.take(num_images)
     drawn = _view_batches(encoder, data, batch_size=min(batch_size, data.num_images), seed=seed)
     pairs = []
-    for batch in drawn:
+    count = min(batch_size, data.num_images)
+    bar = records.progress_bar(total=data.num_images, unit="img", title="two views", delay=2)
+    for batch in records.shown(bar, drawn, count):
         pairs.append([encoder.encode(view) for view in batch])
     first, second = (np.concatenate(views)[: data.num_images] for views in zip(*pairs, strict=True))
     return first, second

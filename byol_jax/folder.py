@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax import images
+from byol_jax import images, records
 
 UsageError = config_lib.UsageError
 UNLABELLED = -1
@@ -118,8 +118,10 @@ def _find(top: pathlib.Path) -> list[str]:
                 walk(entry.path, f"{prefix}{entry.name}/", (*above, real))
             elif os.path.splitext(entry.name)[1].lower() in images.EXTENSIONS:
                 found.append(prefix + entry.name)
+                bar.update()
 
-    walk(str(top), "", ())
+    with records.progress_bar(total=None, unit=" files", title=f"listing {top}", delay=2) as bar:
+        walk(str(top), "", ())
     return found
 
 

@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import tqdm
 from array_record.python import array_record_module
@@ -15,6 +16,7 @@ from byol_jax import config as config_lib
 from byol_jax import parallel
 
 UsageError = config_lib.UsageError
+T = TypeVar("T")
 
 # One record can be read without its neighbours; images have been compressed already.
 _OPTIONS = "group_size:1,uncompressed"
@@ -162,6 +164,14 @@ def progress_bar(
         mininterval=0.1 if sys.stderr.isatty() else 10.0 if delay else 30.0,
         dynamic_ncols=True,
     )
+
+
+def shown(bar: tqdm.tqdm, items: Iterable[T], step: int) -> Iterator[T]:
+    """The same items; whenever one has been dealt with, the bar moves on by so many."""
+    with bar:
+        for item in items:
+            yield item
+            bar.update(min(step, bar.total - bar.n))
 
 
 def say(text: str) -> None:

@@ -238,11 +238,9 @@ class _Run:
     def _is_probe_due(self, step: int) -> bool:
         """Whether a run that begins at a step has to be probed there, perhaps once more."""
         every = self._config.probe.every_steps
-        if step and (not every or step % every or step == self._job.total_steps):
-            return False
-        return not (
-            step and parallel.on_writer(lambda: self._is_probed(step), what="looking at probes")
-        )
+        if step == 0 or not every or step % every or step == self._job.total_steps:
+            return step == 0
+        return not parallel.on_writer(lambda: self._is_probed(step), what="looking at probes")
 
     def _is_probed(self, step: int) -> bool:
         """Whether the probe of a step is there, which a signal or a crash may have prevented."""

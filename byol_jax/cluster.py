@@ -19,6 +19,8 @@ EXIT_SECONDS = 120  # that JAX waits for others at the very end, where all have 
 
 # What each host may set for itself: where its copy of the data is, and how it reads it.
 HOST_KEYS = ("data.dir", "data.threads", "data.workers")
+# What each process would write into the same files.
+LONE_TASKS = ("embed", "export", "gallery", "preview", "convert", "pack")
 JAX_OPTIONS = (
     "jax_default_matmul_precision",
     "jax_default_prng_impl",
@@ -58,7 +60,8 @@ def initialize(
         return
     # Its handler would swallow SIGTERM; which step is the last one, the votes of `Vote` decide.
     jax.config.update("jax_enable_preemption_service", False)
-    _let_collectives_wait(silent_seconds)
+    if coordinator is not None:  # on pods and clusters it is not CPUs that talk
+        _let_collectives_wait(silent_seconds)
     try:
         jax.distributed.initialize(
             *given,
@@ -115,10 +118,15 @@ def require_same_program(config: Any) -> None:
     """Compares configs, versions, code and devices of all processes.
 
     Raises:
-      UsageError: on all of them, naming what differs.
+      UsageError: on all of them, naming what differs; or it is a task for one process.
     """
     if jax.process_count() == 1:
         return
+    if config.task in LONE_TASKS:
+        raise UsageError(
+            f"The task '{config.task}' runs in one process, and {jax.process_count()} were "
+            "started: start one, without --coordinator and --num_processes."
+        )
     values = config_lib.flatten(json.loads(config_lib.to_json(config)))
     facts = {f"--config.{key}": values[key] for key in values if key not in HOST_KEYS}
     facts |= {f"version of {name}": version for name, version in workdir.versions().items()}

@@ -56,8 +56,9 @@ class Group:
         return list(values)
 
     def _fetch(self, key: str) -> bytes:
-        while (value := self._store.get(key, 1.0)) is None:
-            pass  # the watch ends the process at the limit
+        seconds = 1.0
+        while (value := self._store.get(key, seconds)) is None:  # the watch sees to the limit
+            seconds = min(2 * seconds, 10.0)  # a signal is heard between; a large value takes long
         return value
 
     def finish(self) -> None:

@@ -210,3 +210,13 @@ def test_images_that_differ_between_processes_are_refused(two_processes):
     two_processes(lambda facts: facts | {"fingerprint of patterns (test)": other})
     with pytest.raises(parallel.UsageError, match="fingerprint of patterns"):
         cluster.require_same_data("patterns (test)", data)
+
+
+@pytest.mark.parametrize("task", cluster.LONE_TASKS)
+def test_a_task_that_writes_one_file_is_refused_in_two_processes(task, two_processes):
+    from byol_jax import main_loop
+
+    assert task in main_loop.TASKS
+    two_processes(lambda facts: facts)
+    with pytest.raises(parallel.UsageError, match=f"'{task}' runs in one process, and 2 were"):
+        cluster.require_same_program(make_config(task=task))

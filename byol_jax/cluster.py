@@ -1,20 +1,25 @@
 """Brings the processes of one run together, and makes sure that they do the same."""
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
+import sys
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax import coordination, datasets, images, liveness, parallel, workdir
+from byol_jax import coordination, datasets, images, lifeline, liveness, parallel, workdir
 
 UsageError = config_lib.UsageError
 
 JOIN_SECONDS = 300  # that processes wait for others to be started
+NOTE_SECONDS = 15  # after which they say so
 EXIT_SECONDS = 120  # that JAX waits for others at the very end, where all have arrived already
 
 # What each host may set for itself: where its copy of the data is, and how it reads it.
@@ -63,13 +68,14 @@ def initialize(
     if coordinator is not None:  # on pods and clusters it is not CPUs that talk
         _let_collectives_wait(silent_seconds)
     try:
-        jax.distributed.initialize(
-            *given,
-            initialization_timeout=JOIN_SECONDS,
-            # JAX ends a process with a dump, so that our own watch has to come first.
-            heartbeat_timeout_seconds=round(4 * silent_seconds),
-            shutdown_timeout_seconds=EXIT_SECONDS,
-        )
+        # JAX ends a process with a dump, so that our own limits have to come first.
+        with _limit_of_joining(coordinator, num_processes):
+            jax.distributed.initialize(
+                *given,
+                initialization_timeout=2 * JOIN_SECONDS,
+                heartbeat_timeout_seconds=round(4 * silent_seconds),
+                shutdown_timeout_seconds=EXIT_SECONDS,
+            )
     except ValueError as error:
         if coordinator is None and "coordinator_address should be defined" in str(error):
             return  # no cluster: one process
@@ -83,6 +89,37 @@ def initialize(
         ) from None
     if jax.process_count() > 1:
         coordination.start(silent_seconds)
+
+
+@contextlib.contextmanager
+def _limit_of_joining(coordinator: str | None, num_processes: int | None) -> Iterator[None]:
+    """Says after a while that the others are waited for, and ends the process if they stay away."""
+    at = f" at {coordinator}" if coordinator else ""
+    who = f"the {num_processes} processes" if num_processes else "the processes"
+
+    def give_up() -> None:
+        reason = "not all of them were started"
+        if coordinator and not lifeline.is_reachable(*coordinator.rsplit(":", 1)):
+            reason = f"process 0 is not running, or {coordinator} cannot be reached from here"
+        text = (
+            f"{who.capitalize()} of this run did not meet{at} within {JOIN_SECONDS:,} s: {reason}."
+        )
+        print(f"Error: {text}", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    note = f"Waiting for {who}{at}, for at most {JOIN_SECONDS:,} s..."
+    timers = [
+        threading.Timer(NOTE_SECONDS, lambda: print(note, file=sys.stderr, flush=True)),
+        threading.Timer(JOIN_SECONDS, give_up),
+    ]
+    for timer in timers:
+        timer.daemon = True
+        timer.start()
+    try:
+        yield
+    finally:
+        for timer in timers:
+            timer.cancel()
 
 
 def _check_flags(

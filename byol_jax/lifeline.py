@@ -61,6 +61,15 @@ def connect(host: str, port: int, index: int, on_gone: Callable[[int], None]) ->
     threading.Thread(target=_watch, args=(connection, 0, on_gone), daemon=True).start()
 
 
+def is_reachable(host: str, port: str) -> bool:
+    """Whether somebody listens there."""
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
 def _watch(connection: socket.socket, other: int, on_gone: Callable[[int], None]) -> None:
     with connection, contextlib.suppress(OSError):
         connection.recv(1)  # nothing is sent; it returns when the connection closes

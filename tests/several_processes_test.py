@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -80,3 +82,17 @@ def test_a_process_that_stands_still_too_long_ends_the_other_in_a_line(still, tm
     assert_one_line_names(life, 1 - still, f"Process {still} on ")
     assert "taken for dead" in life.text(1 - still)
     life.kill()
+
+
+@pytest.mark.parametrize("alone, reason", [(0, "not all of them"), (1, "process 0 is not running")])
+def test_a_process_whose_others_are_never_started_ends_in_a_line(alone, reason):
+    code = (
+        "from byol_jax import cluster\n"
+        "cluster.JOIN_SECONDS = 3\n"
+        f"cluster.initialize('localhost:{lives._free_port()}', 2, {alone})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("Error: The 2 processes of this run did not meet") and reason in last
+    assert "    @ " not in done.stderr

@@ -50,7 +50,7 @@ class BadImages:
         """Tells all processes of what each has met; to be called by all."""
         if jax.process_count() == 1:
             return
-        for other in parallel.gather_json(list(self._met.items())):
+        for other in parallel.gather_json(list(self._met.items()), what="sharing bad images"):
             images = {index: BadImage(*fields) for index, fields in other}
             self._note({i: image for i, image in images.items() if i not in self._met})
             for index, image in images.items():

@@ -1,6 +1,5 @@
 """The task that measures the input: each stage, the whole pipeline, and the step it has to feed."""
 
-import os
 import pathlib
 import time
 from typing import Any
@@ -16,6 +15,7 @@ from byol_jax import (
     host_views,
     images,
     input_pipeline,
+    machine,
     parallel,
     records,
     results,
@@ -40,7 +40,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         records.say(f"{name:<16}{rate:>12,.0f} images/s on one thread")
     rates["pipeline"] = pipeline_rate(data, config)
     workers = f", {config.data.workers} workers" if config.data.workers else ""
-    threads = config.data.threads or os.cpu_count()
+    threads = config.data.threads or machine.processors()
     records.say(
         f"{'whole pipeline':<16}{rates['pipeline']:>12,.0f} images/s on {threads} threads{workers}"
     )

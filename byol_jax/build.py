@@ -3,6 +3,7 @@
 Only here is a config read; what it builds takes plain arguments.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -206,12 +207,15 @@ def make_optimizer(
     return recipe.make(learning_rate, **arguments), learning_rate
 
 
-def make_probe(config: Any, job: Job) -> Callable[[int, pretrain.TrainState], probes.Measured]:
+def make_probe(
+    config: Any, job: Job, should_stop: Callable[[], bool] = lambda: False
+) -> Callable[[int, pretrain.TrainState], probes.Measured]:
     """Builds probe(step, state): what the online encoder makes of ``data.eval_split``.
 
     The untrained network of step 0 has no running batch-norm statistics to be judged with: a few
     batches of plain training images give it some. Step 0 also scores raw pixels for comparison;
-    there and at the last step a linear probe is trained too.
+    there and at the last step a linear probe is trained too. A probe that is asked to stop raises
+    `interruptible.StoppedError`.
     """
     train, test = (data.take(config.probe.max_images) for data in (job.train, job.test))
     batch_size = min(256, train.num_images)
@@ -231,14 +235,11 @@ def make_probe(config: Any, job: Job) -> Callable[[int, pretrain.TrainState], pr
     def probe(step: int, state: pretrain.TrainState) -> probes.Measured:
         params, bn_state = jax.device_get((state.online_params, state.online_state))
         if step == 0:
-            batches = eval_pipeline.eval_batches(
-                train.take(10 * batch_size), batch_size=batch_size, image_size=size
-            )
-            for batch in batches:
-                bn_state = calibrate(params, bn_state, batch.images[batch.mask])
+            update = functools.partial(calibrate, params)
+            bn_state = scores.calibrate(update, bn_state, batch_size)
         linear = step in (0, job.total_steps)
         raw = scores.score_raw_pixels() if step == 0 else {}
-        found = scores.measure(params, bn_state, linear=linear)
+        found = scores.measure(params, bn_state, linear=linear, should_stop=should_stop)
         return found._replace(scalars=found.scalars | raw)
 
     return probe

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax import folder, grey, patterns, tfds_sets
+from byol_jax import folder, grey, machine, patterns, tfds_sets
 
 UsageError = config_lib.UsageError
 
@@ -272,9 +272,20 @@ def _load_tfds(name: str, split: str, data_dir: str | None) -> Dataset:
     shape, num_classes = tfds_set.image_shape, tfds_set.num_classes
     if None in shape or not num_classes or len(records) * math.prod(shape) > MEMORY_LIMIT:
         return Stream(records, len(records), num_classes, num_tags=tfds_set.num_tags)
+    _require_memory(len(records) * math.prod(shape), f"{name} ({split})")
     data = Images(*tfds_sets.load(tfds_set, split), num_classes)
     _check(data, f"{name} ({split})")
     return data
+
+
+def _require_memory(needed: int, what: str) -> None:
+    available = machine.available_memory()
+    if available is not None and needed > available:
+        raise UsageError(
+            f"The images of {what} take {needed / 2**30:.1f} GiB in memory, of which this process "
+            f"may have {available / 2**30:.1f} GiB: give it more, or a smaller split, such as "
+            "--config.data.train_split='train[:10%]'."
+        )
 
 
 def _check(data: Images, what: str) -> None:

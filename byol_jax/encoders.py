@@ -10,7 +10,7 @@ import haiku as hk
 import jax
 import numpy as np
 
-from byol_jax import cards, parallel, pretrain, soundness
+from byol_jax import cards, cluster, parallel, pretrain, soundness
 from byol_jax import weights as weights_lib
 
 
@@ -60,6 +60,9 @@ def load_encoder(path: str, *, network: str = "online") -> Encoder:
         "trained_on": _trained_on(found.config),
         "sha256": fingerprint(params, state),
     }
+    cluster.require_same(
+        {f"sha256 of the encoder of {path}": identity["sha256"]}, what="comparing encoders"
+    )
     return make_encoder(found.config, found.card, params, state, identity)
 
 

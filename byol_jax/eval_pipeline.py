@@ -14,7 +14,7 @@ import grain
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax import datasets, grey, host_views, images, parallel, records
+from byol_jax import datasets, grey, host_views, images, machine, parallel, records
 
 UsageError = config_lib.UsageError
 
@@ -127,7 +127,7 @@ def _center_crops(
     data: datasets.Stream, image_size: int, share: float
 ) -> Iterator[tuple[np.ndarray, int] | images.BadImageError]:
     """Crop and label of every image, or why there is none."""
-    threads = os.cpu_count() or 1
+    threads = machine.processors()
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(4 * threads, 16))
     load = functools.partial(_load_center, data=data, size=image_size, share=share)
     return iter(grain.MapDataset.range(data.num_images).map(load).to_iter_dataset(options))
@@ -170,11 +170,17 @@ def channel_stats(
     """
     moments = np.zeros((2, 3))
     count = 0
-    batches = eval_batches(data.take(num_images), batch_size=50, image_size=image_size)
-    for batch in batches:
-        pixels = batch.images[batch.mask].reshape(-1, 3) / 255
-        moments += pixels.sum(axis=0), (pixels**2).sum(axis=0)
-        count += len(pixels)
+    batches = eval_batches(
+        data.take(num_images), batch_size=50, image_size=image_size
+    )
+    total = min(num_images, data.num_images)
+    title = "mean and standard deviation of the channels"
+    with records.progress_bar(total=total, unit="img", title=title, delay=2) as bar:
+        for batch in batches:
+            pixels = batch.images[batch.mask].reshape(-1, 3) / 255
+            moments += pixels.sum(axis=0), (pixels**2).sum(axis=0)
+            count += len(pixels)
+            bar.update(int(batch.mask.sum()))
     if not count:
         raise UsageError(f"None of the first {num_images} images can be used.")
     mean, square = moments / count

@@ -12,6 +12,7 @@ import numpy as np
 from byol_jax import (
     augment,
     build,
+    cluster,
     datasets,
     encoders,
     eval_pipeline,
@@ -165,14 +166,16 @@ def extract(
             count += len(chunk.labels)
         return count
 
-    count = parallel.together(fill)
+    count = parallel.together(fill, what=f"encoding images ({title})")
     bad.share()
-    found = Features(*(parallel.gather_rows(rows[:count]) for rows in found))
+    features, labels, indices = (rows[:count] for rows in found)
+    indices, features, labels = parallel.gather_sorted(
+        indices, features, labels, what=f"gathering features ({title})"
+    )
+    found = Features(features, labels, indices)
     if not len(found.labels):
         raise UsageError(f"None of the {data.num_images:,} images can be used ({title}).")
-    if jax.process_count() == 1:
-        return found
-    return Features(*(rows[np.argsort(found.indices)] for rows in found))
+    return found
 
 
 def quality(
@@ -230,7 +233,9 @@ def two_views(
     data = data.take(num_images)
     drawn = _view_batches(encoder, data, batch_size=min(batch_size, data.num_images), seed=seed)
     pairs = []
-    for batch in drawn:
+    count = min(batch_size, data.num_images)
+    bar = records.progress_bar(total=data.num_images, unit="img", title="two views", delay=2)
+    for batch in records.shown(bar, drawn, count):
         pairs.append([encoder.encode(view) for view in batch])
     first, second = (np.concatenate(views)[: data.num_images] for views in zip(*pairs, strict=True))
     return first, second

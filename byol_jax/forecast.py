@@ -1,6 +1,5 @@
 """What a run will take, said before it begins: memory, computation, images a second."""
 
-import os
 import time
 from typing import Any, NamedTuple
 
@@ -9,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from byol_jax import build, checks, datasets, flops, micro_batches, parallel, resnet
+from byol_jax import build, checks, datasets, flops, machine, micro_batches, parallel, resnet
 
 USUAL_SHARE = 0.4  # of the speed of a plain matrix product that a training step reaches
 
@@ -118,8 +117,8 @@ def available_bytes() -> int | None:
     device = jax.local_devices()[0]
     if device.platform != "cpu":
         return (device.memory_stats() or {}).get("bytes_limit")
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return free // jax.local_device_count()
+    free = machine.available_memory()
+    return free and free // jax.local_device_count()
 
 
 def matmul_speed(dtype: str) -> float:
@@ -168,7 +167,7 @@ def _advice(config: Any) -> str:
     if model.dtype == "float32":
         ways.append("--config.model.dtype=bfloat16")
     if not model.remat:
-        ways.append("--config.model.remat=true (a third more computation)")
+        ways.append("--config.model.remat=true (a quarter more computation)")
     if images > config.accumulate:
         ways.append(f"--config.accumulate={2 * config.accumulate}")
     ways.append(f"--config.batch_size={config.batch_size // 2}")

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from byol_jax import atlas, datasets, files, images, metrics, probes, thumbnails
+from byol_jax import atlas, datasets, files, images, machine, metrics, probes, thumbnails
 
 TILE = 32  # px, of the map's thumbnails; a multiple of a JPEG's blocks
 LARGE = 96  # px, of images in rows
@@ -258,7 +258,7 @@ def load_all(data: datasets.Dataset, indices: np.ndarray, size: int) -> list[np.
     """
     if isinstance(data, datasets.Images):
         return [thumbnails.square(data.images[i], size) for i in indices]
-    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with futures.ThreadPoolExecutor(machine.processors()) as pool:
         whole = pool.map(lambda index: load(data, index, size), indices)
         return [_grown(thumbnails.square(pixels, size), size) for pixels in whole]
 

@@ -6,14 +6,13 @@ and both views are cut here. Shapes: b images of a batch, g of a group, S image 
 
 import functools
 import math
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import grain
 import numpy as np
 
-from byol_jax import datasets, host_views, images, processes
+from byol_jax import datasets, host_views, images, machine, processes
 
 EPOCHS = 1 << 20  # in place of infinity, for which Grain cannot make batches of one image
 GROUP = 64  # images that a thread takes on at a time, if batches can be made of such groups
@@ -173,7 +172,7 @@ def _gather(data: datasets.Images, indices: np.ndarray) -> dict[str, np.ndarray]
 def _streamed(
     groups: "grain.MapDataset", groups_in_batch: int, reading: Reading
 ) -> "grain.IterDataset":
-    threads = reading.threads or os.cpu_count() or 1
+    threads = reading.threads or machine.processors()
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
     stream = groups.to_iter_dataset(options)
     if reading.workers:

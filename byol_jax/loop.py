@@ -15,6 +15,8 @@ import jax
 import numpy as np
 import tqdm
 
+from byol_jax import interruptible, parallel
+
 
 class NonFiniteError(RuntimeError):
     """The loss or a gradient is no longer a number."""
@@ -158,15 +160,19 @@ def run(
     Raises:
       NonFiniteError: naming a metric that is not finite, and its step.
     """
-    pending = None
+    pending, previous = None, None
     step = first_step
     is_stopped = should_stop()
     while step < total_steps and not is_stopped:
         state, metrics, outputs = update(state, next(batches))
         step += 1
+        # While the device works on this step; not in the call above, which hears no signal.
+        interruptible.wait(previous)
+        previous = metrics
         is_stopped = should_stop()
         if step == first_step + 1:
-            jax.block_until_ready(metrics)
+            with parallel.waiting(f"step {step}"):
+                interruptible.wait(metrics)
             progress.restart(step)  # compilation is no part of the speed
         _flush(pending, on_metrics)
         pending = None
@@ -175,6 +181,8 @@ def run(
         progress.advance()
         due = [hook for hook in hooks if hook.every and step % hook.every == 0]
         if due:
+            with parallel.waiting(f"step {step}"):
+                interruptible.wait(metrics)
             _check_finite(step, jax.device_get(metrics))
             _flush(pending, on_metrics)
             pending = None
@@ -189,6 +197,8 @@ def _flush(pending: Any, on_metrics: Callable[..., None]) -> None:
     if pending is None:
         return
     step, metrics, outputs = pending
+    with parallel.waiting(f"step {step}"):
+        interruptible.wait(metrics)
     metrics = jax.device_get(metrics)
     _check_finite(step, metrics)
     on_metrics(step, metrics, outputs)
@@ -201,7 +211,8 @@ def _check_finite(step: int, metrics: dict[str, np.ndarray]) -> None:
 
 
 def _run_hooks(due: list[Hook], step: int, state: Any, progress: Progress) -> None:
-    jax.block_until_ready(state)  # else its computation would count as the hooks' time
+    with parallel.waiting(f"step {step}"):
+        interruptible.wait(state)  # else its computation would count as the hooks' time
     start = time.monotonic()
     for hook in due:
         hook.run(step, state)

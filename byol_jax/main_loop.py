@@ -8,6 +8,7 @@ import os
 import pathlib
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,11 +18,15 @@ from absl import app
 from byol_jax import (
     bench_input,
     checkpoint,
+    cluster,
     collapse,
     command_line,
     convert,
+    coordination,
     effects,
     input_pipeline,
+    interruptible,
+    liveness,
     loop,
     pack,
     parallel,
@@ -118,8 +123,13 @@ def main(_: Sequence[str]) -> None:
         else:
             workdir = _evaluate(task, config)
         _conclude(workdir, began)
+        coordination.finish()
+        if interruptible.is_anything_left():  # for whose end Python would wait
+            sys.stdout.flush()
+            os._exit(0)
     except unfinished.Stopped as stopped:
         records.say(str(stopped))
+        coordination.finish()
     except config_lib.UsageError as error:
         _fail(str(error), status=2)
     except SHARED_FAILURES as error:
@@ -154,6 +164,8 @@ def _evaluate(task: Callable[[Any, pathlib.Path], None], config: Any) -> pathlib
 
 def _conclude(workdir: pathlib.Path, began: float, *, message: str = "") -> None:
     """Notes how a task that has measured something ended, and makes its page."""
+    if message:
+        coordination.stand_down()
     written = [workdir / name for name in ("metrics.jsonl", "result.json")]
     is_new = any(path.exists() and path.stat().st_mtime >= began - 1 for path in written)
     if is_new and parallel.is_writer():
@@ -167,7 +179,8 @@ def _leave(message: str) -> None:
     """Ends at once, without the farewell between processes, to which not all would come."""
     sys.stdout.flush()
     print(f"Error: {message}", file=sys.stderr, flush=True)
-    os._exit(1)
+    coordination.fail(message)
+    os._exit(status)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from byol_jax import metrics
+from byol_jax import metrics, records
 
 TABLE_SIZE = 1 << 25  # similarities held at once, which bounds the memory
 # Equal images are equally similar wherever they are in a product: float64 is exact to some 1e-15.
@@ -97,7 +97,9 @@ def _votes(
     features = metrics.unit(bank.features[voters].astype(np.float64))
     most = min(max(setting.k for setting in settings), len(features) - (own is not None))
     rows = max(1, min(1024, TABLE_SIZE // len(features)))
-    for start in range(0, len(queries), rows):
+    starts = range(0, len(queries), rows)
+    bar = records.progress_bar(total=len(queries), unit="img", title="neighbors", delay=2)
+    for start in records.shown(bar, starts, rows):
         similarity = metrics.unit(queries[start : start + rows].astype(np.float64)) @ features.T
         np.round(similarity, DECIMALS, out=similarity)  # [m, N]
         if own is not None:

@@ -7,7 +7,6 @@ folder, of TFDS's key in a set. So ``train[:10000]`` of a set stays what it was.
 import collections
 import functools
 import json
-import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
@@ -18,7 +17,7 @@ import numpy as np
 import simplejpeg
 
 from byol_jax import config as config_lib
-from byol_jax import eval_pipeline, files, grey, images, pack_sources, records
+from byol_jax import eval_pipeline, files, grey, images, machine, pack_sources, records
 
 UsageError = config_lib.UsageError
 
@@ -123,7 +122,7 @@ class PackedSet:
             done = len(shards) - len(missing)
             records.say(f"{done} of {len(shards)} shards are finished; going on.")
         total, left = (sum(s.stop - s.start for s in some) for some in (shards, missing))
-        threads = os.cpu_count() or 1
+        threads = machine.processors()
         title = f"packing {self._source.info['name']}"
         bar = records.progress_bar(total=total, done=total - left, unit=" images", title=title)
         with bar, futures.ThreadPoolExecutor(threads) as pool:

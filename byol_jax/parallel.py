@@ -5,9 +5,10 @@ The state has no device axis anywhere: it enters pmap with ``in_axes=None`` and 
 function below that says "all processes" has to be called by all of them, in the same order.
 """
 
+import contextlib
 import hashlib
 import json
-import os
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -16,74 +17,14 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from byol_jax import config as config_lib
+from byol_jax import coordination, interruptible
 
 T = TypeVar("T")
 UsageError = config_lib.UsageError
+OtherProcessError = coordination.OtherProcessError
 
 AXIS = "devices"  # name of the axis that `jax.lax.pmean` and batch norm reduce over
-HEARTBEAT_SECONDS = 40  # a process that is silent for so long counts as dead
-EXIT_SECONDS = 30  # that a process which ends waits for the others
-
-
-class OtherProcessError(RuntimeError):
-    """Another process of this run failed or is gone."""
-
-
-def initialize(
-    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
-) -> None:
-    """Joins the processes of one run; to be called before anything else of JAX.
-
-    Without arguments the processes of a TPU pod, of SLURM and of what else JAX knows find each
-    other, and where there is only one nothing happens.
-
-    Args:
-      coordinator: host and port of process 0, such as ``10.0.0.1:1234``.
-      num_processes: how many there are.
-      process_id: which one this is, from 0.
-
-    Raises:
-      UsageError: some arguments are given and not all, or they make no sense.
-      OtherProcessError: the other processes did not come.
-    """
-    given = (coordinator, num_processes, process_id)
-    if any(value is not None for value in given):
-        _check_flags(*given)
-    elif os.environ.get("SLURM_NTASKS") == "1":  # where JAX would take one GPU of many
-        return
-    # Its handler would swallow SIGTERM; which step is the last one, the votes of `Vote` decide.
-    jax.config.update("jax_enable_preemption_service", False)
-    try:
-        jax.distributed.initialize(
-            *given,
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=EXIT_SECONDS,
-        )
-    except ValueError as error:
-        if coordinator is None and "coordinator_address should be defined" in str(error):
-            return  # no cluster: one process
-        raise
-    except RuntimeError as error:
-        if "must be called before" in str(error):
-            raise
-        reason = (str(error).strip().splitlines() or ["unknown"])[0]
-        raise OtherProcessError(f"The processes did not find each other: {reason}") from None
-
-
-def _check_flags(
-    coordinator: str | None, num_processes: int | None, process_id: int | None
-) -> None:
-    example = "--coordinator=10.0.0.1:1234 --num_processes=2 --process_id=0"
-    if None in (coordinator, num_processes, process_id):
-        raise UsageError(f"Give all three flags or none (on TPU pods and SLURM): {example}.")
-    host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdigit():
-        raise UsageError(f"--coordinator={coordinator} is not HOST:PORT, as in {example}.")
-    if not 0 <= process_id < num_processes:
-        raise UsageError(
-            f"--process_id={process_id} must be from 0 to {num_processes - 1}, one less than "
-            f"--num_processes={num_processes}."
-        )
+GATHER_BYTES = 64 << 20  # of all processes together, that a device holds while they are gathered
 
 
 # Within a process.
@@ -189,36 +130,82 @@ def assert_replicated(state: Any) -> None:
             raise AssertionError(f"devices disagree about {jax.tree_util.keystr(path)}")
         if shards and jax.process_count() > 1:
             digest.update(np.ascontiguousarray(shards[0]))
-    if len(set(gather_json(digest.hexdigest()))) > 1:
+    if len(set(gather_json(digest.hexdigest(), what="comparing states"))) > 1:
         raise AssertionError("processes disagree about the state")
 
 
-def gather_json(value: Any) -> list[Any]:
-    """What can be written as JSON, of all processes in their order, on all processes."""
-    if jax.process_count() == 1:
+def gather_json(value: Any, *, what: str) -> list[Any]:
+    """What can be written as JSON, of all processes in their order, on all processes.
+
+    Args:
+      value: of this process.
+      what: is being done, for messages about a process that does not come.
+    """
+    group = coordination.group()
+    if group is None:
         return [value]
-    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
-    return [json.loads(part.tobytes()) for part in _gather(text)]
+    return [json.loads(part) for part in group.exchange(json.dumps(value).encode(), what)]
 
 
-def gather_rows(rows: np.ndarray) -> np.ndarray:
+def waiting(what: str) -> contextlib.AbstractContextManager[None]:
+    """Gives a limit and a name to a wait for devices, which may wait for other processes."""
+    group = coordination.group()
+    return contextlib.nullcontext() if group is None else group.watch.waiting(what)
+
+
+def gather_rows(rows: np.ndarray, *, what: str) -> np.ndarray:
     """Joins arrays [n, ...] of all processes, in their order; each may have an n of its own."""
     if jax.process_count() == 1:
         return rows
-    return np.concatenate(_gather(rows))
+    counts = gather_json(len(rows), what=what)
+    return _gather(rows, counts, np.arange(sum(counts)), what)
 
 
-def _gather(rows: np.ndarray) -> list[np.ndarray]:
-    counts = multihost_utils.process_allgather(np.array(len(rows), np.int32))
+def gather_sorted(indices: np.ndarray, *columns: np.ndarray, what: str) -> tuple[np.ndarray, ...]:
+    """Joins the rows of all processes in the order of their indices.
+
+    Args:
+      indices: [n] of this process, ascending; no two rows of a run have the same.
+      columns: [n, ...] each.
+      what: is gathered, for messages.
+
+    Returns:
+      All indices, ascending, and the columns in this order.
+    """
+    if jax.process_count() == 1:
+        return indices, *columns
+    counts = gather_json(len(indices), what=what)
+    everything = _gather(indices, counts, np.arange(sum(counts)), what)
+    order = np.argsort(everything)
+    places = np.empty_like(order)
+    places[order] = np.arange(len(order))
+    return everything[order], *(_gather(column, counts, places, what) for column in columns)
+
+
+def _gather(rows: np.ndarray, counts: list[int], places: np.ndarray, what: str) -> np.ndarray:
+    """Rows of all processes, each at its place, in the memory of the hosts.
+
+    On their way they are on the devices, a few at a time: features of a large set are larger than
+    a device.
+    """
+    found = np.empty((sum(counts), *rows.shape[1:]), rows.dtype)
+    row_bytes = rows.itemsize * math.prod(rows.shape[1:]) * jax.process_count()
     # Few different sizes, as each is a program to be compiled.
-    size = 1 << int(counts.max()).bit_length()
-    padded = np.zeros((size, *rows.shape[1:]), rows.dtype)
-    padded[: len(rows)] = rows
-    parts = multihost_utils.process_allgather(padded)
-    return [np.asarray(part[:count]) for part, count in zip(parts, counts, strict=True)]
+    size = min(1 << max(counts).bit_length(), max(GATHER_BYTES // row_bytes, 1))
+    starts = np.cumsum([0, *counts])[:-1]
+    for offset in range(0, max(counts), size):
+        own = rows[offset : offset + size]
+        padded = np.zeros((size, *rows.shape[1:]), rows.dtype)
+        padded[: len(own)] = own
+        with waiting(what):
+            parts = multihost_utils.process_allgather(padded)
+        for start, count, part in zip(starts, counts, parts, strict=True):
+            kept = min(max(count - offset, 0), size)
+            found[places[start + offset : start + offset + kept]] = part[:kept]
+    return found
 
 
-def broadcast(tree: Any) -> Any:
+def broadcast(tree: Any, *, what: str) -> Any:
     """The writer's arrays, bit for bit, on all processes; the others give some of equal shapes."""
     if jax.process_count() == 1:
         return tree
@@ -226,7 +213,8 @@ def broadcast(tree: Any) -> Any:
     leaves = [np.asarray(leaf) for leaf in leaves]
     # As bytes, since the broadcast is a sum, which has no -0.
     sent = [np.ascontiguousarray(leaf).reshape(-1).view(np.uint8) for leaf in leaves]
-    received = multihost_utils.broadcast_one_to_all(sent)
+    with waiting(what):
+        received = multihost_utils.broadcast_one_to_all(sent)
     whole = [
         np.asarray(data).view(leaf.dtype).reshape(leaf.shape)
         for data, leaf in zip(received, leaves, strict=True)
@@ -234,8 +222,12 @@ def broadcast(tree: Any) -> Any:
     return jax.tree.unflatten(structure, whole)
 
 
-def together(call: Callable[[], T]) -> T:
+def together(call: Callable[[], T], *, what: str) -> T:
     """Calls on all processes; if it fails on one, it fails on all.
+
+    Args:
+      call: may not wait for other processes itself.
+      what: it does, for messages about a process that does not come.
 
     Raises:
       UsageError: raised by another process; this one's own error comes as it is.
@@ -246,7 +238,7 @@ def together(call: Callable[[], T]) -> T:
         result = call()
     except Exception as error:
         own, report = error, {"text": str(error), "is_usage": isinstance(error, UsageError)}
-    reports = gather_json(report)
+    reports = gather_json(report, what=what)
     if own is not None:
         raise own
     for index, other in enumerate(reports):
@@ -256,10 +248,10 @@ def together(call: Callable[[], T]) -> T:
     return result
 
 
-def on_writer(call: Callable[[], T]) -> T:
+def on_writer(call: Callable[[], T], *, what: str) -> T:
     """Calls on the writer alone; all processes get its result, as JSON has it, or its error."""
-    result = together(lambda: call() if is_writer() else None)
-    return result if jax.process_count() == 1 else gather_json(result)[0]
+    result = together(lambda: call() if is_writer() else None, what=what)
+    return result if jax.process_count() == 1 else gather_json(result, what=what)[0]
 
 
 class Vote:
@@ -278,7 +270,11 @@ class Vote:
             return flag
         previous = self._votes
         self._votes = self._count(np.full(jax.local_device_count(), flag, np.int32))
-        return previous is not None and bool(np.asarray(previous)[0])
+        if previous is None:
+            return False
+        with waiting("the end of a step"):
+            interruptible.wait(previous)
+        return bool(np.asarray(previous)[0])
 
 
 def peak_memory() -> int | None:

@@ -3,9 +3,10 @@
 Shapes: N train features, M features to classify, F embedding size, C classes.
 """
 
+import contextlib
 import types
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -15,9 +16,19 @@ import sklearn.linear_model
 import sklearn.preprocessing
 
 from byol_jax import config as config_lib
-from byol_jax import datasets, eval_pipeline, metrics, neighbours, parallel
+from byol_jax import (
+    datasets,
+    eval_pipeline,
+    interruptible,
+    metrics,
+    neighbours,
+    parallel,
+    records,
+)
 
 UsageError = config_lib.UsageError
+
+CPU_BATCH = 64  # larger images that a CPU encodes at once, so that it soon hears a signal
 
 
 def extract_features(
@@ -83,6 +94,25 @@ def _accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean((predicted == labels)[labels >= 0]))
 
 
+def show(
+    batches: Iterable[eval_pipeline.EvalBatch],
+    num_images: int,
+    title: str,
+    should_stop: Callable[[], bool],
+) -> Iterator[eval_pipeline.EvalBatch]:
+    """The same batches, with progress that is shown if it takes long.
+
+    Raises:
+      interruptible.StoppedError: it was asked to stop.
+    """
+    with records.progress_bar(total=num_images, unit="img", title=title, delay=2) as bar:
+        for batch in batches:
+            if should_stop():
+                raise interruptible.StoppedError
+            yield batch
+            bar.update(int(batch.mask.sum()))
+
+
 class Measured(NamedTuple):
     """What a frozen encoder makes of a split, and what that is worth.
 
@@ -134,17 +164,66 @@ class Probe:
         bad: eval_pipeline.BadLimit,
     ):
         self._train, self._test, self._encode = train, test, encode
-        self._batch_size, self._image_size = batch_size, image_size
+        is_slow = jax.default_backend() == "cpu" and image_size > 64
+        self._batch_size = min(CPU_BATCH, batch_size) if is_slow else batch_size
+        self._image_size = image_size
         self._k, self._temperature, self._bad = k, temperature, bad
+
+    def calibrate(
+        self,
+        update: Callable[[Any, np.ndarray], Any],
+        state: Any,
+        batch_size: int,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Any:
+        """Batch-norm statistics of ten batches of training images, on every process alike.
+
+        Args:
+          update: (statistics, images [b, H, W, 3]) -> new statistics.
+          state: the statistics to begin with.
+          batch_size: b.
+          should_stop: asked between two batches.
+
+        Raises:
+          interruptible.StoppedError: it was asked to stop.
+        """
+        data = self._train.take(10 * batch_size)
+        batches = eval_pipeline.eval_batches(
+            data, batch_size=batch_size, image_size=self._image_size, skip_bad=True
+        )
+        is_alone = jax.process_count() == 1  # else processes stop together, by a vote
+        stops = should_stop if is_alone else lambda: False
+        for batch in show(batches, data.num_images, "probe, batch-norm statistics", stops):
+            state = update(state, batch.images[batch.mask])
+        return state
 
     def score(self, params: Any, state: Any, *, linear: bool) -> dict[str, float]:
         """Feature std and effective rank; with labels also kNN and, on request, linear accuracy."""
         return self.measure(params, state, linear=linear).scalars
 
-    def measure(self, params: Any, state: Any, *, linear: bool) -> Measured:
-        """What `score` gives, and what it was computed from."""
+    def measure(
+        self,
+        params: Any,
+        state: Any,
+        *,
+        linear: bool,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Measured:
+        """What `score` gives, and what it was computed from.
+
+        Raises:
+          interruptible.StoppedError: it was asked to stop between two batches.
+        """
         num_classes = self._test.num_classes
-        test, test_labels, indices = self._features(params, state, self._test)
+
+        def features(data: datasets.Dataset, title: str) -> tuple[np.ndarray, ...]:
+            return self._features(
+                lambda images: self._encode(params, state, images),
+                data,
+                title=f"probe, {title} images",
+            )
+
+        test, test_labels, indices = features(self._test, "evaluation")
         scalars = {
             "probe/feature_std": metrics.feature_std(test),
             "probe/effective_rank": metrics.effective_rank(test),
@@ -165,7 +244,11 @@ class Probe:
         return found._replace(predicted=predicted)
 
     def _features(
-        self, params: Any, state: Any, data: datasets.Dataset
+        self,
+        encode: Callable[[np.ndarray], np.ndarray],
+        data: datasets.Dataset,
+        *,
+        title: str,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Features, labels and indices of all usable images; every process encodes its share."""
         own = np.arange(jax.process_index(), data.num_images, jax.process_count())
@@ -175,14 +258,20 @@ class Probe:
             image_size=self._image_size,
             bad=self._bad,
         )
-        features, labels, indices = parallel.together(
-            lambda: extract_features(lambda images: self._encode(params, state, images), batches)
+
+        def extract() -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+            shown = show(batches, len(own), title, should_stop)
+            with contextlib.suppress(interruptible.StoppedError):
+                return extract_features(encode, shown)
+
+        found = parallel.together(extract, what=title)
+        if any(parallel.gather_json(found is None, what="a vote on stopping a probe")):
+            raise interruptible.StoppedError
+        features, labels, indices = found
+        indices, features, labels = parallel.gather_sorted(
+            own[indices], features, labels, what="gathering features of a probe"
         )
-        self._bad.share()
-        found = features, labels, own[indices]
-        features, labels, positions = map(parallel.gather_rows, found)
-        order = np.argsort(positions)
-        return features[order], labels[order], positions[order]
+        return features, labels, indices
 
     def score_raw_pixels(self) -> dict[str, float]:
         """kNN accuracy of the pixels of images in memory, centred: what a network has to beat."""

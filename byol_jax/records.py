@@ -4,11 +4,14 @@ import contextlib
 import pathlib
 import sys
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import tqdm
 from array_record.python import array_record_module
 
 from byol_jax import files, parallel
+
+T = TypeVar("T")
 
 # One record can be read without its neighbours; images have been compressed already.
 _OPTIONS = "group_size:1,uncompressed"
@@ -65,17 +68,38 @@ def _writing(part: pathlib.Path) -> Iterator[None]:
         raise files.WriteError(part, OSError(str(error))) from None
 
 
-def progress_bar(*, total: int, done: int, unit: str, title: str) -> tqdm.tqdm:
-    """A bar with the time left, on standard error; into a file it goes twice a minute."""
+def progress_bar(
+    *, total: int | None, done: int = 0, unit: str, title: str, delay: float = 0
+) -> tqdm.tqdm:
+    """A bar with the time left, on standard error; into a file it goes twice a minute.
+
+    Args:
+      total: of all; None if nobody knows.
+      done: before.
+      unit: of them.
+      title: what is being done.
+      delay: seconds that pass first, so that what is quick is not shown; what is shown after all
+        goes into a file every ten seconds.
+    """
     return tqdm.tqdm(
+        delay=delay,
+        disable=not parallel.is_writer(),
         total=total,
         initial=done,
         unit=unit,
         unit_scale=True,
         desc=title,
-        mininterval=0.1 if sys.stderr.isatty() else 30.0,
+        mininterval=0.1 if sys.stderr.isatty() else 10.0 if delay else 30.0,
         dynamic_ncols=True,
     )
+
+
+def shown(bar: tqdm.tqdm, items: Iterable[T], step: int) -> Iterator[T]:
+    """The same items; whenever one has been dealt with, the bar moves on by so many."""
+    with bar:
+        for item in items:
+            yield item
+            bar.update(min(step, bar.total - bar.n))
 
 
 def say(text: str) -> None:

@@ -5,16 +5,18 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-import haiku as hk
 import jax
 import numpy as np
 
 from byol_jax import (
     bad_images,
     build,
+    cluster,
     collapse,
     curator,
     datasets,
+    estimate,
+    interruptible,
     loop,
     metrics,
     metrics_log,
@@ -64,16 +66,13 @@ def _build(config: Any, workdir: pathlib.Path) -> build.Job:
         card = run_files.read_card(workdir, warn=records.say)
         return card and card._asdict()
 
-    known = parallel.on_writer(read)
+    known = parallel.on_writer(read, what="reading the workdir")
     card = known and workdir_lib.make_data_card(known)
-    job = parallel.together(lambda: build.build(config, card))
-    cards = [workdir_lib.make_data_card(c) for c in parallel.gather_json(job.data_card._asdict())]
-    differing = [str(index) for index, card in enumerate(cards) if card != cards[0]]
-    if differing:
-        raise UsageError(
-            f"Process {', '.join(differing)} finds other images of {config.data.name} than process "
-            "0: give all of them the same."
-        )
+    job = parallel.together(lambda: build.build(config, card), what="building the run")
+    for split, data in ((config.data.train_split, job.train), (config.data.eval_split, job.test)):
+        cluster.require_same_data(f"{config.data.name} ({split})", data)
+    mean, std = job.data_card.mean, job.data_card.std
+    cluster.require_same({"mean": mean, "std": std}, what="comparing statistics of the images")
     return job
 
 
@@ -120,7 +119,7 @@ class _Run:
         self._config, self._workdir, self._job, self._stop = config, workdir, job, stop
         self._writer = run_writer.RunWriter(config, workdir, job.data_card)
         self._batches = build.make_train_batches(config, job.train)
-        self._score = build.make_probe(config, job)
+        self._score = build.make_probe(config, job, lambda: stop.is_made)
         self._guard = collapse.make_guard(config, job.settings, job.warmup_steps)
         self._is_streamed = isinstance(job.train, datasets.Stream)
         self._is_probe_noted = False
@@ -141,7 +140,8 @@ class _Run:
                 self._config, self._workdir, self._job, self._writer.logger, self._progress.say
             )
             step = self._train(state, first_step)
-            parallel.together(lambda: None)  # the writer may take longer, the others wait
+            # The writer may take longer, the others wait.
+            parallel.together(lambda: None, what="the last logs")
         finally:
             self._batches.close()
             self._progress.close()
@@ -164,21 +164,18 @@ class _Run:
             records.say(f"Resuming from step {restored.step:,} of {self._workdir}.")
             return [restored.step, restored.iterator]
 
-        step, iterator_state = parallel.on_writer(read)
+        step, iterator_state = parallel.on_writer(read, what="reading a checkpoint")
         if iterator_state is not None:
             self._batches.set_state(iterator_state)
             self._bad_images.look(step)
-        return parallel.broadcast(state), step
+        return parallel.broadcast(state, what="sharing the state"), step
 
     def _train(self, state: pretrain.TrainState, first_step: int) -> int:
-        total_steps = self._job.total_steps
-        if first_step == 0:
-            self._probe(0, state)
-        self._progress.say("Compiling the training step...")
-        vote = parallel.Vote()
-        update, state = parallel.pmap_update(self._job.update), parallel.replicate(state)
-        forecast = forecasts.make_forecast(self._config, self._job, update, state)
-        self._progress.say(forecasts.describe(forecast, self._config))
+        total_steps, vote = self._job.total_steps, parallel.Vote()
+        try:
+            update, state = self._prepare(state, first_step)
+        except interruptible.StoppedError:
+            return first_step
         try:
             state, step = loop.run(
                 update,
@@ -217,6 +214,23 @@ class _Run:
             self._probe(step, state)
         return step
 
+    def _prepare(self, state: pretrain.TrainState, first_step: int) -> tuple[Any, Any]:
+        """All that is long before the first step; `interruptible.StoppedError` after a signal."""
+        if first_step < self._job.total_steps:
+            self._progress.say(estimate.describe_time(self._config, self._job, first_step))
+        if self._is_probe_due(first_step):
+            self._progress.say(f"Measuring the network of step {first_step:,}...")
+            self._probe(first_step, state)
+        if any(parallel.gather_json(self._stop.is_made, what="a vote on stopping")):
+            raise interruptible.StoppedError
+        self._progress.say("Compiling the training step...")
+        update, state = parallel.pmap_update(self._job.update), parallel.replicate(state)
+        forecast = self._interruptible(
+            lambda: forecasts.make_forecast(self._config, self._job, update, state)
+        )
+        self._progress.say(forecasts.describe(forecast, self._config))
+        return update, state
+
     def _feed(self, first_step: int) -> Iterator[Any]:
         """Batches by device; notes the bad images met on the way as soon as they are met."""
         for step in range(first_step + 1, self._job.total_steps + 1):
@@ -226,6 +240,16 @@ class _Run:
                 self._bad_images.look(step)
             self._curator.see_batch(step, batch, self._batches.bad_images)
             yield parallel.shard(batch)
+
+    def _interruptible(self, call: Callable[[], Any]) -> Any:
+        return interruptible.run(call, lambda: self._stop.is_made)
+
+    def _is_probe_due(self, step: int) -> bool:
+        """Whether a run that begins at a step has to be probed there, perhaps once more."""
+        every = self._config.probe.every_steps
+        if step == 0 or not every or step % every or step == self._job.total_steps:
+            return step == 0
+        return not parallel.on_writer(lambda: self._is_probed(step), what="looking at probes")
 
     def _is_probed(self, step: int) -> bool:
         """Whether the last probe is there; it is made after the last checkpoint."""
@@ -276,7 +300,7 @@ class _Run:
     def _log(self, step: int, scalars: dict[str, Any], projection: jax.Array) -> None:
         """Logs a step; spread and rank are those of the projections, which the loss compares."""
         features = np.asarray(projection).reshape(-1, projection.shape[-1])  # [D, b, P] -> [D b, P]
-        features = parallel.gather_rows(features)  # [B, P]
+        features = parallel.gather_rows(features, what=f"logging step {step}")  # [B, P]
         watched = collapse.Measures(
             metrics.feature_std(features),
             metrics.effective_rank(features),

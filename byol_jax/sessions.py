@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import os
 import pathlib
 import platform
 import resource
@@ -10,7 +9,7 @@ import shlex
 import sys
 import time
 
-from byol_jax import parallel
+from byol_jax import machine, parallel
 from byol_jax import workdir as workdir_lib
 
 UsageError = workdir_lib.UsageError
@@ -62,7 +61,7 @@ def _facts() -> dict[str, object]:
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", "-m", "byol_jax.main_loop", *sys.argv[1:]]),
         "devices": parallel.describe_devices(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} processors, {platform.system()}",
+        "machine": f"{platform.machine()}, {machine.processors()} processors, {platform.system()}",
         "versions": workdir_lib.versions(),
     }
 

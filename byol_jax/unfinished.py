@@ -47,7 +47,7 @@ def opened(workdir: pathlib.Path, config: Any, encoder_sha256: str) -> Iterator[
     with results.opened(workdir):
         work = Unfinished(workdir / FOLDER / identity[:16], identity)
         yield work
-        parallel.on_writer(work.remove)
+        parallel.on_writer(work.remove, what="cleaning the workdir")
 
 
 class Unfinished:
@@ -62,7 +62,9 @@ class Unfinished:
 
     def __init__(self, folder: pathlib.Path, identity: str):
         self._folder, self._identity = folder, identity
-        self._results: dict[str, Any] = parallel.on_writer(self._read_results)
+        self._results: dict[str, Any] = parallel.on_writer(
+            self._read_results, what="reading unfinished work"
+        )
 
     def _read_results(self) -> dict[str, Any]:
         try:
@@ -86,7 +88,7 @@ class Unfinished:
         """
         if name not in self._results:
             self._results[name] = json.loads(json.dumps(compute()))
-            parallel.on_writer(self._write_results)
+            parallel.on_writer(self._write_results, what=f"writing the results of {name}")
         return self._results[name]
 
     def by_seed(self, score: Callable[[int], Any]) -> Callable[[int], Any]:
@@ -123,6 +125,7 @@ class Unfinished:
         state, first_step = self._restore(name, state, batches)
         state, vote = parallel.replicate(state), parallel.Vote()
         saved, done = time.monotonic(), first_step
+        vote_name = f"a vote on stopping {title}"
         bar = records.progress_bar(total=total_steps, done=done, unit="step", title=title)
         with contextlib.closing(batches), loop.StopRequest() as stop, bar:
             while done < total_steps:
@@ -131,11 +134,13 @@ class Unfinished:
                 bar.update()
                 is_due = parallel.is_writer() and time.monotonic() - saved > SAVE_SECONDS
                 if vote.any(stop.is_made or is_due):
-                    if any(parallel.gather_json(stop.is_made)):
+                    if any(parallel.gather_json(stop.is_made, what=vote_name)):
                         break
                     self._save(name, state, done, batches)
                     saved = time.monotonic()
-            if any(parallel.gather_json(stop.is_made)):  # perhaps since the last vote
+            if any(
+                parallel.gather_json(stop.is_made, what=vote_name)
+            ):  # perhaps since the last vote
                 self._save(name, state, done, batches)
                 raise Stopped(
                     f"Stopped '{title}' after step {done:,} of {total_steps:,} and saved. Rerun "
@@ -153,7 +158,7 @@ class Unfinished:
             with files.whole(path) as part, files.writing(path), part.open("wb") as file:
                 np.savez(file, facts=np.array(json.dumps(facts)), **leaves)
 
-        parallel.on_writer(write)
+        parallel.on_writer(write, what=f"saving {name}")
 
     def _restore(
         self, name: str, state: Any, batches: input_pipeline.TrainBatches
@@ -181,12 +186,13 @@ class Unfinished:
                 records.say(f"WARNING: {path} is damaged and left out: {error}")
                 return None
 
-        facts = parallel.on_writer(read)
+        facts = parallel.on_writer(read, what=f"reading what was saved of {name}")
         if facts is None:
             return state, 0
         batches.set_state(facts["batches"])
         records.say(f"Resuming '{name}' from step {facts['step']:,}.")
-        return parallel.broadcast(jax.tree.unflatten(structure, leaves)), facts["step"]
+        state = jax.tree.unflatten(structure, leaves)
+        return parallel.broadcast(state, what=f"sharing the state of {name}"), facts["step"]
 
     def remove(self) -> None:
         """Forgets everything; to be called by the writer, once the evaluation's result is there."""

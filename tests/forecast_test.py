@@ -71,6 +71,7 @@ def test_what_does_not_fit_is_warned_of_with_a_way_out():
     assert "WARNING" not in forecast.describe(make_forecast(), config)
     text = forecast.describe(make_forecast(batch_bytes=1_000_001), config)
     assert "will probably not fit" in text and "--config.model.remat=true" in text
+    assert "a quarter more computation" in text  # ten passes instead of eight
     assert "--config.accumulate=2" in text and "--config.batch_size=20" in text
     assert forecast.fits(make_forecast(available_bytes=None))
 

@@ -84,10 +84,11 @@ class Life:
       workdir: of the run.
       topology: how many processes, and devices of each.
       before: done in every process before anything else; a function of a module.
+      own: further arguments of a process, by its number.
       overrides: keys of the config.
     """
 
-    def __init__(self, workdir, topology=(1, 1), *, before=None, **overrides):
+    def __init__(self, workdir, topology=(1, 1), *, before=None, own=None, **overrides):
         options = OPTIONS | {key.replace("__", "."): value for key, value in overrides.items()}
         arguments = ["--config=configs/byol.py", f"--workdir={workdir}"]
         arguments += [f"--config.{key}={value}" for key, value in options.items()]
@@ -101,7 +102,9 @@ class Life:
             CONTEXT.Process(
                 target=run_program,
                 args=(
-                    arguments + ([*flags, f"--process_id={i}"] if count > 1 else []),
+                    arguments
+                    + ([*flags, f"--process_id={i}"] if count > 1 else [])
+                    + (own or {}).get(i, []),
                     devices,
                     log,
                     before,

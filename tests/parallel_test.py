@@ -1,11 +1,14 @@
 """What the state looks like on several devices, and the random key of a step."""
 
+import contextlib
+import threading
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_jax import parallel
+from byol_jax import cluster, parallel
 
 
 def test_shard_and_replicate_give_pmap_what_it_gives_back():
@@ -55,14 +58,85 @@ FLAGS = {
 def test_flags_that_make_no_sense_are_refused(case):
     arguments, message = FLAGS[case]
     with pytest.raises(parallel.UsageError, match=message):
-        parallel.initialize(*arguments)
+        cluster.initialize(*arguments)
 
 
 def test_one_process_needs_no_other():
-    assert parallel.gather_json({"a": [1]}) == [{"a": [1]}]
+    assert parallel.gather_json({"a": [1]}, what="") == [{"a": [1]}]
     rows = np.arange(6).reshape(3, 2)
-    assert parallel.gather_rows(rows) is rows and parallel.broadcast(rows) is rows
-    assert parallel.on_writer(lambda: 3) == parallel.together(lambda: 3) == 3
+    assert parallel.gather_rows(rows, what="") is rows and parallel.broadcast(rows, what="") is rows
+    assert parallel.on_writer(lambda: 3, what="") == parallel.together(lambda: 3, what="") == 3
     with pytest.raises(KeyError, match="own"):
-        parallel.on_writer(lambda: {}["own"])
+        parallel.on_writer(lambda: {}["own"], what="")
     assert [parallel.Vote().any(flag) for flag in (False, True)] == [False, True]
+
+
+@pytest.fixture
+def three_processes(monkeypatch):
+    """Calls a function in three threads that take the place of processes; gives all results."""
+    me, barrier = threading.local(), threading.Barrier(3)
+    given, sizes = [None] * 3, []
+
+    def exchange(value):
+        given[me.index] = value
+        barrier.wait(10)
+        found = list(given)
+        barrier.wait(10)
+        return found
+
+    def allgather(rows):
+        sizes.append(3 * rows.nbytes)
+        return np.stack(exchange(rows))
+
+    monkeypatch.setattr(parallel.jax, "process_count", lambda: 3)
+    monkeypatch.setattr(parallel, "gather_json", lambda value, what: exchange(value))
+    monkeypatch.setattr(parallel, "waiting", lambda what: contextlib.nullcontext())
+    monkeypatch.setattr(parallel.multihost_utils, "process_allgather", allgather)
+
+    def call(function):
+        results = [None] * 3
+
+        def run(index):
+            me.index = index
+            results[index] = function(index)
+
+        threads = [threading.Thread(target=run, args=(index,)) for index in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        return results, max(sizes)
+
+    return call
+
+
+@pytest.mark.parametrize("limit", [64, 4096, 64 << 20])
+def test_rows_of_all_processes_come_in_order_and_a_few_at_a_time(
+    limit, three_processes, monkeypatch
+):
+    monkeypatch.setattr(parallel, "GATHER_BYTES", limit)
+    features = np.random.default_rng(0).standard_normal((50, 3)).astype(np.float32)
+    order = np.arange(50, dtype=np.int64) * 7
+    owned = [order[index::3] for index in range(3)]
+    owned[2] = owned[2][:5]  # the others were bad images
+
+    def gather(index):
+        own = owned[index]
+        return parallel.gather_sorted(own, features[own // 7], (own // 7).astype(np.int32), what="")
+
+    results, largest = three_processes(gather)
+    kept = np.sort(np.concatenate(owned))
+    for indices, gathered, numbers in results:
+        np.testing.assert_array_equal(indices, kept)
+        np.testing.assert_array_equal(gathered, features[kept // 7])
+        np.testing.assert_array_equal(numbers, kept // 7)
+        assert (indices.dtype, gathered.dtype, numbers.dtype) == (np.int64, np.float32, np.int32)
+    assert largest <= max(limit, 3 * 12)
+
+
+def test_rows_are_joined_in_the_order_of_processes(three_processes):
+    results, _ = three_processes(
+        lambda index: parallel.gather_rows(np.full((index, 2), index), what="")
+    )
+    for joined in results:
+        np.testing.assert_array_equal(joined, [[1, 1], [2, 2], [2, 2]])

@@ -2,7 +2,7 @@
 
     python -m experiments.scale.topologies
 
-Every topology is started as processes of its own, joined by `parallel.initialize`.
+Every topology is started as processes of its own, joined by `cluster.initialize`.
 """
 
 import json
@@ -53,10 +53,10 @@ def _train(dtype: str, coordinator: str, processes: int, index: int) -> dict:
       ``losses`` of every step, ``milliseconds`` of a step (median), ``all_reduces`` and ``bytes``
       that a device all-reduces in a step.
     """
-    from byol_jax import parallel
+    from byol_jax import cluster, parallel
 
     if processes > 1:
-        parallel.initialize(coordinator, processes, index)
+        cluster.initialize(coordinator, processes, index)
     import jax
 
     from tests import pretrain_test

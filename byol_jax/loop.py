@@ -4,16 +4,19 @@ Metrics of a step are fetched while the next one already runs, so that the host 
 device wait.
 """
 
-import os
-import signal
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
 import tqdm
+
+from byol_jax import signals
+
+NOTHING_TO_SAVE = "Interrupted before the next step: rerun the same command to resume."
 
 
 class NonFiniteError(RuntimeError):
@@ -94,7 +97,7 @@ class Progress:
 
 
 class StopRequest:
-    """Turns the first SIGINT or SIGTERM into a flag; the second one ends the process at once.
+    """Turns the first signal that asks to end into a flag; the second one ends the process at once.
 
     Attributes:
       is_made: whether there was a signal.
@@ -102,23 +105,44 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         self.is_made = False
-        self._previous = {
-            number: signal.signal(number, self._remember)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        message = "Finishing this step, then saving. Again to stop at once."
+        self._reacting = signals.reacting(signals.Reaction(self._remember, message))
+        self._reacting.__enter__()
         return self
 
-    def _remember(self, _number: int, _frame: Any) -> None:
+    def _remember(self, _number: int) -> None:
         self.is_made = True
-        for number in self._previous:
-            # Not Python's own handler, whose exception would wait for threads that write.
-            signal.signal(number, signal.SIG_DFL)
-        # Not print, which may be what the signal came in the middle of.
-        os.write(2, b"\nFinishing this step, then saving. Again to stop at once.\n")
 
     def __exit__(self, *_: Any) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        self._reacting.__exit__(None, None, None)
+
+    @contextlib.contextmanager
+    def interrupting(self, *, message: str, limit: float | None = None) -> Iterator[None]:
+        """Within it the request, or one that was made before, raises an exception.
+
+        For what may take long between two steps, and can be left; several processes leave nothing,
+        as they stop together, by their votes.
+
+        Args:
+          message: printed at once; with a limit, as the last word.
+          limit: seconds after which the process is ended if that does not help; None for never.
+
+        Raises:
+          signals.Interrupted: a signal has come.
+        """
+
+        def hear(number: int) -> NoReturn:
+            self.is_made = True
+            signals.interrupt(number)
+
+        if jax.process_count() > 1:
+            yield
+            return
+        first = "" if limit else message
+        with signals.reacting(signals.Reaction(hear, first, limit, f"\n{message}")):
+            if self.is_made:
+                raise signals.Interrupted
+            yield
 
 
 def run(
@@ -175,6 +199,7 @@ def run(
             _flush(pending, on_metrics)
             pending = None
             _run_hooks(due, step, state, progress)
+            is_stopped = is_stopped or should_stop()  # hooks may take longer than steps
     _flush(pending, on_metrics)
     if step > first_step:
         _check_finite(step, jax.device_get(metrics))

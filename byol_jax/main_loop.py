@@ -4,13 +4,18 @@ Any key of the config can be overridden, as in ``--config.batch_size=128``. Conf
 ``configs/``; the text on top of each says what it does, on what hardware, and how long it takes.
 """
 
-import contextlib
-import os
+from byol_jax import console, signals
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    console.protect()
+    signals.end_without_work()
+
 import pathlib
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from absl import app, flags, logging
@@ -57,6 +62,9 @@ TASKS: dict[str, Callable[[Any, pathlib.Path], None]] = {
     "pack": pack.run,
 }
 
+# Tasks of which a part that is finished is kept when they are interrupted.
+RESUMABLE = {"linear_eval", "semi_supervised", "transfer", "convert", "pack"}
+
 # What ends a run with a message and status 1: on all processes alike, or perhaps on one alone.
 SHARED_FAILURES = (collapse.CollapseError, loop.NonFiniteError, parallel.OtherProcessError)
 LONE_FAILURES = (
@@ -81,8 +89,41 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, f
 
 
 def main(_: Sequence[str]) -> None:
-    """Runs the task that the config names; a mistake or a failed run ends in a message."""
+    """Runs the task that the config names; a mistake or a failed run ends in a message.
+
+    So does a signal that asks to end, except while a task trains, which saves then.
+    """
+    console.protect()
     config = _CONFIG.value
+    farewell = _farewell(config.task)
+    reaction = signals.Reaction(
+        signals.interrupt, limit=signals.LIMIT_SECONDS, farewell=f"\n{farewell}"
+    )
+    try:
+        with signals.reacting(reaction):
+            _run(config)
+    except signals.Interrupted as stop:
+        signals.leave(farewell, 128 + stop.number)
+    except MemoryError as error:
+        _leave(f"Out of memory{f': {error}' if str(error) else ''}. {_KEPT}")
+    except Exception as error:
+        traceback.print_exc()
+        _leave(f"A fault of this program: {type(error).__name__}. {_KEPT}")
+
+
+_KEPT = "Checkpoints are as they were: rerun the same command to resume."
+
+
+def _farewell(task: str) -> str:
+    """What a task that is interrupted has left."""
+    if task in RESUMABLE:
+        return "Interrupted. What was finished is kept: rerun the same command to resume."
+    if task == "pretrain":
+        return "Interrupted between two steps: rerun the same command to resume."
+    return "Interrupted: rerun the same command to start again."
+
+
+def _run(config: Any) -> None:
     name = "-".join(filter(None, (config.task, config.preset)))
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{name}").expanduser()
     began = time.time()
@@ -99,8 +140,7 @@ def main(_: Sequence[str]) -> None:
         _conclude(workdir, began, message=str(error))
         _fail(str(error), status=1)
     except LONE_FAILURES as error:
-        with contextlib.suppress(OSError):  # of a full disk
-            _conclude(workdir, began, message=str(error))
+        _conclude(workdir, began, message=str(error))
         _leave(str(error))
     except OSError as error:
         _fail(f"{error}. What was finished is kept; the same command goes on.", status=1)
@@ -108,8 +148,6 @@ def main(_: Sequence[str]) -> None:
         if jax.process_count() == 1:
             raise
         _leave(f"Another process has failed or is gone: {error}")
-    except KeyboardInterrupt:  # not while training, which saves
-        _fail("Interrupted. What was finished is kept; the same command goes on.", status=130)
 
 
 def _conclude(workdir: pathlib.Path, began: float, *, message: str = "") -> None:
@@ -117,10 +155,13 @@ def _conclude(workdir: pathlib.Path, began: float, *, message: str = "") -> None
     written = [workdir / name for name in ("metrics.jsonl", "result.json")]
     is_new = any(path.exists() and path.stat().st_mtime >= began - 1 for path in written)
     if is_new and parallel.is_writer():
-        sessions.note_end(workdir, began=began, message=message)
+        try:
+            sessions.note_end(workdir, began=began, message=message)
+        except OSError as error:  # such as of a full disk; the work is done all the same
+            records.say(f"Warning: {workdir / 'sessions.jsonl'} could not be written: {error}.")
         page = report.write_for(workdir)
         if page:
-            print(f"Report: {page}", file=sys.stderr)
+            records.say(f"Report: {page}")
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
@@ -148,17 +189,24 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     return left
 
 
-def _fail(message: str, *, status: int = 2) -> None:
+def _fail(message: str, *, status: int = 2) -> NoReturn:
+    """Ends with a message; several processes bid each other farewell."""
+    if parallel.is_alone():
+        signals.leave(f"Error: {message}", status)
     print(f"Error: {message}", file=sys.stderr)
     sys.exit(status)
 
 
-def _leave(message: str) -> None:
+def _leave(message: str) -> NoReturn:
     """Ends at once, without the farewell between processes, to which not all would come."""
-    sys.stdout.flush()
-    print(f"Error: {message}", file=sys.stderr, flush=True)
-    os._exit(1)
+    signals.leave(f"Error: {message}", 1)
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    try:
+        app.run(main, flags_parser=parse_flags)
+    except SystemExit as end:
+        signals.ignore()
+        if not parallel.is_alone():
+            raise
+        signals.leave(*(("", end.code or 0) if isinstance(end.code, int | None) else (end.code, 1)))

@@ -175,6 +175,11 @@ def batch_size(wanted: int, num_images: int) -> int:
 # Between processes; with one process all of it is free.
 
 
+def is_alone() -> bool:
+    """Whether this is the only process; asks no device, as `jax.process_count` does."""
+    return not jax.distributed.is_initialized()
+
+
 def is_writer() -> bool:
     """Whether this process writes logs, checkpoints and results: the first one does."""
     return jax.process_index() == 0

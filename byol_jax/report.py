@@ -7,8 +7,20 @@
 RUN is the workdir of a pretraining or of an evaluation. The page of one run is written into it.
 """
 
-import argparse
 import os
+import signal
+
+
+def _interrupted(number: int, _frame: object) -> None:
+    os.write(2, b"\nInterrupted.\n")
+    os._exit(128 + number)
+
+
+if __name__ == "__main__":  # before the imports below; pages are written whole or not at all
+    signal.signal(signal.SIGINT, _interrupted)
+
+import argparse
+import contextlib
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -27,12 +39,14 @@ def write(paths: Sequence[str], out: pathlib.Path) -> pathlib.Path:
       ReportError: a folder is missing or is not that of a run, or ``out`` cannot be written.
     """
     page = report_page.render(report_data.load_runs(paths), now=report_data.now())
+    temporary = out.with_name(out.name + ".tmp")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = out.with_name(out.name + ".tmp")
         temporary.write_text(page, encoding="utf-8")
         os.replace(temporary, out)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise ReportError(f"Cannot write {out}: {error.strerror}. Give another --out.") from None
     return out
 
@@ -65,6 +79,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.watch:
         from byol_jax import report_watch
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # it ends by Ctrl-C as planned
         report_watch.serve(options.runs, port=options.port)
         return
     formats = options.format.split(",")
@@ -75,13 +90,21 @@ def _run(options: argparse.Namespace) -> None:
     if "html" in formats:
         if out and plots:
             raise ReportError("--out names one file: make the page and the plots one by one.")
-        print(write(options.runs, out or _place(options.runs, "report.html")))
+        _show(write(options.runs, out or _place(options.runs, "report.html")))
     if plots:
         from byol_jax import report_plots  # the page needs no matplotlib
 
         runs = report_data.load_runs(options.runs)
         for path in report_plots.write(runs, out or _place(options.runs, "plots"), plots):
-            print(path)
+            _show(path)
+
+
+def _show(path: pathlib.Path) -> None:
+    """Prints where a file is, if somebody still reads; the file is there all the same."""
+    try:
+        print(path, flush=True)
+    except (OSError, ValueError):
+        sys.stdout = None  # else Python would try once more at its end
 
 
 def _place(runs: Sequence[str], name: str) -> pathlib.Path:

@@ -21,6 +21,7 @@ from byol_jax import (
     pretrain,
     records,
     sessions,
+    signals,
     snapshots,
     summary,
     trackers,
@@ -142,6 +143,8 @@ class _Run:
                 self._logger.close()
             if self._checkpoints:
                 self._checkpoints.close()
+        if step == 0:
+            raise SystemExit(loop.NOTHING_TO_SAVE)
         if step < self._job.total_steps:
             records.say(f"Stopped after step {step:,} and saved. Resume with the same command.")
         elif parallel.is_writer():
@@ -180,13 +183,14 @@ class _Run:
 
     def _train(self, state: pretrain.TrainState, first_step: int) -> int:
         total_steps = self._job.total_steps
-        if first_step == 0:
-            self._probe(0, state)
-        self._progress.say("Compiling the training step...")
-        vote = parallel.Vote()
-        update, state = parallel.pmap_update(self._job.update), parallel.replicate(state)
-        forecast = forecasts.make_forecast(self._config, self._job, update, state)
-        self._progress.say(forecasts.describe(forecast, self._config))
+        with self._stop.interrupting(message=loop.NOTHING_TO_SAVE, limit=signals.LIMIT_SECONDS):
+            if self._is_probe_due(first_step):
+                self._probe(first_step, state)
+            self._progress.say("Compiling the training step...")
+            vote = parallel.Vote()
+            update, state = parallel.pmap_update(self._job.update), parallel.replicate(state)
+            forecast = forecasts.make_forecast(self._config, self._job, update, state)
+            self._progress.say(forecasts.describe(forecast, self._config))
         try:
             state, step = loop.run(
                 update,
@@ -197,7 +201,7 @@ class _Run:
                 log_every=self._config.log_every_steps,
                 on_metrics=self._log,
                 hooks=[
-                    loop.Hook(self._config.probe.every_steps, self._unless_last(self._probe)),
+                    loop.Hook(self._config.probe.every_steps, self._unless_last(self._try_probe)),
                     loop.Hook(self._config.checkpoint_every_steps, self._unless_last(self._save)),
                 ],
                 progress=self._progress,
@@ -219,9 +223,26 @@ class _Run:
         if step > first_step:
             self._save(step, state)
         parallel.on_writer(lambda: self._checkpoints.finish())
-        if step == total_steps and not parallel.on_writer(lambda: self._is_probed(step)):
-            self._probe(step, state)
+        if step == total_steps and not self._has_probe(step):
+            message = "Interrupted. All is saved but the last probe or its pictures."
+            with self._stop.interrupting(message=message, limit=signals.LIMIT_SECONDS):
+                self._probe(step, state)
         return step
+
+    def _has_probe(self, step: int) -> bool:
+        return parallel.on_writer(lambda: summary.has_probe(self._workdir, step))
+
+    def _is_probe_due(self, first_step: int) -> bool:
+        """Whether training begins with a probe: the first one, or one that was interrupted."""
+        every, is_last = self._config.probe.every_steps, first_step == self._job.total_steps
+        is_planned = every and first_step % every == 0 and not is_last
+        return first_step == 0 or bool(is_planned and not self._has_probe(first_step))
+
+    def _try_probe(self, step: int, state: pretrain.TrainState) -> None:
+        """Probes; if a signal comes meanwhile, leaves that to the command that resumes."""
+        message = "Leaving the probe, then saving. Again to stop at once."
+        with contextlib.suppress(signals.Interrupted), self._stop.interrupting(message=message):
+            self._probe(step, state)
 
     def _feed(self, first_step: int) -> Iterator[Any]:
         """Batches by device; notes the bad images met on the way as soon as they are met."""
@@ -232,11 +253,6 @@ class _Run:
                 self._bad_images.look(step)
             self._curator.see_batch(step, batch, self._batches.bad_images)
             yield parallel.shard(batch)
-
-    def _is_probed(self, step: int) -> bool:
-        """Whether the last probe is there; it is made after the last checkpoint."""
-        rows = workdir_lib.read_metrics(self._workdir)
-        return any(row["step"] == step and "probe/feature_std" in row for row in rows)
 
     def _last_good(self) -> str:
         with contextlib.suppress(snapshots.SaveError):

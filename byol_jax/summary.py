@@ -19,6 +19,12 @@ def probe_line(step: int, scalars: dict[str, float]) -> str:
     return f"probe at step {step}: " + ", ".join(parts)
 
 
+def has_probe(workdir: pathlib.Path, step: int) -> bool:
+    """Whether the probe of a step was logged; the last one is made after the last checkpoint."""
+    rows = workdir_lib.read_metrics(workdir)
+    return any(row["step"] == step and "probe/feature_std" in row for row in rows)
+
+
 def summarise(workdir: pathlib.Path, collapsed_std: float) -> str:
     """A table of the first and the last probe of a finished run, and whether it collapsed."""
     table = workdir_lib.read_metrics(workdir)

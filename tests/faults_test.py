@@ -125,7 +125,10 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path):
     life.signal(signal.SIGINT)
     life.wait_for_text("Again to stop at once")
     life.signal(signal.SIGINT)
-    assert life.finish(seconds=0.5) == [-signal.SIGINT], life.text()
+    time.sleep(signals.SAME_SECONDS)
+    life.signal(signal.SIGINT)
+    assert life.finish(seconds=1) == [130], life.text()
+    assert signals.AT_ONCE in life.text()
 
 
 @pytest.mark.parametrize("killed", [0, 1])

@@ -10,10 +10,11 @@ ROWS = [
     set(names.split())
     for names in (
         "config parallel metrics pickles deepmind torch_files torch_encoder images patterns "
-        "processes reference",
+        "processes reference console signals",
         "datasets folder host_views records tfds_sets transfer_sets augment crop batch_norm "
         "micro_batches networks resnet cards exported torch_layout objectives optimizers "
-        "checkpoint loop workdir sessions thumbnails trackers flops snapshots soundness",
+        "tensorboard checkpoint loop workdir sessions thumbnails trackers flops snapshots "
+        "soundness",
         "input_pipeline eval_pipeline atlas neighbours linear logistic labelled probes "
         "pack_sources packed_set weights views",
         "pretrain curator gallery initial collapse checks finetune build encoders features "
@@ -37,7 +38,7 @@ DOORS = {
     "pyarrow": {"run_embed"},
     "cv2": {"host_views", "packed_set"},
     "sklearn": {"probes", "logistic", "atlas"},  # scores; maps for people
-    "tensorboardX": {"workdir"},
+    "tensorboardX": {"tensorboard"},
     "safetensors": {"torch_files"},
     "torch": {"torch_encoder", "torch_export"},
     "torchvision": {"torch_export"},

@@ -99,4 +99,5 @@ def main(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     status = main(sys.argv[1:])
+    signals.ignore()
     console.finish(status)

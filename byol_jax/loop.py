@@ -117,15 +117,15 @@ class StopRequest:
         self._reacting.__exit__(None, None, None)
 
     @contextlib.contextmanager
-    def interrupting(self, *, message: str, limit: float | None = None) -> Iterator[None]:
+    def interrupting(self, *, message: str, ends: bool = False) -> Iterator[None]:
         """Within it the request, or one that was made before, raises an exception.
 
         For what may take long between two steps, and can be left; several processes leave nothing,
         as they stop together, by their votes.
 
         Args:
-          message: printed at once; with a limit, as the last word.
-          limit: seconds after which the process is ended if that does not help; None for never.
+          message: printed at once, or as the last word.
+          ends: there is nothing to save, so that the process is ended if nobody answers.
 
         Raises:
           signals.Interrupted: a signal has come.
@@ -138,8 +138,11 @@ class StopRequest:
         if jax.process_count() > 1:
             yield
             return
-        first = "" if limit else message
-        with signals.reacting(signals.Reaction(hear, first, limit, f"\n{message}")):
+        reaction = signals.Reaction(hear, message)
+        if ends:
+            limit = signals.LIMIT_SECONDS
+            reaction = signals.Reaction(hear, limit=limit, farewell=f"\n{message}")
+        with signals.reacting(reaction):
             if self.is_made:
                 raise signals.Interrupted
             yield

@@ -131,4 +131,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    finally:  # the interpreter's own end takes no handler
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

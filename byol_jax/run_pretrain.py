@@ -183,7 +183,7 @@ class _Run:
 
     def _train(self, state: pretrain.TrainState, first_step: int) -> int:
         total_steps = self._job.total_steps
-        with self._stop.interrupting(message=loop.NOTHING_TO_SAVE, limit=signals.LIMIT_SECONDS):
+        with self._stop.interrupting(message=loop.NOTHING_TO_SAVE, ends=True):
             if self._is_probe_due(first_step):
                 self._probe(first_step, state)
             self._progress.say("Compiling the training step...")
@@ -223,20 +223,17 @@ class _Run:
         if step > first_step:
             self._save(step, state)
         parallel.on_writer(lambda: self._checkpoints.finish())
-        if step == total_steps and not self._has_probe(step):
-            message = "Interrupted. All is saved but the last probe or its pictures."
-            with self._stop.interrupting(message=message, limit=signals.LIMIT_SECONDS):
+        if step == total_steps and not summary.has_probe(self._workdir, step):
+            with self._stop.interrupting(message="All is saved but the last probe.", ends=True):
                 self._probe(step, state)
         return step
 
-    def _has_probe(self, step: int) -> bool:
-        return parallel.on_writer(lambda: summary.has_probe(self._workdir, step))
-
     def _is_probe_due(self, first_step: int) -> bool:
         """Whether training begins with a probe: the first one, or one that was interrupted."""
-        every, is_last = self._config.probe.every_steps, first_step == self._job.total_steps
-        is_planned = every and first_step % every == 0 and not is_last
-        return first_step == 0 or bool(is_planned and not self._has_probe(first_step))
+        every = self._config.probe.every_steps
+        is_planned = every and first_step % every == 0 and first_step < self._job.total_steps
+        is_missing = is_planned and not summary.has_probe(self._workdir, first_step)
+        return first_step == 0 or bool(is_missing)
 
     def _try_probe(self, step: int, state: pretrain.TrainState) -> None:
         """Probes; if a signal comes meanwhile, leaves that to the command that resumes."""

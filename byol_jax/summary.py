@@ -2,6 +2,7 @@
 
 import pathlib
 
+from byol_jax import parallel
 from byol_jax import workdir as workdir_lib
 
 
@@ -20,9 +21,13 @@ def probe_line(step: int, scalars: dict[str, float]) -> str:
 
 
 def has_probe(workdir: pathlib.Path, step: int) -> bool:
-    """Whether the probe of a step was logged; the last one is made after the last checkpoint."""
-    rows = workdir_lib.read_metrics(workdir)
-    return any(row["step"] == step and "probe/feature_std" in row for row in rows)
+    """Whether the probe of a step was logged; to be called by all processes."""
+
+    def find() -> bool:
+        rows = workdir_lib.read_metrics(workdir)
+        return any(row["step"] == step and "probe/feature_std" in row for row in rows)
+
+    return parallel.on_writer(find)
 
 
 def summarise(workdir: pathlib.Path, collapsed_std: float) -> str:

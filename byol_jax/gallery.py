@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from byol_jax import atlas, datasets, images, metrics, probes, thumbnails
+from byol_jax import atlas, datasets, images, metrics, probes, records, thumbnails
 
 TILE = 32  # px, of the map's thumbnails; a multiple of a JPEG's blocks
 LARGE = 96  # px, of images in rows
@@ -67,16 +67,14 @@ def choose(measured: probes.Measured, *, most: int) -> Shown:
 def write_start(folder: pathlib.Path, measured: probes.Measured, *, most: int, title: str) -> None:
     """Keeps what the untrained encoder makes of the images, for `write_end`."""
     shown = choose(measured, most=most)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "start.tmp.npz"
-    np.savez(
-        temporary,
-        indices=shown.indices,
-        features=shown.features.astype(np.float16),
-        correct=_correct_by_class(measured),
-        title=title,
-    )
-    os.replace(temporary, folder / START)
+    with records.whole_file(folder / START) as part, part.open("wb") as file:
+        np.savez(
+            file,
+            indices=shown.indices,
+            features=shown.features.astype(np.float16),
+            correct=_correct_by_class(measured),
+            title=title,
+        )
 
 
 def write_pairs(
@@ -276,7 +274,4 @@ def load(data: datasets.Dataset, index: int, size: int) -> np.ndarray:
 
 
 def _write(folder: pathlib.Path, name: str, content: Mapping[str, Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{name}.json.tmp"
-    temporary.write_text(json.dumps(content))
-    os.replace(temporary, folder / f"{name}.json")
+    records.write_text(folder / f"{name}.json", json.dumps(content))

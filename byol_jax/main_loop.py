@@ -95,7 +95,8 @@ def main(_: Sequence[str]) -> None:
     """
     console.protect()
     config = _CONFIG.value
-    farewell = _farewell(config.task)
+    advice = _advice(config.task)
+    farewell = f"Interrupted. {advice}"
     reaction = signals.Reaction(
         signals.interrupt, limit=signals.LIMIT_SECONDS, farewell=f"\n{farewell}"
     )
@@ -105,22 +106,32 @@ def main(_: Sequence[str]) -> None:
     except signals.Interrupted as stop:
         signals.leave(farewell, 128 + stop.number)
     except MemoryError as error:
-        _leave(f"Out of memory{f': {error}' if str(error) else ''}. {_KEPT}")
+        _leave(f"Out of memory{f' ({error})' if str(error) else ''}. {advice}")
+    except OSError as error:
+        _leave(f"{error}. {advice}")
+    except jax.errors.JaxRuntimeError as error:
+        if not parallel.is_alone():
+            _leave(f"Another process has failed or is gone: {error}")
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            _explain(error, advice)
+        _leave(f"Out of memory: {str(error).splitlines()[0]}. A smaller batch_size may help.")
     except Exception as error:
-        traceback.print_exc()
-        _leave(f"A fault of this program: {type(error).__name__}. {_KEPT}")
+        _explain(error, advice)
 
 
-_KEPT = "Checkpoints are as they were: rerun the same command to resume."
+def _explain(error: Exception, advice: str) -> NoReturn:
+    """Ends after a fault of the program, which only its trace can explain."""
+    traceback.print_exc()
+    _leave(f"A fault of this program, {type(error).__name__}. {advice}")
 
 
-def _farewell(task: str) -> str:
-    """What a task that is interrupted has left."""
+def _advice(task: str) -> str:
+    """What there is to say about the work of a task that ends early."""
     if task in RESUMABLE:
-        return "Interrupted. What was finished is kept: rerun the same command to resume."
+        return "What was finished is kept: rerun the same command to resume."
     if task == "pretrain":
-        return "Interrupted between two steps: rerun the same command to resume."
-    return "Interrupted: rerun the same command to start again."
+        return "Checkpoints are as they were: rerun the same command to resume."
+    return "Rerun the same command to start again."
 
 
 def _run(config: Any) -> None:
@@ -142,12 +153,6 @@ def _run(config: Any) -> None:
     except LONE_FAILURES as error:
         _conclude(workdir, began, message=str(error))
         _leave(str(error))
-    except OSError as error:
-        _fail(f"{error}. What was finished is kept; the same command goes on.", status=1)
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
-        _leave(f"Another process has failed or is gone: {error}")
 
 
 def _conclude(workdir: pathlib.Path, began: float, *, message: str = "") -> None:

@@ -1,13 +1,18 @@
 """Ctrl-C at moments of every task's life, as its user would: never a traceback, never a crash."""
 
+import functools
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+
+from byol_jax import main_loop, probes
+from tests import lives
 
 ROOT = pathlib.Path(__file__).parent.parent
 pytestmark = [
@@ -71,9 +76,9 @@ def test_a_task_may_be_interrupted_at_any_moment(task, run_folder, tmp_path):
     config, *options = TASKS[task]
     arguments = ["byol_jax.main_loop", f"--config={ROOT}/configs/{config}", *options]
     arguments += [f"--config.checkpoint={run_folder}", f"--workdir={tmp_path}/work"]
-    for seconds, number in ((3, signal.SIGINT), (5, signal.SIGTERM)):
+    for seconds, number in ((0.3, signal.SIGINT), (1.5, signal.SIGTERM)):
         process = start(arguments, tmp_path)
-        wait_until_heard(process)
+        os.read(process.stdout.fileno(), 1)  # a progress bar, or what an export has written
         status, text = end(process, number, seconds)
         assert status == 0 or "the same command" in text or text == "\nInterrupted.\n", text
 
@@ -105,3 +110,54 @@ def test_a_run_is_saved_when_its_terminal_is_closed(tmp_path):
     os.killpg(process.pid, signal.SIGHUP)
     assert process.wait(timeout=60) == 0
     assert any(path.name.isdigit() for path in (tmp_path / "run" / "checkpoints").iterdir())
+
+
+def slow_probes():
+    """Makes every probe but the first take its time."""
+    measure = probes.Probe.measure
+    calls = []
+
+    def slow(self, *arguments, **options):
+        calls.append(1)
+        if len(calls) > 1:
+            print("PROBING", file=sys.stderr, flush=True)
+            time.sleep(30)
+        return measure(self, *arguments, **options)
+
+    probes.Probe.measure = slow
+
+
+def test_a_probe_is_left_and_made_by_the_command_that_resumes(tmp_path):
+    """The state of its step is saved, and in the end nothing tells the run from a calm one."""
+    plan = {"total_steps": 9, "probe__every_steps": 5, "checkpoint_every_steps": 100}
+    lives.finish(tmp_path / "calm", **plan)
+    life = lives.Life(tmp_path / "run", before=slow_probes, **plan)
+    life.wait_for_text("PROBING")
+    life.signal(signal.SIGINT)
+    assert life.finish(seconds=20) == [0], life.text()
+    assert lives.steps(tmp_path / "run") == [5] and "Leaving the probe" in life.text()
+    lives.finish(tmp_path / "run", **plan)
+    assert lives.metrics(tmp_path / "run") == lives.metrics(tmp_path / "calm")
+
+
+ENDS = {
+    "memory": (MemoryError(), "Error: Out of memory. Checkpoints are as they were: rerun"),
+    "system": (OSError(5, "Input/output error", "/data/x.jpg"), "Error: .*'/data/x.jpg'. Check"),
+    "fault": (ZeroDivisionError("by zero"), "Error: A fault of this program, ZeroDivisionError."),
+}
+
+
+def fail(case):
+    def run(config, workdir):
+        raise ENDS[case][0]
+
+    main_loop.TASKS["pretrain"] = run
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_an_error_that_nobody_expected_ends_in_a_line(case, tmp_path):
+    """A fault of the program has its trace before it; nothing else has one."""
+    life = lives.Life(tmp_path / "run", before=functools.partial(fail, case))
+    assert life.finish() == [1]
+    assert re.match(ENDS[case][1], life.text().splitlines()[-1]), life.text()
+    assert ("Traceback" in life.text()) == (case == "fault")

@@ -47,12 +47,24 @@ def deaf_children() -> Iterator[None]:
 
     They are deaf for good: `prepare_worker` comes only after imports that take seconds.
     """
-    resource_tracker.ensure_running()  # else it would be started within, and end the block
+    _start_tracker()  # else it would be started within, and end the block
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals.STOPS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_tracker() -> None:
+    """Starts the process that removes semaphores of dead ones, and keeps it from saying so."""
+    name, before = "PYTHONWARNINGS", os.environ.get("PYTHONWARNINGS")
+    os.environ[name] = "ignore:resource_tracker"
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 def prepare_worker(_index: int, _count: int) -> None:

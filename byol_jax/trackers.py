@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax import records
+from byol_jax import processes, records
 
 UsageError = config_lib.UsageError
 
@@ -140,9 +140,11 @@ class Background:
             _say_without(self._name, "it does not answer")
 
     def _work(self) -> None:
-        tracker = Harmless(self._name, self._make)
-        for call in iter(self._calls.get, None):
-            call(tracker)
+        # Processes that a service starts are to take what is logged after a Ctrl-C, too.
+        with processes.deaf_children():
+            tracker = Harmless(self._name, self._make)
+            for call in iter(self._calls.get, None):
+                call(tracker)
 
 
 class WeightsAndBiases:

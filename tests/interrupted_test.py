@@ -112,14 +112,14 @@ def test_a_run_is_saved_when_its_terminal_is_closed(tmp_path):
     assert any(path.name.isdigit() for path in (tmp_path / "run" / "checkpoints").iterdir())
 
 
-def slow_probes():
-    """Makes every probe but the first take its time."""
+def slow_probes(first=2):
+    """Makes probes from this one on take their time."""
     measure = probes.Probe.measure
     calls = []
 
     def slow(self, *arguments, **options):
         calls.append(1)
-        if len(calls) > 1:
+        if len(calls) >= first:
             print("PROBING", file=sys.stderr, flush=True)
             time.sleep(30)
         return measure(self, *arguments, **options)
@@ -138,6 +138,14 @@ def test_a_probe_is_left_and_made_by_the_command_that_resumes(tmp_path):
     assert lives.steps(tmp_path / "run") == [5] and "Leaving the probe" in life.text()
     lives.finish(tmp_path / "run", **plan)
     assert lives.metrics(tmp_path / "run") == lives.metrics(tmp_path / "calm")
+
+
+def test_before_the_first_step_there_is_nothing_to_save_and_nobody_says_so(tmp_path):
+    life = lives.Life(tmp_path / "run", before=functools.partial(slow_probes, first=1))
+    life.wait_for_text("PROBING")
+    life.signal(signal.SIGTERM)
+    assert life.finish(seconds=20) == [128 + signal.SIGTERM], life.text()
+    assert "saved" not in life.text() and not lives.steps(tmp_path / "run")
 
 
 ENDS = {

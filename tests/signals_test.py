@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from byol_jax import signals
+from byol_jax import processes, signals
 
 START = "from byol_jax import signals; import signal, sys, time\n"
 READY = "print('ready', file=sys.stderr, flush=True)"
@@ -131,3 +131,15 @@ def test_everything_is_put_back():
             os.kill(os.getpid(), signal.SIGUSR1)
             time.sleep(1)
     assert before == ([signal.getsignal(number) for number in signals.STOPS], sys.unraisablehook)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_children_do_not_hear_what_a_terminal_sends_to_all():
+    with processes.deaf_children():
+        child = subprocess.Popen(["sleep", "9"])
+    with open(f"/proc/{child.pid}/status") as file:
+        blocked = int(file.read().split("SigBlk:")[1].split()[0], 16)
+    child.kill()
+    child.wait()
+    assert all(blocked >> (number - 1) & 1 for number in signals.STOPS)
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 
-from byol_jax import input_pipeline, parallel
+from byol_jax import input_pipeline, parallel, records
 from byol_jax import workdir as workdir_lib
 
 
@@ -66,4 +66,7 @@ class BadImages:
         self._met |= new
         if new and parallel.is_writer():
             reasons = {image.name: image.reason for image in new.values()}
-            workdir_lib.note_bad_images(self._workdir, reasons)
+            try:
+                workdir_lib.note_bad_images(self._workdir, reasons)
+            except OSError as error:  # such as of a full disk; no list is worth a run
+                records.say(f"Warning: bad_images.txt could not be written ({error.strerror}).")

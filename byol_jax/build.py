@@ -207,15 +207,12 @@ def make_optimizer(
     return recipe.make(learning_rate, **arguments), learning_rate
 
 
-def make_probe(
-    config: Any, job: Job, should_stop: Callable[[], bool] = lambda: False
-) -> Callable[[int, pretrain.TrainState], probes.Measured]:
+def make_probe(config: Any, job: Job) -> Callable[[int, pretrain.TrainState], probes.Measured]:
     """Builds probe(step, state): what the online encoder makes of ``data.eval_split``.
 
     The untrained network of step 0 has no running batch-norm statistics to be judged with: a few
     batches of plain training images give it some. Step 0 also scores raw pixels for comparison;
-    there and at the last step a linear probe is trained too. A probe that is asked to stop raises
-    `interruptible.StoppedError`.
+    there and at the last step a linear probe is trained too.
     """
     train, test = (data.take(config.probe.max_images) for data in (job.train, job.test))
     batch_size = min(256, train.num_images)
@@ -239,7 +236,7 @@ def make_probe(
             bn_state = scores.calibrate(update, bn_state, batch_size)
         linear = step in (0, job.total_steps)
         raw = scores.score_raw_pixels() if step == 0 else {}
-        found = scores.measure(params, bn_state, linear=linear, should_stop=should_stop)
+        found = scores.measure(params, bn_state, linear=linear)
         return found._replace(scalars=found.scalars | raw)
 
     return probe

@@ -9,7 +9,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from byol_jax import config as config_lib
-from byol_jax import config_files, typed_values
+from byol_jax import config_files, liveness, typed_values
 
 UsageError = config_lib.UsageError
 
@@ -32,7 +32,14 @@ COORDINATOR = flags.DEFINE_string(
 )
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
-FLAGS = ("config", "workdir", "coordinator", "num_processes", "process_id", "help")
+SILENT_SECONDS = flags.DEFINE_float(
+    "silent_seconds",
+    liveness.SILENT_SECONDS,
+    "A process that the others have not heard of for so long counts as dead, and ends the run.",
+)
+FLAGS = (
+    *("config", "workdir", "coordinator", "num_processes", "process_id", "silent_seconds", "help"),
+)
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import haiku as hk
 import jax
 
-from byol_jax import build, datasets, forecast, parallel
+from byol_jax import build, datasets, forecast, parallel, summary
 from byol_jax import config as config_lib
 
 DAY = 86_400.0
@@ -20,19 +20,22 @@ def describe_run(config: Any, job: build.Job, workdir: pathlib.Path) -> str:
     """One paragraph: what will run, on what, for how long."""
     size = hk.data_structures.tree_size(job.state.online_params) / 1e6
     epochs = job.total_steps * config.batch_size / job.train.num_images
-    labels = "labels are used to measure, not to learn"
     source = config.data.dir if config.data.name == "folder" else config.data.name
     rate = job.settings.base_learning_rate * config.batch_size / 256
+    warmup = f"optimizer.{config_lib.length_key(config.optimizer, 'warmup')}"
     unset = f"Unset in the config: {job.settings_source}.\n" if job.settings_source else ""
+    about = "".join(f"{split.about}\n" for split in (job.train, job.test) if split.about)
     return (
-        f"Pretraining {config.model.encoder} ({size:.2f} M parameters with its heads) by "
+        f"{about}Pretraining {config.model.encoder} ({size:.2f} M parameters with its heads) by "
         f"{config.objective.name} on {job.train.num_images:,} images of {source} at "
-        f"{config.data.image_size} px; {labels if job.train.num_classes else 'no labels'}.\n"
-        f"{job.total_steps:,} steps of {config.batch_size} images ({epochs:,.1f} epochs) on "
-        f"{parallel.describe_devices()}; {config.optimizer.name}, learning rate up to {rate:.4g} "
-        f"after {job.warmup_steps:,} steps, tau from {job.settings.base_target_ema:.6g}.\n"
+        f"{config.data.image_size} px; {summary.of_labels(job.train, job.test)}.\n"
+        f"{job.total_steps:,} steps of {config.batch_size} images ({epochs:,.1f} epochs, by "
+        f"{config_lib.length_key(config, 'total')}) on {parallel.describe_devices()}; "
+        f"{config.optimizer.name}, learning rate up to {rate:.4g} "
+        f"after {job.warmup_steps:,} steps (by {warmup}), tau from "
+        f"{job.settings.base_target_ema:.6g}.\n"
         f"{unset}"
-        f"Everything goes to {workdir}, the whole config to its config.json; Ctrl-C saves, rerun "
+        f"Everything goes to {workdir}, the whole config to its config.json. Ctrl-C saves; rerun "
         "the same command to resume."
     )
 

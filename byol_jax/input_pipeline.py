@@ -4,6 +4,7 @@ Images in memory leave as they are and are cropped on the device; encoded ones a
 and both views are cut here. Shapes: b images of a batch, g of a group, S image size.
 """
 
+import contextlib
 import functools
 import math
 from collections.abc import Iterator, Sequence
@@ -122,8 +123,11 @@ class TrainBatches:
         return self
 
     def __next__(self) -> dict[str, np.ndarray]:
+        # Grain starts its threads and processes with the first batch.
+        born = processes.deaf_children if self._reading.workers else contextlib.nullcontext
         try:
-            batch = next(self._batches)
+            with born():
+                batch = next(self._batches)
         except RuntimeError as error:
             if str(error).startswith("Worker process"):  # Grain's
                 raise processes.WorkerError(error) from None

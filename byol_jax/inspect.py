@@ -1,5 +1,11 @@
 """Says what a checkpoint is, and what can be done with it: ``python -m byol_jax.inspect PATH``."""
 
+from byol_jax import console, signals
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    console.protect()
+    signals.end_without_work()
+
 import pathlib
 import shlex
 import sys
@@ -90,4 +96,6 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    signals.ignore()
+    console.finish(status)

@@ -4,18 +4,19 @@ Metrics of a step are fetched while the next one already runs, so that the host 
 device wait.
 """
 
-import os
-import signal
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
 import tqdm
 
-from byol_jax import interruptible, parallel
+from byol_jax import parallel, signals
+
+NOTHING_TO_SAVE = "Interrupted before the next step: rerun the same command to resume."
 
 
 class NonFiniteError(RuntimeError):
@@ -100,7 +101,7 @@ class Progress:
 
 
 class StopRequest:
-    """Turns the first SIGINT or SIGTERM into a flag; the second one ends the process at once.
+    """Turns the first signal that asks to end into a flag; the second one ends the process at once.
 
     Attributes:
       is_made: whether there was a signal.
@@ -108,23 +109,47 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         self.is_made = False
-        self._previous = {
-            number: signal.signal(number, self._remember)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        message = "Finishing this step, then saving. Again to stop at once."
+        self._reacting = signals.reacting(signals.Reaction(self._remember, message))
+        self._reacting.__enter__()
         return self
 
-    def _remember(self, _number: int, _frame: Any) -> None:
+    def _remember(self, _number: int) -> None:
         self.is_made = True
-        for number in self._previous:
-            # Not Python's own handler, whose exception would wait for threads that write.
-            signal.signal(number, signal.SIG_DFL)
-        # Not print, which may be what the signal came in the middle of.
-        os.write(2, b"\nFinishing this step, then saving. Again to stop at once.\n")
 
     def __exit__(self, *_: Any) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        self._reacting.__exit__(None, None, None)
+
+    @contextlib.contextmanager
+    def interrupting(self, *, message: str, ends: bool = False) -> Iterator[None]:
+        """Within it the request, or one that was made before, raises an exception.
+
+        For what may take long between two steps, and can be left; several processes leave nothing,
+        as they stop together, by their votes.
+
+        Args:
+          message: printed at once, or as the last word.
+          ends: there is nothing to save, so that the process is ended if nobody answers.
+
+        Raises:
+          signals.Interrupted: a signal has come.
+        """
+
+        def hear(number: int) -> NoReturn:
+            self.is_made = True
+            signals.interrupt(number)
+
+        if jax.process_count() > 1:
+            yield
+            return
+        reaction = signals.Reaction(hear, message)
+        if ends:
+            limit = signals.LIMIT_SECONDS
+            reaction = signals.Reaction(hear, limit=limit, farewell=f"\n{message}")
+        with signals.reacting(reaction):
+            if self.is_made:
+                raise signals.Interrupted
+            yield
 
 
 def run(
@@ -167,12 +192,12 @@ def run(
         state, metrics, outputs = update(state, next(batches))
         step += 1
         # While the device works on this step; not in the call above, which hears no signal.
-        interruptible.wait(previous)
+        jax.block_until_ready(previous)
         previous = metrics
         is_stopped = should_stop()
         if step == first_step + 1:
             with parallel.waiting(f"step {step}"):
-                interruptible.wait(metrics)
+                jax.block_until_ready(metrics)
             progress.restart(step)  # compilation is no part of the speed
         _flush(pending, on_metrics)
         pending = None
@@ -182,11 +207,12 @@ def run(
         due = [hook for hook in hooks if hook.every and step % hook.every == 0]
         if due:
             with parallel.waiting(f"step {step}"):
-                interruptible.wait(metrics)
+                jax.block_until_ready(metrics)
             _check_finite(step, jax.device_get(metrics))
             _flush(pending, on_metrics)
             pending = None
             _run_hooks(due, step, state, progress)
+            is_stopped = is_stopped or should_stop()  # hooks may take longer than steps
     _flush(pending, on_metrics)
     if step > first_step:
         _check_finite(step, jax.device_get(metrics))
@@ -198,7 +224,7 @@ def _flush(pending: Any, on_metrics: Callable[..., None]) -> None:
         return
     step, metrics, outputs = pending
     with parallel.waiting(f"step {step}"):
-        interruptible.wait(metrics)
+        jax.block_until_ready(metrics)
     metrics = jax.device_get(metrics)
     _check_finite(step, metrics)
     on_metrics(step, metrics, outputs)
@@ -212,7 +238,7 @@ def _check_finite(step: int, metrics: dict[str, np.ndarray]) -> None:
 
 def _run_hooks(due: list[Hook], step: int, state: Any, progress: Progress) -> None:
     with parallel.waiting(f"step {step}"):
-        interruptible.wait(state)  # else its computation would count as the hooks' time
+        jax.block_until_ready(state)  # else its computation would count as the hooks' time
     start = time.monotonic()
     for hook in due:
         hook.run(step, state)

@@ -4,13 +4,17 @@ Any key of the config can be overridden, as in ``--config.batch_size=128``. Conf
 ``configs/``; the text on top of each says what it does, on what hardware, and how long it takes.
 """
 
-import os
+from byol_jax import console, signals
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    console.protect()
+    signals.end_without_work()
+
 import pathlib
-import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from absl import app
@@ -25,8 +29,6 @@ from byol_jax import (
     coordination,
     effects,
     input_pipeline,
-    interruptible,
-    liveness,
     loop,
     pack,
     parallel,
@@ -69,7 +71,7 @@ TASKS: dict[str, Callable[[Any, pathlib.Path], None]] = {
 
 _SHARDS = "Finished shards are kept: rerun the same command to resume."
 _PARTS = "Finished parts are kept: rerun the same command to resume."
-# What is left of a task that an error of the system or Ctrl-C has ended; of the others nothing is.
+# What is left of a task that an error or a signal has ended; of the others nothing is.
 LEFT = {
     "pretrain": "What was saved is kept: rerun the same command to resume.",
     "linear_eval": _PARTS,
@@ -96,27 +98,63 @@ LONE_FAILURES = (
 )
 
 parse_flags = command_line.parse_flags
-_fail = command_line.fail
 
 
 def main(_: Sequence[str]) -> None:
-    """Runs the task that the config names; a mistake or a failed run ends in a message."""
+    """Runs the task that the config names; a mistake or a failed run ends in a message.
+
+    So does a signal that asks to end, except while a task trains, which saves then.
+    """
+    console.protect()
     config = command_line.config()
+    advice = LEFT.get(config.task, NOTHING_LEFT)
+    farewell = f"Interrupted. {advice}"
+    reaction = signals.Reaction(
+        signals.interrupt, limit=signals.LIMIT_SECONDS, farewell=f"\n{farewell}"
+    )
+    try:
+        with signals.reacting(reaction):
+            _run(config)
+    except signals.Interrupted as stop:
+        _leave(farewell, 128 + stop.number, title="")
+    except MemoryError as error:
+        _leave(f"Out of memory{f' ({error})' if str(error) else ''}. {advice}")
+    except OSError as error:
+        _leave(f"{error}. {advice}")
+    except Exception as error:
+        _explain(error, advice)
+
+
+def _explain(error: Exception, advice: str) -> NoReturn:
+    """Ends after an error that nobody expected; perhaps it is another process's."""
+    is_of_jax = isinstance(error, jax.errors.JaxRuntimeError)
+    others = coordination.explain() if is_of_jax else None  # their devices may be gone
+    if others is not None:
+        _leave(others)
+    if is_of_jax and "RESOURCE_EXHAUSTED" in str(error):
+        _leave(f"Out of memory: {str(error).splitlines()[0]}. A smaller batch_size may help.")
+    traceback.print_exception(error)
+    message = (str(error).strip() or "no message").splitlines()[0]
+    _leave(f"A fault of this program, {type(error).__name__}: {message}. {advice}")
+
+
+def _run(config: Any) -> None:
     name = "-".join(filter(None, (config.task, config.preset)))
     workdir = pathlib.Path(command_line.WORKDIR.value or f"runs/{name}").expanduser()
     began = time.time()
     processes.settle()
     try:
-        parallel.initialize(
+        cluster.initialize(
             command_line.COORDINATOR.value,
             command_line.NUM_PROCESSES.value,
             command_line.PROCESS_ID.value,
+            silent_seconds=command_line.SILENT_SECONDS.value,
         )
         ranges.check(config)
         has_workdir = bool(command_line.WORKDIR.value)
-        notes = effects.settle(config, command_line.typed(), has_workdir=has_workdir)
-        for note in notes:
+        for note in effects.settle(config, command_line.typed(), has_workdir=has_workdir):
             records.say(f"Note: {note}")
+        cluster.require_same_program(config)
         task = config_lib.lookup(TASKS, config.task, key="task")
         if has_workdir or config.task not in EVALUATIONS:
             task(config, workdir)
@@ -124,30 +162,19 @@ def main(_: Sequence[str]) -> None:
             workdir = _evaluate(task, config)
         _conclude(workdir, began)
         coordination.finish()
-        if interruptible.is_anything_left():  # for whose end Python would wait
-            sys.stdout.flush()
-            os._exit(0)
     except unfinished.Stopped as stopped:
         records.say(str(stopped))
         coordination.finish()
     except config_lib.UsageError as error:
-        _fail(str(error), status=2)
+        _leave(str(error), 2)
     except SHARED_FAILURES as error:
         _conclude(workdir, began, message=str(error))
-        _fail(str(error), status=1)
+        _leave(str(error))
     except LONE_FAILURES as error:
         _conclude(workdir, began, message=str(error))
         _leave(str(error))
     except loop.NothingDoneError as error:
-        _fail(str(error), status=1)
-    except OSError as error:
-        _fail(f"{error}. {LEFT.get(config.task, NOTHING_LEFT)}", status=1)
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
-        _leave(f"Another process has failed or is gone: {error}")
-    except KeyboardInterrupt:  # not while training, which saves
-        _fail(f"Interrupted. {LEFT.get(config.task, NOTHING_LEFT)}", status=130)
+        _leave(str(error))
 
 
 def _evaluate(task: Callable[[Any, pathlib.Path], None], config: Any) -> pathlib.Path:
@@ -164,24 +191,31 @@ def _evaluate(task: Callable[[Any, pathlib.Path], None], config: Any) -> pathlib
 
 def _conclude(workdir: pathlib.Path, began: float, *, message: str = "") -> None:
     """Notes how a task that has measured something ended, and makes its page."""
-    if message:
-        coordination.stand_down()
     written = [workdir / name for name in ("metrics.jsonl", "result.json")]
     is_new = any(path.exists() and path.stat().st_mtime >= began - 1 for path in written)
     if is_new and parallel.is_writer():
         sessions.note_end(workdir, began=began, message=message)
         page = report.write_for(workdir)
         if page:
-            print(f"Report: {page}", file=sys.stderr)
+            records.say(f"Report: {page}")
 
 
-def _leave(message: str) -> None:
-    """Ends at once, without the farewell between processes, to which not all would come."""
-    sys.stdout.flush()
-    print(f"Error: {message}", file=sys.stderr, flush=True)
+def _leave(message: str, status: int = 1, *, title: str = "Error: ") -> NoReturn:
+    """Ends at once, without JAX's farewell between processes, to which not all would come.
+
+    Taking the interpreter apart could crash in threads of XLA or Grain that still work.
+    """
+    console.flush()
+    console.write(f"{title}{message}")
     coordination.fail(message)
-    os._exit(status)
+    signals.leave("", status)
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    try:
+        app.run(main, flags_parser=parse_flags)
+    except SystemExit as end:
+        signals.ignore()
+        if not parallel.is_alone():
+            raise
+        signals.leave(*(("", end.code or 0) if isinstance(end.code, int | None) else (end.code, 1)))

@@ -17,7 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from byol_jax import config as config_lib
-from byol_jax import coordination, interruptible
+from byol_jax import coordination
 
 T = TypeVar("T")
 UsageError = config_lib.UsageError
@@ -114,6 +114,11 @@ def batch_size(wanted: int, num_images: int) -> int:
 
 
 # Between processes; with one process all of it is free.
+
+
+def is_alone() -> bool:
+    """Whether this is the only process; asks no device, as `jax.process_count` does."""
+    return not jax.distributed.is_initialized()
 
 
 def is_writer() -> bool:
@@ -273,7 +278,7 @@ class Vote:
         if previous is None:
             return False
         with waiting("the end of a step"):
-            interruptible.wait(previous)
+            jax.block_until_ready(previous)
         return bool(np.asarray(previous)[0])
 
 

@@ -3,7 +3,6 @@
 Shapes: N train features, M features to classify, F embedding size, C classes.
 """
 
-import contextlib
 import types
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,7 +18,6 @@ from byol_jax import config as config_lib
 from byol_jax import (
     datasets,
     eval_pipeline,
-    interruptible,
     metrics,
     neighbours,
     parallel,
@@ -98,17 +96,10 @@ def show(
     batches: Iterable[eval_pipeline.EvalBatch],
     num_images: int,
     title: str,
-    should_stop: Callable[[], bool],
 ) -> Iterator[eval_pipeline.EvalBatch]:
-    """The same batches, with progress that is shown if it takes long.
-
-    Raises:
-      interruptible.StoppedError: it was asked to stop.
-    """
+    """The same batches, with progress that is shown if it takes long."""
     with records.progress_bar(total=num_images, unit="img", title=title, delay=2) as bar:
         for batch in batches:
-            if should_stop():
-                raise interruptible.StoppedError
             yield batch
             bar.update(int(batch.mask.sum()))
 
@@ -174,7 +165,6 @@ class Probe:
         update: Callable[[Any, np.ndarray], Any],
         state: Any,
         batch_size: int,
-        should_stop: Callable[[], bool] = lambda: False,
     ) -> Any:
         """Batch-norm statistics of ten batches of training images, on every process alike.
 
@@ -182,18 +172,12 @@ class Probe:
           update: (statistics, images [b, H, W, 3]) -> new statistics.
           state: the statistics to begin with.
           batch_size: b.
-          should_stop: asked between two batches.
-
-        Raises:
-          interruptible.StoppedError: it was asked to stop.
         """
         data = self._train.take(10 * batch_size)
         batches = eval_pipeline.eval_batches(
-            data, batch_size=batch_size, image_size=self._image_size, skip_bad=True
+            data, batch_size=batch_size, image_size=self._image_size
         )
-        is_alone = jax.process_count() == 1  # else processes stop together, by a vote
-        stops = should_stop if is_alone else lambda: False
-        for batch in show(batches, data.num_images, "probe, batch-norm statistics", stops):
+        for batch in show(batches, data.num_images, "probe, batch-norm statistics"):
             state = update(state, batch.images[batch.mask])
         return state
 
@@ -201,19 +185,8 @@ class Probe:
         """Feature std and effective rank; with labels also kNN and, on request, linear accuracy."""
         return self.measure(params, state, linear=linear).scalars
 
-    def measure(
-        self,
-        params: Any,
-        state: Any,
-        *,
-        linear: bool,
-        should_stop: Callable[[], bool] = lambda: False,
-    ) -> Measured:
-        """What `score` gives, and what it was computed from.
-
-        Raises:
-          interruptible.StoppedError: it was asked to stop between two batches.
-        """
+    def measure(self, params: Any, state: Any, *, linear: bool) -> Measured:
+        """What `score` gives, and what it was computed from."""
         num_classes = self._test.num_classes
 
         def features(data: datasets.Dataset, title: str) -> tuple[np.ndarray, ...]:
@@ -232,7 +205,7 @@ class Probe:
         found = Measured(scalars, test, test_labels, indices, None, num_classes, self._k, bad)
         if not num_classes or (test_labels < 0).all():
             return found
-        train, train_labels, _ = self._features(params, state, self._train)
+        train, train_labels, _ = features(self._train, "training")
         train, train_labels = train[train_labels >= 0], train_labels[train_labels >= 0]
         if not len(train_labels):
             return found
@@ -259,15 +232,10 @@ class Probe:
             bad=self._bad,
         )
 
-        def extract() -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-            shown = show(batches, len(own), title, should_stop)
-            with contextlib.suppress(interruptible.StoppedError):
-                return extract_features(encode, shown)
-
-        found = parallel.together(extract, what=title)
-        if any(parallel.gather_json(found is None, what="a vote on stopping a probe")):
-            raise interruptible.StoppedError
-        features, labels, indices = found
+        features, labels, indices = parallel.together(
+            lambda: extract_features(encode, show(batches, len(own), title)), what=title
+        )
+        self._bad.share()
         indices, features, labels = parallel.gather_sorted(
             own[indices], features, labels, what="gathering features of a probe"
         )

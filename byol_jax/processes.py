@@ -1,5 +1,6 @@
 """How the processes that read images are set up: the run's own, and its workers."""
 
+import contextlib
 import ctypes
 import gc
 import multiprocessing
@@ -7,6 +8,10 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
+
+from byol_jax import signals
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
@@ -36,9 +41,35 @@ def settle() -> None:
         malloc.mallopt(_M_TRIM_THRESHOLD, 256 * 2**20)
 
 
+@contextlib.contextmanager
+def deaf_children() -> Iterator[None]:
+    """Within it processes are born without an ear for signals, which a terminal sends to all.
+
+    They are deaf for good: `prepare_worker` comes only after imports that take seconds.
+    """
+    _start_tracker()  # else it would be started within, and end the block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals.STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_tracker() -> None:
+    """Starts the process that removes semaphores of dead ones, and keeps it from saying so."""
+    name, before = "PYTHONWARNINGS", os.environ.get("PYTHONWARNINGS")
+    os.environ[name] = "ignore:resource_tracker"
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
 def prepare_worker(_index: int, _count: int) -> None:
     """Leaves signals to the main process, which ends its workers, and does not outlive it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in signals.STOPS:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

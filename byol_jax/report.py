@@ -7,6 +7,18 @@
 RUN is the workdir of a pretraining or of an evaluation. The page of one run is written into it.
 """
 
+import os
+import signal
+
+
+def _interrupted(number: int, _frame: object) -> None:
+    os.write(2, b"\nInterrupted.\n")
+    os._exit(128 + number)
+
+
+if __name__ == "__main__":  # before the imports below; pages are written whole or not at all
+    signal.signal(signal.SIGINT, _interrupted)
+
 import argparse
 import pathlib
 import shlex
@@ -62,6 +74,7 @@ def _run(options: argparse.Namespace) -> None:
 
         if out or options.format != "html":
             raise ReportError("--watch serves a page and writes none: leave out --out, --format.")
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # it ends by Ctrl-C as planned
         report_watch.serve(options.runs, port=options.port)
         return
     formats = options.format.split(",")
@@ -72,13 +85,21 @@ def _run(options: argparse.Namespace) -> None:
     if "html" in formats:
         if out and plots:
             raise ReportError("--out names one file: make the page and the plots one by one.")
-        print(write(options.runs, out or _place(options.runs, "report.html")))
+        _show(write(options.runs, out or _place(options.runs, "report.html")))
     if plots:
         from byol_jax import report_plots  # the page needs no matplotlib
 
         runs = report_data.load_runs(options.runs, is_whole=True)  # all values go into CSV files
         for path in report_plots.write(runs, out or _place(options.runs, "plots"), plots):
-            print(path)
+            _show(path)
+
+
+def _show(path: pathlib.Path) -> None:
+    """Prints where a file is, if somebody still reads; the file is there all the same."""
+    try:
+        print(path, flush=True)
+    except (OSError, ValueError):
+        sys.stdout = None  # else Python would try once more at its end
 
 
 def _place(runs: Sequence[str], name: str) -> pathlib.Path:
@@ -111,4 +132,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    finally:  # the interpreter's own end takes no handler
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

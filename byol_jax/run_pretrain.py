@@ -16,10 +16,8 @@ from byol_jax import (
     curator,
     datasets,
     estimate,
-    interruptible,
     loop,
     metrics,
-    metrics_log,
     parallel,
     place,
     pretrain,
@@ -28,6 +26,7 @@ from byol_jax import (
     run_files,
     run_writer,
     sessions,
+    signals,
     snapshots,
     summary,
 )
@@ -53,8 +52,8 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     """
     with contextlib.ExitStack() as stack:
         job = _build(config, workdir)
-        records.say(f"{config_lib.to_json(config)}\n{describe(config, job, workdir)}\n")
-        parallel.on_writer(lambda: _open(stack, workdir, config))
+        records.say(f"{estimate.describe_run(config, job, workdir)}\n")
+        parallel.on_writer(lambda: _open(stack, workdir, config), what="opening the workdir")
         stop = stack.enter_context(loop.StopRequest())
         _Run(config, workdir, job, stop).run()
 
@@ -84,30 +83,6 @@ def _open(stack: contextlib.ExitStack, workdir: pathlib.Path, config: Any) -> No
         records.say("Changes that accept_changes allows:\n  " + "\n  ".join(changes))
 
 
-def describe(config: Any, job: build.Job, workdir: pathlib.Path) -> str:
-    """One paragraph: what will run, on what, for how long."""
-    size = hk.data_structures.tree_size(job.state.online_params) / 1e6
-    epochs = job.total_steps * config.batch_size / job.train.num_images
-    source = config.data.dir if config.data.name == "folder" else config.data.name
-    rate = job.settings.base_learning_rate * config.batch_size / 256
-    warmup = f"optimizer.{config_lib.length_key(config.optimizer, 'warmup')}"
-    unset = f"Unset in the config: {job.settings_source}.\n" if job.settings_source else ""
-    about = "".join(f"{split.about}\n" for split in (job.train, job.test) if split.about)
-    return (
-        f"{about}Pretraining {config.model.encoder} ({size:.2f} M parameters with its heads) by "
-        f"{config.objective.name} on {job.train.num_images:,} images of {source} at "
-        f"{config.data.image_size} px; {summary.of_labels(job.train, job.test)}.\n"
-        f"{job.total_steps:,} steps of {config.batch_size} images ({epochs:,.1f} epochs, by "
-        f"{config_lib.length_key(config, 'total')}) on {parallel.describe_devices()}; "
-        f"{config.optimizer.name}, learning rate up to {rate:.4g} "
-        f"after {job.warmup_steps:,} steps (by {warmup}), tau from "
-        f"{job.settings.base_target_ema:.6g}.\n"
-        f"{unset}"
-        f"Everything goes to {workdir}. Ctrl-C saves; rerun the same command to resume. The time "
-        "left is shown as soon as steps have been measured."
-    )
-
-
 class _Run:
     """What the steps of one run share. Checkpoints between are written after all logs of a step.
 
@@ -119,7 +94,7 @@ class _Run:
         self._config, self._workdir, self._job, self._stop = config, workdir, job, stop
         self._writer = run_writer.RunWriter(config, workdir, job.data_card)
         self._batches = build.make_train_batches(config, job.train)
-        self._score = build.make_probe(config, job, lambda: stop.is_made)
+        self._score = build.make_probe(config, job)
         self._guard = collapse.make_guard(config, job.settings, job.warmup_steps)
         self._is_streamed = isinstance(job.train, datasets.Stream)
         self._is_probe_noted = False
@@ -135,7 +110,7 @@ class _Run:
             is_shown=parallel.is_writer(),
         )
         try:
-            parallel.on_writer(lambda: self._writer.open(first_step))
+            parallel.on_writer(lambda: self._writer.open(first_step), what="opening the logs")
             self._curator = curator.Curator(
                 self._config, self._workdir, self._job, self._writer.logger, self._progress.say
             )
@@ -172,10 +147,8 @@ class _Run:
 
     def _train(self, state: pretrain.TrainState, first_step: int) -> int:
         total_steps, vote = self._job.total_steps, parallel.Vote()
-        try:
+        with self._stop.interrupting(message=loop.NOTHING_TO_SAVE, ends=True):
             update, state = self._prepare(state, first_step)
-        except interruptible.StoppedError:
-            return first_step
         try:
             state, step = loop.run(
                 update,
@@ -186,50 +159,60 @@ class _Run:
                 log_every=self._config.log_every_steps,
                 on_metrics=self._log,
                 hooks=[
-                    loop.Hook(self._config.probe.every_steps, self._unless_last(self._probe)),
+                    loop.Hook(self._config.probe.every_steps, self._unless_last(self._try_probe)),
                     loop.Hook(self._config.checkpoint_every_steps, self._unless_last(self._save)),
                 ],
                 progress=self._progress,
                 should_stop=lambda: vote.any(self._stop.is_made or self._writer.is_left()),
             )
         except loop.NonFiniteError as error:
-            good = parallel.on_writer(self._writer.last_good)
+            good = parallel.on_writer(self._writer.last_good, what="finding the last checkpoint")
             key = f"optimizer.{self._config.optimizer.name}.base_learning_rate"
             raise loop.NonFiniteError(
                 f"{error} Last good checkpoint: {good}. A smaller {key} or a longer warm-up may "
                 "help; give it another --workdir."
             ) from None
         except collapse.CollapseError as error:
-            last = parallel.on_writer(self._writer.last_good)
+            last = parallel.on_writer(self._writer.last_good, what="finding the last checkpoint")
             raise collapse.CollapseError(
                 f"{error}\nStopped, as collapse.action says. Another config needs another "
                 f"--workdir. Last checkpoint: {last}."
             ) from None
-        if parallel.on_writer(self._writer.is_left):
+        if self._is_left():
             self._follow(state, step if step > first_step else None)
         if step > first_step:
             self._save(step, state)
-        parallel.on_writer(self._writer.finish)
-        if step == total_steps and not parallel.on_writer(lambda: self._is_probed(step)):
-            self._probe(step, state)
+        parallel.on_writer(self._writer.finish, what="writing the last checkpoint")
+        if step == total_steps and not summary.has_probe(self._workdir, step):
+            with self._stop.interrupting(message="All is saved but the last probe.", ends=True):
+                self._probe(step, state)
         return step
 
     def _prepare(self, state: pretrain.TrainState, first_step: int) -> tuple[Any, Any]:
-        """All that is long before the first step; `interruptible.StoppedError` after a signal."""
+        """All that is long before the first step."""
         if first_step < self._job.total_steps:
             self._progress.say(estimate.describe_time(self._config, self._job, first_step))
         if self._is_probe_due(first_step):
             self._progress.say(f"Measuring the network of step {first_step:,}...")
             self._probe(first_step, state)
-        if any(parallel.gather_json(self._stop.is_made, what="a vote on stopping")):
-            raise interruptible.StoppedError
         self._progress.say("Compiling the training step...")
         update, state = parallel.pmap_update(self._job.update), parallel.replicate(state)
-        forecast = self._interruptible(
-            lambda: forecasts.make_forecast(self._config, self._job, update, state)
-        )
+        forecast = forecasts.make_forecast(self._config, self._job, update, state)
         self._progress.say(forecasts.describe(forecast, self._config))
         return update, state
+
+    def _is_probe_due(self, first_step: int) -> bool:
+        """Whether training begins with a probe: the first one, or one that was interrupted."""
+        every = self._config.probe.every_steps
+        is_planned = every and first_step % every == 0 and first_step < self._job.total_steps
+        is_missing = is_planned and not summary.has_probe(self._workdir, first_step)
+        return first_step == 0 or bool(is_missing)
+
+    def _try_probe(self, step: int, state: pretrain.TrainState) -> None:
+        """Probes; if a signal comes meanwhile, leaves that to the command that resumes."""
+        message = "Leaving the probe, then saving. Again to stop at once."
+        with contextlib.suppress(signals.Interrupted), self._stop.interrupting(message=message):
+            self._probe(step, state)
 
     def _feed(self, first_step: int) -> Iterator[Any]:
         """Batches by device; notes the bad images met on the way as soon as they are met."""
@@ -241,27 +224,18 @@ class _Run:
             self._curator.see_batch(step, batch, self._batches.bad_images)
             yield parallel.shard(batch)
 
-    def _interruptible(self, call: Callable[[], Any]) -> Any:
-        return interruptible.run(call, lambda: self._stop.is_made)
-
-    def _is_probe_due(self, step: int) -> bool:
-        """Whether a run that begins at a step has to be probed there, perhaps once more."""
-        every = self._config.probe.every_steps
-        if step == 0 or not every or step % every or step == self._job.total_steps:
-            return step == 0
-        return not parallel.on_writer(lambda: self._is_probed(step), what="looking at probes")
-
-    def _is_probed(self, step: int) -> bool:
-        """Whether the last probe is there; it is made after the last checkpoint."""
-        row = metrics_log.last_row(self._workdir, having="probe/feature_std")
-        return row is not None and row["step"] == step
+    def _is_left(self) -> bool:
+        return parallel.on_writer(self._writer.is_left, what="looking at the workdir")
 
     def _follow(self, state: pretrain.TrainState, step: int | None) -> NoReturn:
         """Ends the run, whose workdir is elsewhere; its newest state is saved there."""
-        old, new = self._workdir, parallel.on_writer(self._writer.follow)
+        old = self._workdir
+        new = parallel.on_writer(self._writer.follow, what="looking for the workdir")
         if new and step is not None:
             self._write_checkpoint(step, state)
-        last = parallel.on_writer(self._writer.last_good) if new else "none"
+        last = "none"
+        if new:
+            last = parallel.on_writer(self._writer.last_good, what="writing the last checkpoint")
         advice = f"Rerun the command with --workdir={new} to resume. " if new else ""
         raise place.LeftError(
             f"The workdir {old} was {f'renamed to {new}' if new else 'removed'} while the run was "
@@ -269,7 +243,7 @@ class _Run:
         )
 
     def _save(self, step: int, state: pretrain.TrainState) -> None:
-        if not parallel.on_writer(self._writer.is_left):  # else the run is about to end
+        if not self._is_left():  # else the run is about to end
             self._write_checkpoint(step, state)
 
     def _write_checkpoint(self, step: int, state: pretrain.TrainState) -> None:

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from byol_jax import collapse, datasets, labelled, loop, metrics_log, probes
+from byol_jax import collapse, datasets, labelled, loop, metrics_log, parallel, probes
 
 _OF_LABELS = ("online_loss", "online_top1", "online_top5")
 
@@ -49,6 +49,16 @@ def probe_line(step: int, measured: probes.Measured) -> str:
     if measured.bad:
         parts.append(f"{len(measured.bad):,} bad images left out (bad_images.txt)")
     return f"probe at step {step}: " + ", ".join(parts)
+
+
+def has_probe(workdir: pathlib.Path, step: int) -> bool:
+    """Whether the probe of a step was logged; to be called by all processes."""
+
+    def find() -> bool:
+        last = metrics_log.last_row(workdir, having="probe/feature_std")
+        return last is not None and last["step"] == step
+
+    return parallel.on_writer(find, what="looking for a probe")
 
 
 def summarise(workdir: pathlib.Path, config: Any) -> str:

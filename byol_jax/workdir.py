@@ -13,10 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any, NamedTuple
 
 import numpy as np
-from tensorboardX import SummaryWriter
 
 from byol_jax import config as config_lib
-from byol_jax import files, metrics_log, trackers
+from byol_jax import files, metrics_log, tensorboard, trackers
 
 UsageError = config_lib.UsageError
 
@@ -172,7 +171,7 @@ class Logger:
     Args:
         workdir: folder of the run.
         first_step: the run goes on after this step; TensorBoard hides what came after it.
-        others: get the same.
+        others: get the same; none of them may raise.
     """
 
     def __init__(
@@ -184,8 +183,11 @@ class Logger:
     ):
         self._path = workdir / metrics_log.NAME
         self._file = self._path.open("a")
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
-        self._others = others
+        board = trackers.Harmless(
+            "TensorBoard",
+            lambda: tensorboard.TensorBoard(workdir / "tensorboard", first_step=first_step + 1),
+        )
+        self._trackers = (board, *others)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         """Appends one line; numbers that JSON lacks (NaN, infinity) are written as null."""
@@ -193,19 +195,16 @@ class Logger:
         with writing(self._path):
             self._file.write(json.dumps({"step": step, **safe}) + "\n")
             self._file.flush()
-        for key, value in scalars.items():
-            self._board.add_scalar(key, value, step)
-        for tracker in self._others:
+        for tracker in self._trackers:
             tracker.write(step, scalars)
 
     def write_image(self, step: int, name: str, pixels: np.ndarray) -> None:
         """A picture, uint8 [H, W, 3], for those who show some."""
-        self._board.add_image(name, pixels, step, dataformats="HWC")
-        for tracker in self._others:
+        for tracker in self._trackers:
             tracker.write_image(step, name, pixels)
 
     def close(self) -> None:
         """Closes everything; `write` has said it if one of the files could not be written to."""
-        for file in (self._file, self._board, *self._others):
+        for file in (self._file, *self._trackers):
             with contextlib.suppress(OSError):
                 file.close()

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from byol_jax import build, snapshots
+from byol_jax import build, signals, snapshots
 from tests import lives
 
 pytestmark = pytest.mark.slow
@@ -184,8 +184,10 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path):
     life.wait_for_text("SAVING")
     life.signal(signal.SIGINT)
     life.wait_for_text("Again to stop at once")
+    time.sleep(signals.SAME_SECONDS)
     life.signal(signal.SIGINT)
-    assert life.finish(seconds=0.5) == [-signal.SIGINT], life.text()
+    assert life.finish(seconds=1) == [130], life.text()
+    assert signals.AT_ONCE in life.text()
 
 
 @pytest.mark.parametrize("killed", [0, 1])
@@ -311,6 +313,21 @@ def test_a_full_disk_is_named_and_what_was_saved_stays(room, small_disk, copy, u
     (small_disk / "stuffing").unlink()
     lives.finish(copy)
     assert_same_run(copy, uninterrupted(1))
+
+
+def test_a_full_disk_under_what_only_shows_a_run_stops_nothing(small_disk, tmp_path):
+    """TensorBoard's files, the pictures and the log: each without room from the start."""
+    run, link = tmp_path / "run", small_disk / "run"  # whose log is beside it
+    run.mkdir()
+    link.symlink_to(run)
+    for name in ("tensorboard", "gallery"):
+        (small_disk / name).mkdir()
+        (run / name).symlink_to(small_disk / name)
+    fill(small_disk / "stuffing", room=0)
+    life = lives.Life(link, total_steps=6, gallery__max_images=20)
+    assert life.finish() == [0] and life.text() == ""
+    assert lives.steps(run)[-1] == 6 and lives.metrics(run)[-1]["step"] == 6
+    assert not list((run / "gallery").iterdir())
 
 
 def test_a_second_run_in_one_workdir_is_refused(tmp_path, uninterrupted):

@@ -1,5 +1,6 @@
 """The loop alone: order of calls, hooks, signals, numbers that are none."""
 
+import contextlib
 import itertools
 import os
 import signal
@@ -7,7 +8,7 @@ import signal
 import numpy as np
 import pytest
 
-from byol_jax import loop, summary
+from byol_jax import loop, signals, summary
 
 
 def run(update, *, first_step=0, total_steps=6, log_every=2, hooks=(), log=None, should_stop=bool):
@@ -52,7 +53,7 @@ def test_a_resumed_run_does_the_rest():
     assert run(count, first_step=3)[1:] == (6, [(4, 3.0), (6, 5.0)])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", signals.STOPS)
 def test_a_signal_ends_the_run_after_its_step(number):
     def update(state, batch):
         if batch == 3:
@@ -62,7 +63,6 @@ def test_a_signal_ends_the_run_after_its_step(number):
     before = signal.getsignal(number)
     with loop.StopRequest() as stop:
         state, step, _ = run(update, should_stop=lambda: stop.is_made)
-        assert signal.getsignal(number) is signal.SIG_DFL  # the next one ends the process at once
     assert step == state == 4
     assert signal.getsignal(number) is before
 
@@ -93,3 +93,26 @@ def test_a_run_that_is_told_to_stop_says_what_is_saved_and_no_more():
     assert "before a new step; the checkpoint of step 7 is there" in summary.stopped(7, 7)
     with pytest.raises(loop.NothingDoneError, match="there is nothing to save"):
         summary.stopped(0, 0)
+
+
+def test_a_hook_may_be_interrupted_and_the_run_stops_after_its_step():
+    def probe(step, state):
+        with stop.interrupting(message="Leaving it."):
+            os.kill(os.getpid(), signal.SIGINT)
+            raise AssertionError("goes on in spite of the signal")
+
+    def try_probe(step, state):
+        with contextlib.suppress(signals.Interrupted):
+            probe(step, state)
+
+    with loop.StopRequest() as stop:
+        hooks = [loop.Hook(3, try_probe)]
+        state, step, _ = run(count, hooks=hooks, should_stop=lambda: stop.is_made)
+    assert step == state == 3
+
+
+def test_a_request_that_was_made_before_interrupts_at_once():
+    with loop.StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(signals.Interrupted), stop.interrupting(message="Leaving it."):
+            raise AssertionError("begins in spite of the signal")

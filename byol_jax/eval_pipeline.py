@@ -170,9 +170,7 @@ def channel_stats(
     """
     moments = np.zeros((2, 3))
     count = 0
-    batches = eval_batches(
-        data.take(num_images), batch_size=50, image_size=image_size
-    )
+    batches = eval_batches(data.take(num_images), batch_size=50, image_size=image_size)
     total = min(num_images, data.num_images)
     title = "mean and standard deviation of the channels"
     with records.progress_bar(total=total, unit="img", title=title, delay=2) as bar:

@@ -12,7 +12,6 @@ import numpy as np
 from byol_jax import (
     augment,
     build,
-    cluster,
     datasets,
     encoders,
     eval_pipeline,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax import folder_layout, images, records
+from byol_jax import folder_layout, images
 
 UsageError = config_lib.UsageError
 UNLABELLED = -1

@@ -7,7 +7,6 @@ Shapes: n images shown, F embedding size, C classes, S side of a thumbnail.
 """
 
 import json
-import os
 import pathlib
 import zipfile
 import zlib

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax import datasets, encoders, eval_pipeline, grey, records
+from byol_jax import cluster, datasets, encoders, eval_pipeline, grey, records
 from byol_jax import features as features_lib
 
 UsageError = config_lib.UsageError
@@ -71,7 +71,7 @@ def open_subject(config: Any, *, or_tags: bool = False) -> Subject:
 def load_splits(
     encoder: encoders.Encoder, source: features_lib.Source, names: Sequence[str], *, decode: str
 ) -> list[datasets.Dataset]:
-    """Opens splits of one set, and prints what there is to know; `datasets.load` says what is wrong.
+    """Opens splits of one set, and prints what there is to know; see `datasets.load`.
 
     Greyscale of more than 8 bits is read as in the encoder's run, or, if the set is another one,
     as measured on the first of the splits.
@@ -84,8 +84,10 @@ def load_splits(
     """
     is_reduced = config_lib.lookup(DECODE, decode, key="data.decode")
     splits = [datasets.load(source.name, name, data_dir=source.dir) for name in names]
-    for about in filter(None, (split.about for split in splits)):
-        records.say(about)
+    for name, split in zip(names, splits, strict=True):
+        cluster.require_same_data(f"{source.name} ({name})", split)
+        if split.about:
+            records.say(split.about)
     trained = encoder.config.data if encoder.config else None
     if trained and (source.name, source.dir) != (trained.name, trained.dir):
         ranges = eval_pipeline.grey_ranges(splits[0])

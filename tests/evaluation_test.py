@@ -24,7 +24,7 @@ def test_held_out_images_and_the_rest_are_all_images(count, share, expected):
 
 def test_no_more_images_are_held_out_than_the_paper_holds_out():
     held, _ = subjects.hold_out(200_000, 0.1, seed=0)
-    assert len(held) == subjects.VALIDATION_IMAGES
+    assert len(held) == subjects.VALIDATION_IMAGES == 10_000
 
 
 def make_subject(num_validation):
@@ -37,6 +37,14 @@ def test_a_validation_split_is_used_as_it_is_without_its_bad_images():
     held, rest = subjects.split_train(make_subject(4), usable, 0.5, seed=0)
     np.testing.assert_array_equal(usable[held], [6, 7, 9])
     np.testing.assert_array_equal(usable[rest], [0, 1, 3])
+
+
+def test_without_a_validation_split_some_images_are_held_out():
+    usable = np.array([0, 1, 3, 6, 7, 9])
+    found = subjects.split_train(make_subject(0), usable, 0.5, seed=2)
+    for ours, expected in zip(found, subjects.hold_out(6, 0.5, seed=2), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    assert len(found[0]) == 3
 
 
 def test_a_selection_says_what_it_was_made_on():

@@ -15,7 +15,7 @@ import threadpoolctl
 
 from byol_jax import datasets, encoders, logistic
 
-LAMBDAS = [1e2, 1.0, 1e-2, 1e-4, 1e-6]
+LAMBDAS = [1.0, 1e-2, 1e-4]
 
 
 def peer(features, labels, method, tolerance):

@@ -5,7 +5,6 @@ Shapes: b images of a batch, S image size.
 
 import collections
 import functools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from typing import NamedTuple
@@ -50,7 +49,7 @@ class BadLimit:
 
     def share(self) -> None:
         """Adds what the other processes have found; to be called by all."""
-        for other in parallel.gather_json(self.found):
+        for other in parallel.gather_json(self.found, what="counting bad images"):
             self.found |= other
         self._check()
 
@@ -215,7 +214,7 @@ def measure_grey(read: Callable[[int], bytes], count: int) -> grey.Ranges | None
       count: so many are read, from the first on; bad ones do not count.
     """
     samples = collections.defaultdict(list)
-    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with futures.ThreadPoolExecutor(machine.processors()) as pool:
         for found in pool.map(lambda index: _summarize_grey(read, index), range(count)):
             if found:
                 samples[found[0]].append(found[1])

@@ -35,7 +35,7 @@ def place(config: Any) -> tuple[pathlib.Path, Any]:
     Raises:
       UsageError: there is no checkpoint.
     """
-    found = parallel.on_writer(lambda: _find(config.checkpoint))
+    found = parallel.on_writer(lambda: _find(config.checkpoint), what="looking for the checkpoint")
     pinned = ml_collections.ConfigDict(config.to_dict())
     pinned.checkpoint = found["path"]
     baseline = config.weights if "weights" in config else "checkpoint"
@@ -78,8 +78,10 @@ def opened(workdir: pathlib.Path, *names: str) -> Iterator[None]:
         name that no evaluation wrote.
     """
     with contextlib.ExitStack() as stack:
-        parallel.on_writer(lambda: _require_ours(workdir, names))
-        parallel.on_writer(lambda: stack.enter_context(workdir_lib.lock(workdir)))
+        parallel.on_writer(lambda: _require_ours(workdir, names), what="looking at the workdir")
+        parallel.on_writer(
+            lambda: stack.enter_context(workdir_lib.lock(workdir)), what="opening the workdir"
+        )
         yield
 
 

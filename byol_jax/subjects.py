@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from byol_jax import config as config_lib
 from byol_jax import cluster, datasets, encoders, eval_pipeline, grey, records
+from byol_jax import config as config_lib
 from byol_jax import features as features_lib
 
 UsageError = config_lib.UsageError

@@ -231,7 +231,7 @@ def test_what_is_there_already_is_not_touched(source, tmp_path, capsys):
         convert.run(make_config(source, out), tmp_path)
     for text in ("", "[", "\xff"):  # of what set, nobody knows any more
         path.write_text(text, encoding="latin-1")
-        with pytest.raises(UsageError, match="Cannot read .*dataset_info.json.*Remove it"):
+        with pytest.raises(UsageError, match="Cannot read .*dataset_info.json.*output_dir"):
             convert.run(make_config(source, out), tmp_path)
     path.unlink()  # as it says
     convert.run(make_config(source, out), tmp_path)

@@ -68,8 +68,13 @@ REFUSED = {  # preset, what is typed, which of it has no effect, what is said
         {"bench.step_batch_size": 4, "bench.step": False},
         "bench.step is false",
     ),
-    "good images": ("knn", None, {"data.skip_bad": True, "data.name": "patterns"}, "all good"),
-    "good to embed": ("embed", None, {"skip_bad": True, "data.name": "patterns"}, "all good"),
+    "good images": ("knn", None, {"data.max_bad_share": 0.1, "data.name": "patterns"}, "all good"),
+    "good to embed": (
+        "embed",
+        None,
+        {"data.max_bad_share": 0.1, "data.name": "patterns"},
+        "all good",
+    ),
     "left out": (
         "knn",
         None,

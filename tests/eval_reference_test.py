@@ -13,6 +13,7 @@ import pytest
 from byol_jax import (
     cards,
     encoders,
+    eval_pipeline,
     evaluation,
     features,
     finetune,
@@ -179,6 +180,9 @@ def assert_trees(name, step, state, tolerances):
     return checked
 
 
+NO_BAD = eval_pipeline.BadLimit([], 0.0)
+
+
 def fine_tuned(name, monkeypatch):
     case, encoder = CASES[name], make_encoder(name)
     head = {finetune.HEAD: classifier(encoder.embedding_size)}
@@ -186,7 +190,7 @@ def fine_tuned(name, monkeypatch):
     config = semi_supervised.get_config()
     config.update({"batch_size": B, "bn_decay_rate": case["bn_decay_rate"]})
     work = Work(case["steps"])
-    bench = run_finetune._make_bench(config, make_subject(encoder), G["labels"][0], work)
+    bench = run_finetune._make_bench(config, make_subject(encoder), G["labels"][0], NO_BAD, work)
     setting = run_finetune.Setting(
         case["base_learning_rate"], case["weight_decay"], float(case["max_steps"])
     )

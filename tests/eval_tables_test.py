@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from byol_jax import (
+    eval_pipeline,
     evaluation,
     features,
     finetune,
@@ -64,7 +65,7 @@ def trial(monkeypatch):
         network = ml_collections.FrozenConfigDict({"embedding_size": 2})
         encoder = Encoder(network.embedding_size)
         subject = subject_of(encoder)
-        bench = run_finetune.Bench(subject, None, lambda decay: decay, None, 0.1, Work())
+        bench = run_finetune.Bench(subject, None, lambda decay: decay, None, 0.1, NO_BAD, Work())
         with pytest.raises(Stop) as found:
             chosen = np.zeros(count, np.int64)
             run_finetune._train(config, bench, run_finetune.Setting(*setting), chosen, 0, "t")
@@ -72,6 +73,9 @@ def trial(monkeypatch):
         return state.trial, total_steps, decay
 
     return make
+
+
+NO_BAD = eval_pipeline.BadLimit([], 0.0)
 
 
 class Encoder:

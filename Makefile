@@ -24,10 +24,10 @@ test-browser: $(VENV)/installed
 	@command -v chromedriver > /dev/null || \
 	  { echo "Chromium and its driver are needed; on Debian: apt-get install chromium chromium-driver"; exit 1; }
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c requirements.txt selenium==4.51.0
-	$(RUN) -m pytest -q -m browser tests/report_browser_test.py
+	$(RUN) -m pytest -q -m browser tests/report/browser_test.py
 
 test-torch: $(VENV)/installed-torch
-	$(RUN) -m pytest -q -m torch tests/torch_test.py
+	$(RUN) -m pytest -q -m torch tests/export/torch_test.py
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .

@@ -1,9 +1,9 @@
 """Says what a checkpoint is, and what can be done with it: ``python -m byol_jax.inspect PATH``."""
 
-from byol_jax import console, signals
+from byol_jax.host import signals, streams
 
 if __name__ == "__main__":  # before the imports below, which take seconds
-    console.protect()
+    streams.protect()
     signals.end_without_work()
 
 import pathlib
@@ -12,9 +12,10 @@ import sys
 
 import numpy as np
 
-from byol_jax import cards, metrics_log
 from byol_jax import config as config_lib
-from byol_jax import weights as weights_lib
+from byol_jax.checkpoints import sources
+from byol_jax.models import encoder_spec
+from byol_jax.workdir import metrics_log
 
 _FORMATS = {
     "run": "checkpoint of a run of this project (Orbax)",
@@ -30,9 +31,9 @@ def describe(path: str) -> str:
     Raises:
       UsageError: there is no checkpoint at the path, or a damaged one.
     """
-    found = weights_lib.open_weights(path)
+    found = sources.open_weights(path)
     card, rows = found.card, {}
-    shapes = cards.shapes(card)[0]
+    shapes = encoder_spec.shapes(card)[0]
     count = sum(int(np.prod(x.shape)) for leaves in shapes.values() for x in leaves.values())
     rows["format"] = _FORMATS[found.format]
     rows["step"] = "unknown" if found.step is None else f"{found.step:,}"
@@ -54,7 +55,7 @@ def _numbers(values: tuple[float, ...]) -> str:
     return " ".join(f"{value:.4g}" for value in values)
 
 
-def _accuracy(found: weights_lib.Weights) -> str:
+def _accuracy(found: sources.Weights) -> str:
     """What the run measured last, if the checkpoint is in its workdir."""
     if found.format != "run":
         return "unknown"
@@ -68,7 +69,7 @@ def _accuracy(found: weights_lib.Weights) -> str:
     return f"kNN {rows[-1]['probe/knn_top1']:.1%}{share} at step {rows[-1]['step']:,}"
 
 
-def _commands(path: str, found: weights_lib.Weights) -> list[str]:
+def _commands(path: str, found: sources.Weights) -> list[str]:
     start = "python -m byol_jax.main_loop --config=configs/"
     given = f" --config.checkpoint={shlex.quote(path)}"
     data = "" if found.config else " --config.data.name=SET"
@@ -98,4 +99,4 @@ def main(arguments: list[str]) -> int:
 if __name__ == "__main__":
     status = main(sys.argv[1:])
     signals.ignore()
-    console.finish(status)
+    streams.finish(status)

@@ -4,10 +4,10 @@ Any key of the config can be overridden, as in ``--config.batch_size=128``. Conf
 ``configs/``; the text on top of each says what it does, on what hardware, and how long it takes.
 """
 
-from byol_jax import console, signals
+from byol_jax.host import signals, streams
 
 if __name__ == "__main__":  # before the imports below, which take seconds
-    console.protect()
+    streams.protect()
     signals.end_without_work()
 
 import pathlib
@@ -19,50 +19,41 @@ from typing import Any, NoReturn
 import jax
 from absl import app
 
-from byol_jax import (
-    bench_input,
-    checkpoint,
-    cluster,
-    collapse,
-    command_line,
-    convert,
-    coordination,
-    effects,
-    input_pipeline,
-    loop,
-    pack,
-    parallel,
-    place,
-    preview,
-    processes,
-    ranges,
-    records,
-    report,
-    results,
-    run_embed,
-    run_export,
-    run_finetune,
-    run_gallery,
-    run_knn,
-    run_linear_eval,
-    run_pretrain,
-    run_transfer,
-    sessions,
-    snapshots,
-    unfinished,
-)
 from byol_jax import config as config_lib
-from byol_jax import workdir as workdir_lib
+from byol_jax.checkpoints import manager, orbax_reader
+from byol_jax.cli import command_line, effects
+from byol_jax.data import train_loader
+from byol_jax.data.prepare import array_record
+from byol_jax.distributed import cluster, coordination, pmap
+from byol_jax.evaluation import result_folder, resume
+from byol_jax.host import processes
+from byol_jax.report import cli
+from byol_jax.tasks import (
+    bench_input,
+    convert,
+    embed,
+    export,
+    gallery,
+    knn,
+    linear_eval,
+    pack,
+    pretrain,
+    preview,
+    semi_supervised,
+    transfer,
+)
+from byol_jax.training import collapse_monitor, config_ranges, loop
+from byol_jax.workdir import place, run_folder, sessions
 
 TASKS: dict[str, Callable[[Any, pathlib.Path], None]] = {
-    "pretrain": run_pretrain.run,
-    "linear_eval": run_linear_eval.run,
-    "semi_supervised": run_finetune.run,
-    "transfer": run_transfer.run,
-    "knn": run_knn.run,
-    "embed": run_embed.run,
-    "export": run_export.run,
-    "gallery": run_gallery.run,
+    "pretrain": pretrain.run,
+    "linear_eval": linear_eval.run,
+    "semi_supervised": semi_supervised.run,
+    "transfer": transfer.run,
+    "knn": knn.run,
+    "embed": embed.run,
+    "export": export.run,
+    "gallery": gallery.run,
     "preview": preview.run,
     "bench_input": bench_input.run,
     "convert": convert.run,
@@ -85,16 +76,16 @@ EVALUATIONS = ("linear_eval", "semi_supervised", "transfer", "knn", "embed")
 
 # What ends a run with a message and status 1: on all processes alike, or perhaps on one alone.
 SHARED_FAILURES = (
-    collapse.CollapseError,
+    collapse_monitor.CollapseError,
     loop.NonFiniteError,
-    parallel.OtherProcessError,
+    pmap.OtherProcessError,
     place.LeftError,
 )
 LONE_FAILURES = (
-    input_pipeline.TooManyBadImagesError,
+    train_loader.TooManyBadImagesError,
     processes.WorkerError,
-    snapshots.SaveError,
-    workdir_lib.WriteError,
+    manager.SaveError,
+    run_folder.WriteError,
 )
 
 parse_flags = command_line.parse_flags
@@ -105,7 +96,7 @@ def main(_: Sequence[str]) -> None:
 
     So does a signal that asks to end, except while a task trains, which saves then.
     """
-    console.protect()
+    streams.protect()
     config = command_line.config()
     advice = LEFT.get(config.task, NOTHING_LEFT)
     farewell = f"Interrupted. {advice}"
@@ -150,10 +141,10 @@ def _run(config: Any) -> None:
             command_line.PROCESS_ID.value,
             silent_seconds=command_line.SILENT_SECONDS.value,
         )
-        ranges.check(config)
+        config_ranges.check(config)
         has_workdir = bool(command_line.WORKDIR.value)
         for note in effects.settle(config, command_line.typed(), has_workdir=has_workdir):
-            records.say(f"Note: {note}")
+            array_record.say(f"Note: {note}")
         cluster.require_same_program(config)
         task = config_lib.lookup(TASKS, config.task, key="task")
         if has_workdir or config.task not in EVALUATIONS:
@@ -162,8 +153,8 @@ def _run(config: Any) -> None:
             workdir = _evaluate(task, config)
         _conclude(workdir, began)
         coordination.finish()
-    except unfinished.Stopped as stopped:
-        records.say(str(stopped))
+    except resume.Stopped as stopped:
+        array_record.say(str(stopped))
         coordination.finish()
     except config_lib.UsageError as error:
         _leave(str(error), 2)
@@ -180,11 +171,11 @@ def _run(config: Any) -> None:
 def _evaluate(task: Callable[[Any, pathlib.Path], None], config: Any) -> pathlib.Path:
     """Evaluates into a folder named after the checkpoint; of a run that goes on, the newest."""
     while True:
-        workdir, pinned = results.place(config)
+        workdir, pinned = result_folder.place(config)
         try:
             task(pinned, workdir)
             return workdir
-        except checkpoint.GoneError:
+        except orbax_reader.GoneError:
             if pinned.checkpoint == config.checkpoint:  # which was asked for, and no other
                 raise
 
@@ -193,11 +184,11 @@ def _conclude(workdir: pathlib.Path, began: float, *, message: str = "") -> None
     """Notes how a task that has measured something ended, and makes its page."""
     written = [workdir / name for name in ("metrics.jsonl", "result.json")]
     is_new = any(path.exists() and path.stat().st_mtime >= began - 1 for path in written)
-    if is_new and parallel.is_writer():
+    if is_new and pmap.is_writer():
         sessions.note_end(workdir, began=began, message=message)
-        page = report.write_for(workdir)
+        page = cli.write_for(workdir)
         if page:
-            records.say(f"Report: {page}")
+            array_record.say(f"Report: {page}")
 
 
 def _leave(message: str, status: int = 1, *, title: str = "Error: ") -> NoReturn:
@@ -205,8 +196,8 @@ def _leave(message: str, status: int = 1, *, title: str = "Error: ") -> NoReturn
 
     Taking the interpreter apart could crash in threads of XLA or Grain that still work.
     """
-    console.flush()
-    console.write(f"{title}{message}")
+    streams.flush()
+    streams.write(f"{title}{message}")
     coordination.fail(message)
     signals.leave("", status)
 
@@ -216,6 +207,6 @@ if __name__ == "__main__":
         app.run(main, flags_parser=parse_flags)
     except SystemExit as end:
         signals.ignore()
-        if not parallel.is_alone():
+        if not pmap.is_alone():
             raise
         signals.leave(*(("", end.code or 0) if isinstance(end.code, int | None) else (end.code, 1)))

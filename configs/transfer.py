@@ -31,7 +31,7 @@ other settings that is there is kept in its folder earlier/.
 import ml_collections
 
 from byol_jax import config as config_lib
-from byol_jax import transfer_sets
+from byol_jax.data import transfer_datasets
 
 
 def get_config(preset: str = "") -> ml_collections.ConfigDict:
@@ -62,11 +62,11 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
     config.data.decode = "full"  # full | reduced: large JPEGs at 1/2 to 1/8, as in training
     config.data.max_bad_share = 0.01  # of all images measured; left out, with more it is an error
     if preset:
-        _take(config, config_lib.lookup(transfer_sets.SETS, preset, key="preset"))
+        _take(config, config_lib.lookup(transfer_datasets.SETS, preset, key="preset"))
     return config
 
 
-def _take(config: ml_collections.ConfigDict, chosen: transfer_sets.TransferSet) -> None:
+def _take(config: ml_collections.ConfigDict, chosen: transfer_datasets.TransferSet) -> None:
     config.metric = chosen.metric
     config.data.name = chosen.name
     config.data.train_split = "train"

@@ -39,15 +39,16 @@ def make_config(**overrides):
 
 def final_state(folder, config):
     """The newest checkpoint of a run, on the host."""
-    from byol_jax import build, snapshots
+    from byol_jax.checkpoints import manager
+    from byol_jax.training import build
 
-    return snapshots.restore_newest(folder, build.build(config).state, warn=print).state
+    return manager.restore_newest(folder, build.build(config).state, warn=print).state
 
 
 @pytest.fixture(scope="session", autouse=True)
 def small_patterns():
     """Fewer images in the embedded set, for tests that run through the whole program."""
-    from byol_jax import patterns
+    from byol_jax.data import patterns
 
     splits = dict(patterns.SPLITS)
     patterns.SPLITS.update({name: split._replace(num_images=200) for name, split in splits.items()})
@@ -58,8 +59,8 @@ def small_patterns():
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory, small_patterns):
     """A workdir in which a small run has come to its end, on four devices."""
-    from byol_jax import run_pretrain
+    from byol_jax.tasks import pretrain
 
     workdir = tmp_path_factory.mktemp("run")
-    run_pretrain.run(make_config(), workdir)
+    pretrain.run(make_config(), workdir)
     return workdir

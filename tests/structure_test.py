@@ -1,69 +1,96 @@
 """The layout of docs/design.md: who may import whom, and one door for every dependency."""
 
 import ast
+import graphlib
 import pathlib
+import re
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parent.parent
-ROWS = [
-    set(names.split())
-    for names in (
-        "config file_kinds files parallel metrics pickles deepmind torch_files torch_encoder "
-        "images patterns processes reference",
-        "datasets folder host_views records tfds_sets transfer_sets augment crop batch_norm "
-        "micro_batches networks resnet cards exported "
-        "export_folder torch_layout objectives optimizers "
-        "checkpoint loop workdir sessions thumbnails trackers flops snapshots soundness",
-        "input_pipeline eval_pipeline atlas neighbours linear logistic labelled probes "
-        "pack_sources packed_set weights views",
-        "pretrain curator gallery initial collapse checks finetune build encoders features "
-        "baselines evaluation subjects supervised stablehlo torch_export formats forecast "
-        "bad_images results summary unfinished",
-        "run_pretrain run_linear_eval run_finetune run_transfer run_knn run_embed run_export "
-        "run_gallery preview inspect convert pack bench_input main_loop",
-    )
-]
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / "byol_jax"
+# A room imports only from rooms of lines before its own; those of one line do not know each other.
+ORDER = (
+    "config",
+    "host",
+    "distributed",
+    "workdir",
+    "models augment metrics objectives",
+    "data",
+    "data.prepare",
+    "checkpoints",
+    "training",
+    "evaluation",
+    "report",
+    "visualize",
+    "export",
+    "tasks",
+    "cli",
+    "inspect main_loop",
+)
+LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms.split()}
 DOORS = {
-    "orbax": {"checkpoint", "snapshots"},
+    "absl": {"cli.command_line", "main_loop"},
+    "array_record": {"data.prepare.array_record"},
+    "cv2": {"data.host_crops", "data.prepare.packed_dataset"},
+    "dill": set(),
+    "google_crc32c": {"data.prepare.tfrecord"},
+    "grain": {"data.train_loader", "data.eval_loader"},
+    "matplotlib": {"report.figures"},
+    "onnxruntime": {"export.torch_export"},
+    "orbax": {"checkpoints.manager", "checkpoints.orbax_reader"},
     # What follows pickles never unpickles: it takes the list of opcodes, and nothing else.
     "pickle": set(),
-    "pickletools": {"pickles"},
-    "grain": {"input_pipeline", "eval_pipeline"},
-    "tensorflow_datasets": {"tfds_sets", "convert", "pack_sources", "packed_set"},
-    "array_record": {"records"},
-    "google_crc32c": {"convert"},
-    "simplejpeg": {"images", "packed_set"},
-    "PIL": {"images", "thumbnails"},
-    "pyarrow": {"run_embed"},
-    "cv2": {"host_views", "packed_set"},
-    "sklearn": {"probes", "logistic", "atlas"},  # scores; maps for people
-    "tensorboardX": {"workdir"},
-    "safetensors": {"torch_files"},
-    "torch": {"torch_encoder", "torch_export"},
-    "torchvision": {"torch_export"},
-    "onnxruntime": {"torch_export"},
-    "absl": {"main_loop"},
-    "dill": set(),
-    "matplotlib": {"report_plots"},
-    "wandb": {"trackers"},
+    "pickletools": {"checkpoints.safe_pickle"},
+    "PIL": {
+        "data.image_decoding",
+        "data.image_formats",
+        "data.pillow_images",
+        "visualize.thumbnails",
+    },
+    "pillow_heif": {"data.pillow_images"},
+    "pyarrow": {"tasks.embed"},
+    "safetensors": {"checkpoints.torch_checkpoint"},
+    "simplejpeg": {"data.image_decoding", "data.prepare.packed_dataset"},
+    "sklearn": {
+        "training.online_eval",
+        "evaluation.logistic_regression",
+        "visualize.embedding_map",
+    },
+    "tensorboardX": {"workdir.tensorboard"},
     "tensorflow": set(),
+    "tensorflow_datasets": {
+        "data.tfds_source",
+        "data.prepare.pack_sources",
+        "data.prepare.packed_dataset",
+        "tasks.convert",
+    },
+    "torch": {"export.torch_export", "export.torch_module"},
+    "torchvision": {"export.torch_export"},
+    "wandb": {"workdir.trackers"},
 }
-REPORT = {
-    "report",
-    "report_charts",
-    "report_data",
-    "report_page",
-    "report_pictures",
-    "report_plots",
-    "report_preview",
-    "report_tables",
-    "report_verdict",
-    "report_watch",
-    "report_writing",
+TEXTS_OF_JAX = {  # what only one room may mention
+    r"jax\.pmap\(": "distributed",
+    r"(?<!byol_)jax\.distributed": "distributed",
 }
-ROWS[0] |= REPORT
-MODULES = sorted(path for path in (ROOT / "byol_jax").glob("*.py") if path.stem != "__init__")
+# What a task that can be resumed keeps its finished work with.
+KEEPERS = {"evaluation.resume", "checkpoints.manager", "data.prepare.packed_dataset"}
+
+
+def module_name(path):
+    """Such as ``data.prepare.pack_sources``."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+MODULES = {
+    module_name(path): path for path in sorted(PACKAGE.rglob("*.py")) if path.stem != "__init__"
+}
+MODULES = {name: path for name, path in MODULES.items() if path.stem != "__main__"}
+
+
+def room(module):
+    """The folder of a module, or the module itself at the top."""
+    return module.rpartition(".")[0] or module
 
 
 def imports(path):
@@ -75,66 +102,100 @@ def imports(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def row(module):
-    return next(number for number, names in enumerate(ROWS) if module in names)
-
-
-def test_every_module_has_a_row():
-    assert {path.stem for path in MODULES} == set().union(*ROWS)
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_modules_import_only_from_rows_above(path):
-    ours = [name.split(".")[1] for name in imports(path) if name.startswith("byol_jax.")]
-    # Within a row the order of the listing below is not enforced, cycles Python itself refuses.
-    assert all(row(name) <= row(path.stem) for name in ours), ours
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_dependencies_have_one_door(path):
+def ours(path):
+    """Modules of this package that a file imports."""
     for name in imports(path):
+        if name.startswith("byol_jax."):
+            name = name.removeprefix("byol_jax.")
+            yield name if name in MODULES else name.rpartition(".")[0]
+
+
+def test_every_module_is_in_a_room():
+    assert {room(module) for module in MODULES} == set(LEVEL)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_rooms_import_only_from_rooms_before_them(module):
+    own = room(module)
+    for name in ours(MODULES[module]):
+        assert room(name) == own or LEVEL[room(name)] < LEVEL[own], f"{module} imports {name}"
+
+
+def test_inside_a_room_there_are_no_circles():
+    graph = {module: set(ours(path)) for module, path in MODULES.items()}
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_private_names_stay_in_their_module(module):
+    tree = ast.parse(MODULES[module].read_text())
+    names = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("byol_jax")
+        for alias in node.names
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            is_private = node.attr.startswith("_") and not node.attr.startswith("__")
+            is_of_tuples = node.attr in ("_replace", "_asdict", "_fields")
+            assert node.value.id not in names or not is_private or is_of_tuples, (
+                f"{module} uses {node.value.id}.{node.attr}"
+            )
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_dependencies_have_one_door(module):
+    for name in imports(MODULES[module]):
         allowed = DOORS.get(name.split(".")[0])
-        assert allowed is None or path.stem in allowed, f"{path.stem} imports {name}"
+        assert allowed is None or module in allowed, f"{module} imports {name}"
 
 
-@pytest.mark.parametrize("name", sorted(REPORT))
-def test_reports_need_nothing_of_ours(name):
+def test_reports_need_nothing_of_ours():
     """They can be made wherever a run's files are."""
-    ours = [n.split(".")[1] for n in imports(ROOT / "byol_jax" / f"{name}.py") if "byol_jax." in n]
-    assert set(ours) <= REPORT
+    for module in MODULES:
+        if room(module) == "report":
+            assert {room(name) for name in ours(MODULES[module])} <= {"report"}, module
 
 
-def test_only_parallel_knows_pmap_and_distributed():
-    for path in MODULES:
-        if path.stem != "parallel":
-            text = path.read_text()
-            assert "jax.pmap(" not in text and "jax.distributed" not in text, path.stem
+@pytest.mark.parametrize("text, owner", TEXTS_OF_JAX.items())
+def test_only_one_room_knows_of_several_devices_and_processes(text, owner):
+    found = [name for name, path in MODULES.items() if re.search(text, path.read_text())]
+    assert [name for name in found if room(name) != owner] == []
+
+
+def test_tasks_are_named_as_their_configs():
+    configs = {path.stem for path in (ROOT / "configs").glob("*.py")}
+    tasks = {name.rpartition(".")[2] for name in MODULES if room(name) == "tasks"}
+    assert tasks == configs - {"byol"} | {"pretrain"}
+
+
+def keys(name):
+    """Of a dictionary of `main_loop`, read without importing it, which takes seconds."""
+    for node in ast.parse(MODULES["main_loop"].read_text()).body:
+        targets = getattr(node, "targets", None) or [getattr(node, "target", None)]
+        if getattr(targets[0], "id", None) == name:
+            return set(map(ast.literal_eval, node.value.keys))
+    raise LookupError(name)
+
+
+def test_only_tasks_that_keep_what_they_have_finished_say_so_when_they_are_interrupted():
+    resumed = {
+        name
+        for name in keys("TASKS")
+        if KEEPERS & set(ours(MODULES[f"tasks.{name}"]))
+        or "array_record.write_shard" in MODULES[f"tasks.{name}"].read_text()
+    }
+    assert resumed == keys("LEFT")
+
+
+def test_tests_and_experiments_do_not_import_each_other():
+    for folder, other in (("tests", "experiments"), ("experiments", "tests")):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert not [name for name in imports(path) if name.split(".")[0] == other], path
 
 
 def test_the_package_runs_without_tensorflow():
     """TFDS needs TensorFlow only to prepare a set: nothing that we lock may bring it in."""
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     assert not [line for line in lines if line.split("==")[0] in ("tensorflow", "tensorflow-cpu")]
-
-
-# What a task that can be resumed keeps its finished work with.
-KEEPERS = {"unfinished", "snapshots", "packed_set"}
-
-
-def table(name):
-    """A dictionary of `main_loop`, whose values stay source text: importing it takes seconds."""
-    for node in ast.parse((ROOT / "byol_jax" / "main_loop.py").read_text()).body:
-        targets = getattr(node, "targets", None) or [getattr(node, "target", None)]
-        if getattr(targets[0], "id", None) == name:
-            return dict(zip(map(ast.literal_eval, node.value.keys), node.value.values, strict=True))
-    raise LookupError(name)
-
-
-def test_only_tasks_that_keep_what_they_have_finished_say_so_when_they_are_interrupted():
-    resumed = set()
-    for name, run in table("TASKS").items():
-        path = ROOT / "byol_jax" / f"{run.value.id}.py"
-        ours = {found.split(".")[1] for found in imports(path) if found.startswith("byol_jax.")}
-        if ours & KEEPERS or "records.write_shard" in path.read_text():
-            resumed.add(name)
-    assert resumed == set(table("LEFT"))

@@ -19,19 +19,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from byol_jax import augment
+from byol_jax.augment import image_ops
 
 BATCHES = {32: 128, 96: 64, 224: 16}
-VIEWS = (augment.BYOL_VIEW1, augment.BYOL_VIEW2)
+VIEWS = (image_ops.BYOL_VIEW1, image_ops.BYOL_VIEW2)
 
 
-def baseline(key: jax.Array, images: jax.Array, view: augment.View) -> jax.Array:
+def baseline(key: jax.Array, images: jax.Array, view: image_ops.View) -> jax.Array:
     """Augments images one at a time."""
     keys = jax.random.split(key, len(images))
     return jax.vmap(functools.partial(_augment_one, view=view))(keys, images)
 
 
-def _augment_one(key: jax.Array, image: jax.Array, view: augment.View) -> jax.Array:
+def _augment_one(key: jax.Array, image: jax.Array, view: image_ops.View) -> jax.Array:
     keys = jax.random.split(key, 6)
     image = _sometimes(keys[0], view.flip_probability, lambda x: x[:, ::-1], image)
     image = _sometimes(
@@ -72,18 +72,18 @@ def _jitter_one(key, image, view):
 
 
 def _in_hsv(image, change):
-    hsv = augment.rgb_to_hsv(image)
+    hsv = image_ops.rgb_to_hsv(image)
     changed = change(*(hsv[..., c] for c in range(3)))
-    return augment.hsv_to_rgb(jnp.stack(changed, -1))
+    return image_ops.hsv_to_rgb(jnp.stack(changed, -1))
 
 
 def _gray_one(image):
-    luma = image @ jnp.array(augment.LUMA)
+    luma = image @ jnp.array(image_ops.LUMA)
     return jnp.broadcast_to(luma[..., None], image.shape)
 
 
 def _blur_one(image, sigma):
-    radius = augment.blur_radius(image.shape[0])
+    radius = image_ops.blur_radius(image.shape[0])
     taps = jnp.arange(-radius, radius + 1)
     kernel = jnp.exp(-(taps**2) / (2 * sigma**2))
     kernel = jnp.tile((kernel / kernel.sum())[:, None, None, None], (1, 1, 1, 3))
@@ -126,7 +126,7 @@ def measure(size: int, batch: int, repeats: int) -> tuple[Cost, Cost]:
     images = jnp.asarray(np.random.RandomState(0).rand(2, batch, size, size, 3), jnp.float32)
     key = jax.random.key(0)
     functions, compile_seconds, calls = [], [], ([], [])
-    for augmentation in (baseline, augment.augment):
+    for augmentation in (baseline, image_ops.augment):
         start = time.process_time()
         functions.append(two_views(augmentation).lower(key, *images).compile())
         compile_seconds.append(time.process_time() - start)

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from byol_jax import datasets, host_views, images
+from byol_jax.data import datasets, host_crops, image_decoding
 
 COUNT = 40
 SIZES = (32, 64, 96, 128)
@@ -30,16 +30,16 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for size in SIZES:
         rows, seconds = [], np.zeros(2)
-        for image in map(images.EncodedImage, encoded):
-            window = host_views.center_window(image.height, image.width)
+        for image in map(image_decoding.EncodedImage, encoded):
+            window = host_crops.center_window(image.height, image.width)
             if window.height < 2 * size:
                 continue
             view = np.empty((1, size, size, 3), np.uint8)
-            host_views.train_views(image, (window,), view)
+            host_crops.train_views(image, (window,), view)
             ticks = [time.thread_time()]
             crops = []
             for is_reduced in (False, True):
-                crops.append(host_views.center_crop(image, size, is_reduced=is_reduced))
+                crops.append(host_crops.center_crop(image, size, is_reduced=is_reduced))
                 ticks.append(time.thread_time())
             seconds += np.diff(ticks)
             rows.append([psnr(crop, view[0]) for crop in crops])

@@ -13,8 +13,8 @@ import sys
 import numpy as np
 import PIL.Image
 
-from byol_jax import images
-from tests import jpegs
+from byol_jax.data import image_decoding
+from tests.support import jpegs
 
 
 def _pixels(side: int, channels: int) -> np.ndarray:
@@ -90,8 +90,8 @@ def measure(kind: str, side: int) -> None:
     """Prints bytes per pixel: measured, and expected."""
     encode = [sys.executable, "-m", "experiments.decoding.memory", "encode", kind, str(side)]
     data = subprocess.run(encode, check=True, capture_output=True).stdout
-    image = images.EncodedImage(data, {"float": (0, 255)})
-    images.EncodedImage(_save(_rgb(64), "JPEG")).decode()  # libraries are there already
+    image = image_decoding.EncodedImage(data, {"float": (0, 255)})
+    image_decoding.EncodedImage(_save(_rgb(64), "JPEG")).decode()  # libraries are there already
     _reset_peak()
     before = _resident()
     image.decode()

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from byol_jax import patterns
+from byol_jax.data import patterns
 
 SIDE = 1024
 GRAIN = 40  # standard deviation of a pixel's own brightness, in levels

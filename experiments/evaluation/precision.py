@@ -13,7 +13,9 @@ import numpy as np
 import sklearn.linear_model
 import threadpoolctl
 
-from byol_jax import datasets, encoders, logistic
+from byol_jax.checkpoints import encoders
+from byol_jax.data import datasets
+from byol_jax.evaluation import logistic_regression
 
 LAMBDAS = [1.0, 1e-2, 1e-4]
 
@@ -37,13 +39,17 @@ def main(run: str) -> None:
         return np.concatenate(parts)
 
     features, unseen = encode(train.images), encode(test.images)
-    solver = logistic.Solver(1000, 1e-6)
-    exact = logistic.fit_labels(features, train.labels, LAMBDAS, solver, num_classes=10)
+    solver = logistic_regression.Solver(1000, 1e-6)
+    exact = logistic_regression.fit_labels(features, train.labels, LAMBDAS, solver, num_classes=10)
     ways = {
         "float64, Newton, 1e-3 of the penalty": (
             (fit.weights, fit.biases, fit.iterations)
-            for fit in logistic.fit_labels(
-                features, train.labels, LAMBDAS, logistic.Solver(1000, 1e-3), num_classes=10
+            for fit in logistic_regression.fit_labels(
+                features,
+                train.labels,
+                LAMBDAS,
+                logistic_regression.Solver(1000, 1e-3),
+                num_classes=10,
             )
         ),
         "float32, Newton, tol 1e-9": peer(features, train.labels, "newton-cholesky", 1e-9),

@@ -12,7 +12,11 @@ import time
 import jax
 import numpy as np
 
-from byol_jax import build, datasets, encoders, eval_pipeline, features, linear, parallel, patterns
+from byol_jax.checkpoints import encoders
+from byol_jax.data import datasets, eval_loader, patterns
+from byol_jax.distributed import pmap
+from byol_jax.evaluation import features, linear_probe
+from byol_jax.training import build
 from configs import byol
 
 
@@ -22,14 +26,14 @@ def linear_sweep() -> float:
     inputs = rng.standard_normal((60_000, 512)).astype(np.float32)
     labels = rng.integers(0, 10, 60_000).astype(np.int32)
     start = time.perf_counter()
-    state = linear.init(
+    state = linear_probe.init(
         [1.6, 1.2, 0.8, 0.4, 0.2],
         total_steps=80 * 60_000 // 1024,
         embedding_size=512,
         num_classes=10,
         seed=0,
     )
-    linear.train(state, inputs, labels, batch_size=1024, seed=0)
+    linear_probe.train(state, inputs, labels, batch_size=1024, seed=0)
     return time.perf_counter() - start
 
 
@@ -39,7 +43,7 @@ def extraction(run: str, batch_size: int, rounds: int = 5) -> float:
     data = datasets.Images(*patterns.load("train"), len(patterns.CLASS_NAMES))
     batch = data.images[:batch_size]
     options = {"batch_size": batch_size, "title": "extract"}
-    options["bad"] = eval_pipeline.BadLimit([data], 0.0)
+    options["bad"] = eval_loader.BadLimit([data], 0.0)
     encoder.encode(batch)
     features.extract(encoder, data.take(batch_size), **options)
     ratios = []
@@ -59,16 +63,16 @@ def hook_share(rounds: int = 3) -> float:
     config = byol.get_config()
     job = build.build(config)
     probe = build.make_probe(config, job)
-    update = parallel.pmap_update(job.update)
+    update = pmap.pmap_update(job.update)
     batches = build.make_train_batches(config, job.train)
-    state = parallel.replicate(job.state)
-    state, _, _ = update(state, parallel.shard(next(batches)))
+    state = pmap.replicate(job.state)
+    state, _, _ = update(state, pmap.shard(next(batches)))
     probe(1, state)
     shares = []
     for _ in range(rounds):
         start = time.perf_counter()
         for _ in range(50):
-            state, _, _ = update(state, parallel.shard(next(batches)))
+            state, _, _ = update(state, pmap.shard(next(batches)))
         jax.block_until_ready(state)
         training = (time.perf_counter() - start) * config.probe.every_steps / 50
         start = time.perf_counter()

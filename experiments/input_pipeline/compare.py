@@ -15,7 +15,8 @@ import sys
 import tempfile
 import time
 
-from byol_jax import datasets, input_pipeline, processes
+from byol_jax.data import datasets, train_loader
+from byol_jax.host import processes
 
 SIZE, BATCH, SECONDS = 224, 64, 5.0
 COPIES = 300  # of 200 images: as many as a small data set has
@@ -57,8 +58,8 @@ def tf_batches(data):
 
 def our_batches(data):
     processes.settle()  # as main_loop does before every task
-    crop = input_pipeline.Crop(SIZE)
-    return input_pipeline.TrainBatches(data, batch_size=BATCH, seed=0, crop=crop)
+    crop = train_loader.Crop(SIZE)
+    return train_loader.TrainBatches(data, batch_size=BATCH, seed=0, crop=crop)
 
 
 def measure(name, packed):

@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 import psutil
 
-from byol_jax import datasets, input_pipeline
+from byol_jax.data import datasets, train_loader
 
 
 def main():
@@ -27,8 +27,8 @@ def main():
             PIL.Image.fromarray(pixels).save(pathlib.Path(folder) / f"{number}.jpg")
         (pathlib.Path(folder) / "bad.jpg").write_bytes(b"bad")
         data = datasets.load("folder", "all", data_dir=folder)
-        crop = input_pipeline.Crop(32)
-        batches = input_pipeline.TrainBatches(data, batch_size=8, seed=0, crop=crop)
+        crop = train_loader.Crop(32)
+        batches = train_loader.TrainBatches(data, batch_size=8, seed=0, crop=crop)
         process, start, first = psutil.Process(), time.monotonic(), None
         for number in range(1, count + 1):
             next(batches)

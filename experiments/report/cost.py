@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 from absl import app
 
-from byol_jax import atlas, curator, main_loop, report
+from byol_jax import main_loop
+from byol_jax.report import cli
+from byol_jax.visualize import embedding_map, recorder
 
 PARTS = (
-    (curator.Curator, "see_batch"),
-    (curator.Curator, "see_probe"),
-    (report, "write_for"),
+    (recorder.Curator, "see_batch"),
+    (recorder.Curator, "see_probe"),
+    (cli, "write_for"),
 )
 
 
@@ -71,7 +73,7 @@ def measure_atlas() -> None:
     works = {name: {name: features} for name, features in spaces.items()} | {"both": spaces}
     for name, work in works.items():
         began = now()
-        atlas.project_all(work)
+        embedding_map.project_all(work)
         spent = now() - began
         print(f"{name}: {spent[0]:.1f} s of the processor, {spent[1]:.1f} s by the clock")
 

@@ -12,7 +12,9 @@ import numpy as np
 from absl import app
 from ml_collections import config_flags
 
-from byol_jax import build, forecast, objectives, optimizers, pretrain, workdir
+from byol_jax.objectives import byol
+from byol_jax.training import build, optimizers, resource_estimate, train_step
+from byol_jax.workdir import run_folder
 
 WAYS = {
     "as it is": {},
@@ -23,7 +25,7 @@ WAYS = {
     "accumulate=4, remat": {"accumulate": 4, "model.remat": True},
     "accumulate=4, exact": {"accumulate": 4, "accumulate_statistics": "exact"},
 }
-CARD = workdir.DataCard(1_281_167, 1000, "", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CARD = run_folder.DataCard(1_281_167, 1000, "", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CONFIG = config_flags.DEFINE_config_file("config", "configs/byol.py:imagenet-100")
 
 
@@ -38,19 +40,19 @@ def abstract_state(forward, optimizer, size):
     )
     step = jax.ShapeDtypeStruct((), np.int32)
     opt_state = jax.eval_shape(optimizer.init, online[0])
-    return pretrain.TrainState(step, online[0], target[0], online[1], target[1], opt_state)
+    return train_step.TrainState(step, online[0], target[0], online[1], target[1], opt_state)
 
 
 def make(config):
     """Loss and update of a config on one device, with abstract arrays to call them with."""
-    loss = pretrain.make_loss(
+    loss = train_step.make_loss(
         build.make_train_forward(config, CARD, axis=None),
-        objectives.OBJECTIVES[config.objective.name],
+        byol.OBJECTIVES[config.objective.name],
     )
     optimizer = optimizers.lars(
         lambda step: 0.1, weight_decay=1e-6, momentum=0.9, trust_coefficient=1e-3
     )
-    update = pretrain.make_update(
+    update = train_step.make_update(
         loss,
         optimizer,
         build.make_views(config),
@@ -109,7 +111,7 @@ def main(_):
         found = (
             kept_bytes(config, loss, state) / 1e6,
             compiled_bytes(config, update, state) / 1e6,
-            config.batch_size * forecast.flops_of_an_image(config) / 1e9,
+            config.batch_size * resource_estimate.flops_of_an_image(config) / 1e9,
         )
         first = first or found
         cells = [f"{x:,.0f} ({x / y:.0%})" for x, y in zip(found, first, strict=True)]

@@ -53,28 +53,28 @@ def _train(dtype: str, coordinator: str, processes: int, index: int) -> dict:
       ``losses`` of every step, ``milliseconds`` of a step (median), ``all_reduces`` and ``bytes``
       that a device all-reduces in a step.
     """
-    from byol_jax import cluster, parallel
+    from byol_jax.distributed import cluster, pmap
 
     if processes > 1:
         cluster.initialize(coordinator, processes, index)
     import jax
 
-    from tests import pretrain_test
+    from tests.training import train_step_test
 
-    update, state = pretrain_test.golden_run(None, dtype=np.dtype(dtype).type)
-    state = parallel.replicate(state)
+    update, state = train_step_test.golden_run(None, dtype=np.dtype(dtype).type)
+    state = pmap.replicate(state)
     losses, seconds = [], []
-    for step in range(pretrain_test.RUN_CONFIG["num_steps"]):
-        whole = pretrain_test.golden_batch(step, 1, np.dtype(dtype).type)
+    for step in range(train_step_test.RUN_CONFIG["num_steps"]):
+        whole = train_step_test.golden_batch(step, 1, np.dtype(dtype).type)
         own = jax.tree.map(lambda x: x[0, index::processes], whole)
-        batch = parallel.shard(own)
+        batch = pmap.shard(own)
         if step == 0:
             text = update.lower(state, batch).compile().as_text()
         start = time.perf_counter()
         state, scalars, _ = update(state, batch)
         losses.append(float(scalars["loss"]))
         seconds.append(time.perf_counter() - start)
-    parallel.assert_replicated(state)
+    pmap.assert_replicated(state)
     count, size = all_reduced(text)
     return {
         "losses": losses,

@@ -1,11 +1,11 @@
-"""How long ImageNet presets take on what machine, by the formula of `byol_jax.flops`.
+"""How long ImageNet presets take on what machine, by the formula of `byol_jax.models.flops`.
 
 python -m experiments.tpu_pod.cost [share of the peak, 0.4 if not given]
 """
 
 import sys
 
-from byol_jax import forecast, reference
+from byol_jax.training import paper_settings, resource_estimate
 from configs import byol
 
 MACHINES = {  # devices, peak bfloat16 operations a second of one, by its maker's data sheet
@@ -18,13 +18,17 @@ MACHINES = {  # devices, peak bfloat16 operations a second of one, by its maker'
 
 def main(share: float) -> None:
     """Prints a table: hours of each length, and images a second that the input has to bring."""
-    image = forecast.flops_of_an_image(byol.get_config("imagenet-100"))
+    image = resource_estimate.flops_of_an_image(byol.get_config("imagenet-100"))
     print(f"{image / 1e9:.1f} GFLOP an image and step, {share:.0%} of the peak\n")
-    print("| machine | " + " | ".join(f"{n} epochs" for n in reference.BY_EPOCHS) + " | images/s |")
-    print("|---" * (len(reference.BY_EPOCHS) + 2) + "|")
+    print(
+        "| machine | "
+        + " | ".join(f"{n} epochs" for n in paper_settings.BY_EPOCHS)
+        + " | images/s |"
+    )
+    print("|---" * (len(paper_settings.BY_EPOCHS) + 2) + "|")
     for name, (devices, peak) in MACHINES.items():
         rate = share * devices * peak / image
-        hours = [n * reference.NUM_IMAGES / rate / 3600 for n in reference.BY_EPOCHS]
+        hours = [n * paper_settings.NUM_IMAGES / rate / 3600 for n in paper_settings.BY_EPOCHS]
         print(f"| {name} | " + " | ".join(f"{h:.1f} h" for h in hours) + f" | {rate:,.0f} |")
 
 

@@ -1,0 +1,108 @@
+"""Frozen encoders, of runs and of other people's files, ready to be measured and used.
+
+Shapes: b images of a batch, S the encoder's image size, F embedding size.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import numpy as np
+
+from byol_jax.checkpoints import checksums, sources
+from byol_jax.distributed import cluster, pmap
+from byol_jax.models import encoder_spec
+from byol_jax.training import train_step
+
+
+class Encoder(NamedTuple):
+    """A trained encoder in inference mode; nothing that is done with it changes it.
+
+    Attributes:
+      encode: uint8 images [b, H, W, 3] -> float32 [b, F]; other sizes than S are resized to it.
+      image_size: S, in pixels.
+      embedding_size: F.
+      identity: path, step (None if unknown), encoder, number of parameters, what it was trained
+        on (None if unknown), and the sha256 of `fingerprint`.
+      config: of the run that trained it; None if it comes from a file without one.
+      card: how the network is built and what it is fed.
+      params: of the encoder alone, without heads.
+      state: its running batch-norm statistics.
+    """
+
+    encode: Callable[[np.ndarray], np.ndarray]
+    image_size: int
+    embedding_size: int
+    identity: dict[str, Any]
+    config: Any
+    card: encoder_spec.Card
+    params: Any
+    state: Any
+
+
+def load_encoder(path: str, *, network: str = "online") -> Encoder:
+    """Loads an encoder from whatever `weights.open_weights` understands.
+
+    Args:
+      path: a run's workdir (its newest checkpoint) or one of its ``checkpoints/<step>``, which need
+        the workdir's ``config.json`` and ``data.json`` next to ``checkpoints``; or a file.
+      network: "online" or "target".
+
+    Raises:
+      UsageError: no such path, nothing at it that holds an encoder, or something half-written.
+    """
+    found, loaded = sources.open_and_load(path, network)
+    params, state = map(encoder_spec.encoder_modules, loaded)
+    identity = {
+        "path": found.path,
+        "step": found.step,
+        "encoder": found.card.encoder,
+        "parameters": int(hk.data_structures.tree_size(params)),
+        "trained_on": _trained_on(found.config),
+        "sha256": fingerprint(params, state),
+    }
+    cluster.require_same(
+        {f"sha256 of the encoder of {path}": identity["sha256"]}, what="comparing encoders"
+    )
+    return make_encoder(found.config, found.card, params, state, identity)
+
+
+def _trained_on(config: Any) -> str | None:
+    if config is None:
+        return None
+    data = config.data
+    return f"{data.train_split} of {data.name}" + (f" in {data.dir}" if data.dir else "")
+
+
+def make_encoder(
+    config: Any, card: encoder_spec.Card, params: Any, state: Any, identity: dict[str, Any]
+) -> Encoder:
+    """An encoder of parameters and batch-norm statistics; works on all devices of the process."""
+    size = card.image_size
+    encode = train_step.make_encode(encoder_spec.make_forward(card), image_size=size)
+    shape = jax.eval_shape(encode, params, state, np.zeros((1, size, size, 3), np.uint8))
+    on_devices = pmap.replicate((params, state))
+
+    def run(images: np.ndarray) -> np.ndarray:
+        return np.asarray(encode(*on_devices, pmap.spread(images)), np.float32)
+
+    return Encoder(run, size, shape.shape[-1], identity, config, card, params, state)
+
+
+def make_forward(
+    encoder: Encoder, *, axis: str | None, bn_decay_rate: float
+) -> hk.TransformedWithState:
+    """The network of an encoder, to be trained further.
+
+    Args:
+      encoder: whose network it is.
+      axis: that batch statistics are averaged over; None: local ones.
+      bn_decay_rate: of the running statistics.
+    """
+    return encoder_spec.make_forward(encoder.card._replace(bn_decay_rate=bn_decay_rate), axis=axis)
+
+
+def fingerprint(params: Any, state: Any) -> str:
+    """What tells one encoder from another: `checksums.digest_arrays` of all it is made of."""
+    return checksums.digest_arrays(params, state)

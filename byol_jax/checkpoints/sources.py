@@ -1,0 +1,296 @@
+"""What a file or folder of weights holds, whoever wrote it, without reading its arrays yet.
+
+A run, its checkpoints and exports are the project's own. DeepMind's ``.pkl`` files are read by
+`deepmind`, PyTorch's and safetensors by `torch_files`, whose names `torch_layout` understands.
+"""
+
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+
+from byol_jax import config as config_lib
+from byol_jax.checkpoints import (
+    deepmind,
+    export_contents,
+    file_kinds,
+    orbax_reader,
+    safe_pickle,
+    torch_checkpoint,
+    torchvision_names,
+)
+from byol_jax.models import encoder_spec
+from byol_jax.workdir import run_folder
+
+UsageError = config_lib.UsageError
+
+DEEPMIND_LICENCE = (
+    "DeepMind's released weights are under CC BY-NC 4.0 (no commercial use), and so is what is "
+    "made from them."
+)
+
+
+class Network(NamedTuple):
+    """A network by Haiku's names, on the host.
+
+    Attributes:
+      params: of the encoder and of those heads that there are.
+      state: running batch-norm statistics.
+    """
+
+    params: Any
+    state: Any
+
+
+class Weights(NamedTuple):
+    """What can be loaded from a path.
+
+    Attributes:
+      path: of the very checkpoint or file.
+      format: a word for the kind of file.
+      step: updates that made it; None if the file does not say.
+      card: of the encoder.
+      load: network by its name ("online", perhaps "target") and a function that reads it.
+      config: of the run that made it; None if there is none.
+      notes: what was assumed, since the file does not say it.
+      licence: what is known about it.
+    """
+
+    path: str
+    format: str
+    step: int | None
+    card: encoder_spec.Card
+    load: dict[str, Callable[[], Network]]
+    config: Any = None
+    notes: tuple[str, ...] = ()
+    licence: str = ""
+
+
+def open_weights(path: str) -> Weights:
+    """Finds out what a path holds.
+
+    Args:
+      path: a run's workdir (its newest checkpoint), one of its ``checkpoints/<step>``, the folder
+        of an export, a ``.pkl`` file of DeepMind's, or a file of PyTorch's or of safetensors with
+        a ResNet by torchvision's names.
+
+    Raises:
+      UsageError: no such path, or nothing at it that can be used; says what is wrong.
+    """
+    file = pathlib.Path(path).expanduser()
+    if (
+        file.name in (export_contents.MODEL, export_contents.WEIGHTS)
+        and (file.parent / export_contents.MODEL).exists()
+    ):
+        file = file.parent
+    if path and file.is_file():
+        return _open_file(file)
+    if path and (file / export_contents.MODEL).is_file():
+        return _open_export(file)
+    return _open_run(path)
+
+
+def is_foreign(path: str) -> bool:
+    """Whether a path is a file or an export, not a run or one of its checkpoints."""
+    file = pathlib.Path(path).expanduser()
+    return file.is_file() or (file / export_contents.MODEL).is_file()
+
+
+def load(found: Weights, network: str) -> Network:
+    """Reads one of the networks.
+
+    Args:
+      found: where.
+      network: "online" or "target".
+
+    Raises:
+      UsageError: there is no such network, or it is damaged.
+    """
+    if network not in found.load:
+        raise UsageError(
+            f"{found.path} has no {network} network. Valid: {', '.join(sorted(found.load))}."
+        )
+    return found.load[network]()
+
+
+def open_and_load(path: str, network: str) -> tuple[Weights, Network]:
+    """What a path holds and one of its networks, of one checkpoint also while its run goes on.
+
+    Args:
+      path: as `open_weights` takes it.
+      network: "online" or "target".
+
+    Raises:
+      UsageError: as `open_weights` and `load`.
+      orbax_reader.GoneError: the path names a checkpoint that was deleted while it was read.
+    """
+
+    def read() -> tuple[Weights, Network]:
+        found = open_weights(path)
+        return found, load(found, network)
+
+    is_run = bool(path) and not is_foreign(path)
+    return orbax_reader.until_sound(path, read) if is_run else read()
+
+
+def _open_run(path: str) -> Weights:
+    folder = orbax_reader.find(path)
+    run = folder.absolute().parent.parent
+    config, data = _read_config(run / "config.json"), _read_data_card(run)
+    try:
+        card = encoder_spec.of_run(config, data.mean, data.std, data.grey_ranges)
+    except (AttributeError, KeyError) as error:
+        text = " ".join(str(error.args[0]).split())
+        raise UsageError(f"{run / 'config.json'} lacks a key of this version: {text}") from None
+
+    def load(name: str) -> Network:
+        return Network(*orbax_reader.load_network(folder, encoder_spec.shapes(card)[0], name))
+
+    loaders = {name: lambda name=name: load(name) for name in ("online", "target")}
+    return Weights(str(folder), "run", int(folder.name), card, loaders, config)
+
+
+def _read_data_card(run: pathlib.Path) -> run_folder.DataCard:
+    card = run_folder.read_data_card(run)
+    if card is None:
+        raise UsageError(
+            f"{run / 'data.json'} is missing, which says how the images of the checkpoint were "
+            "normalised: copy it from the run's workdir, next to config.json."
+        )
+    return card
+
+
+def _read_config(path: pathlib.Path) -> Any:
+    try:
+        config = ml_collections.ConfigDict(json.loads(path.read_text()))
+        task = config.get("task")
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path} is missing, which says what network the checkpoint is of: copy it from the "
+            "run's workdir, next to its folder 'checkpoints'."
+        ) from None
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(f"Cannot read {path}: {error}. Copy it from the run's workdir.") from None
+    if task != "pretrain":
+        raise UsageError(f"{path} is of the task '{task}': give the workdir of a pretraining run.")
+    return config
+
+
+def _open_file(path: pathlib.Path) -> Weights:
+    try:
+        kind = file_kinds.recognise(path)
+    except OSError as error:
+        raise UsageError(f"Cannot read {path}: {error.strerror or error}.") from None
+    if kind:
+        raise UsageError(
+            f"Cannot read weights from {path}: it is {kind}. Give the workdir of a run, one of its "
+            "checkpoints/<step>, an export, or a file of PyTorch's, safetensors or DeepMind's."
+        )
+    try:
+        if path.suffix == ".pkl":
+            return _open_pickle(path)
+        return _open_tensors(path)
+    except safe_pickle.UnsupportedPickle as error:
+        raise UsageError(f"Cannot read {error}.") from None
+    except OSError as error:
+        raise UsageError(f"Cannot read {path}: {error.strerror or error}.") from None
+
+
+def _open_pickle(path: pathlib.Path) -> Weights:
+    found = deepmind.open_pickle(path)
+    try:
+        card = encoder_spec.recognise(found.online_params, padding="same")
+        encoder_spec.require_encoder(card, found.online_params, found.online_state)
+    except UsageError as error:
+        raise UsageError(f"{path} {error}") from None
+
+    def load(*trees: Any) -> Network:
+        try:
+            return Network(*(deepmind.load_tree(path, tree) for tree in trees))
+        except safe_pickle.UnsupportedPickle as error:
+            raise UsageError(f"Cannot read {error}.") from None
+
+    loaders = {"online": lambda: load(found.online_params, found.online_state)}
+    if found.target_params is not None:
+        loaders["target"] = lambda: load(found.target_params, found.target_state)
+    notes = (
+        f"image size: {card.image_size} px is the custom, the file does not say it",
+        "normalisation: by ImageNet's mean and deviation, as DeepMind's code does",
+    )
+    return Weights(str(path), "deepmind", found.step, card, loaders, None, notes, DEEPMIND_LICENCE)
+
+
+def _open_tensors(path: pathlib.Path) -> Weights:
+    tensors = torch_checkpoint.open_tensors(path)
+    backbones = torchvision_names.find_backbones(list(tensors))
+    if "online" not in backbones:
+        names = ", ".join(list(tensors)[:3]) or "no tensors"
+        raise UsageError(
+            f"{path} holds no ResNet by torchvision's names (conv1, layer1.0.conv1, ..., perhaps "
+            f"behind a prefix): it has {names}. Of a head alone nothing can be made."
+        )
+    found = {
+        name: {key: tensors[stored] for key, stored in backbone.keys.items()}
+        for name, backbone in backbones.items()
+    }
+    try:
+        card = torchvision_names.recognise(found["online"])
+        if card.stem == "cifar" and torchvision_names.has_margin(list(tensors)):
+            card = card._replace(stem="cifar_margin")
+        for named in found.values():
+            torchvision_names.require_fit(named, card)
+    except UsageError as error:
+        raise UsageError(f"{path} {error}") from None
+
+    def load(name: str) -> Network:
+        try:
+            return Network(*torchvision_names.from_torch(found[name], card))
+        except safe_pickle.UnsupportedPickle as error:
+            raise UsageError(f"Cannot read {error}.") from None
+
+    loaders = {name: lambda name=name: load(name) for name in found}
+    prefix, margin = backbones["online"].prefix, "stem: 2 px of padding, as solo-learn's for CIFAR"
+    notes = (
+        f"names: torchvision's{f' behind {prefix!r}' if prefix else ''}",
+        *([margin] if card.stem == "cifar_margin" else []),
+        f"image size: {card.image_size} px is the custom, the file does not say it",
+        "normalisation: by ImageNet's mean and deviation, as is the custom",
+    )
+    return Weights(str(path), "torch", None, card, loaders, None, notes)
+
+
+def _open_export(folder: pathlib.Path) -> Weights:
+    model = export_contents.read_model(folder)
+    stored = export_contents.open_weights(folder)
+    card = model["card"]
+    try:
+        encoder_spec.require_encoder(card, *stored)
+    except UsageError as error:
+        raise UsageError(f"{folder / export_contents.WEIGHTS} {error}") from None
+
+    def load() -> Network:
+        return Network(*(jax.tree.map(_load_tensor, tree, is_leaf=_is_tensor) for tree in stored))
+
+    source = model["source"]
+    config = ml_collections.ConfigDict(model["config"]) if model["config"] else None
+    return Weights(
+        str(folder),
+        "export",
+        source["step"],
+        card,
+        {model["network"]: load},
+        config,
+        tuple(model["notes"]),
+        model["licence"],
+    )
+
+
+def _is_tensor(leaf: Any) -> bool:
+    return isinstance(leaf, torch_checkpoint.StoredTensor)
+
+
+def _load_tensor(leaf: torch_checkpoint.StoredTensor) -> Any:
+    return leaf.load()

@@ -1,0 +1,225 @@
+"""The table of keys that have an effect only if others do; one in no row always has one."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from byol_jax import config as config_lib
+from byol_jax.checkpoints import sources
+from byol_jax.data import datasets
+from byol_jax.models import resnet
+from byol_jax.objectives import byol
+from byol_jax.training import optimizers
+
+UsageError = config_lib.UsageError
+
+OF_BYOL = ("pretrain", "preview", "bench_input")  # whose configs are those of configs/byol.py
+
+
+class Rule(NamedTuple):
+    """When some keys have an effect.
+
+    Attributes:
+      tasks: whose keys they are.
+      keys: dotted names, with stars.
+      has_effect: of a config.
+      otherwise: follows "has no effect": why, and what to type instead; filled with the config.
+    """
+
+    tasks: tuple[str, ...]
+    keys: tuple[str, ...]
+    has_effect: Callable[[Any], bool]
+    otherwise: str
+
+
+def _is_in_memory(config: Any) -> bool:
+    """Whether the set of a config is decoded once and kept; opens it if its name does not say."""
+    data = _set_of(config)
+    if data.name in ("patterns", "folder"):
+        return data.name == "patterns"
+    return isinstance(_open(config), datasets.Images)
+
+
+def _has_labels(config: Any) -> bool:
+    return _open(config).num_classes > 0
+
+
+def _open(config: Any) -> datasets.Dataset:
+    data = _set_of(config)
+    return datasets.load(data.name, data.split, data_dir=data.dir)
+
+
+class _Set(NamedTuple):
+    name: str
+    dir: str
+    split: str
+
+
+def _set_of(config: Any) -> _Set:
+    """The set of a config, which may be that of the encoder's run."""
+    data = config.data
+    split = data.get("train_split", "") or data.get("split", "")
+    if data.name:
+        return _Set(data.name, data.dir, split or ("all" if data.name == "folder" else "train"))
+    trained = sources.open_weights(config.checkpoint).config
+    if trained is None:
+        raise UsageError("Give the set to measure on by --config.data.name.")
+    return _Set(trained.data.name, data.dir or trained.data.dir, split or trained.data.train_split)
+
+
+def _has_bottlenecks(config: Any) -> bool:
+    spec = resnet.ENCODERS.get(config.model.encoder)
+    return spec is None or (spec.bottleneck and not config.model.resnet_v2)
+
+
+def _has_predictor(config: Any) -> bool:
+    objective = byol.OBJECTIVES.get(config.objective.name)
+    return objective is None or objective.has_predictor
+
+
+def _count(values: Any) -> int:
+    return int(np.size(values))
+
+
+def _view_rules() -> list[Rule]:
+    strengths = {
+        "jitter": ("brightness", "contrast", "saturation", "hue"),
+        "blur": ("blur_sigma_min", "blur_sigma_max"),
+        "solarize": ("solarize_threshold",),
+    }
+    return [
+        Rule(
+            OF_BYOL,
+            tuple(f"augment.{view}.{key}" for key in keys),
+            lambda c, view=view, name=name: c.augment[view][f"{name}_probability"] > 0,
+            f"while augment.{view}.{name}_probability is 0: "
+            f"add --config.augment.{view}.{name}_probability=0.5, for example",
+        )
+        for view in ("view1", "view2")
+        for name, keys in strengths.items()
+    ]
+
+
+RULES: tuple[Rule, ...] = (
+    *(
+        Rule(
+            OF_BYOL,
+            (f"optimizer.{name}.*",),
+            lambda c, name=name: c.optimizer.name == name,
+            "while optimizer.name is {optimizer.name}: "
+            f"add --config.optimizer.name={name}, or set a key of optimizer.{{optimizer.name}}",
+        )
+        for name in optimizers.OPTIMIZERS
+    ),
+    *_view_rules(),
+    Rule(
+        OF_BYOL,
+        ("accumulate_statistics",),
+        lambda c: c.accumulate > 1,
+        "while accumulate is 1: add --config.accumulate=2, for example",
+    ),
+    Rule(
+        OF_BYOL,
+        ("model.zero_init_residual",),
+        _has_bottlenecks,
+        "on {model.encoder}: only bottleneck blocks of version 1, as in resnet50, have such a norm",
+    ),
+    Rule(
+        OF_BYOL,
+        ("model.predictor_hidden_size",),
+        _has_predictor,
+        "while objective.name is {objective.name}, which has no predictor: leave it out",
+    ),
+    Rule(
+        OF_BYOL,
+        ("data.dir",),
+        lambda c: c.data.name != "patterns",
+        "while data.name is {data.name}, which is embedded: add --config.data.name=folder, or the "
+        "name of a TFDS set",
+    ),
+    Rule(
+        OF_BYOL,
+        ("data.threads", "data.workers", "data.max_bad_share"),
+        lambda c: not _is_in_memory(c),
+        "on {data.name}, whose images are in memory and need no decoding: leave it out",
+    ),
+    Rule(
+        OF_BYOL,
+        ("augment.crop.method",),
+        _is_in_memory,
+        "on {data.name}: encoded images are cut on the host, by OpenCV's cubic; leave it out",
+    ),
+    Rule(
+        ("pretrain",),
+        ("probe.k", "probe.temperature"),
+        _has_labels,
+        "on {data.name}, which has no labels to measure with: leave it out",
+    ),
+    Rule(
+        ("bench_input",),
+        ("bench.step_batch_size",),
+        lambda c: c.bench.step,
+        "while bench.step is false: leave it out",
+    ),
+    Rule(
+        ("knn", "linear_eval", "semi_supervised", "transfer", "embed"),
+        ("data.max_bad_share",),
+        lambda c: not _is_in_memory(c),
+        "on a set that is in memory, whose images are all good: leave it out",
+    ),
+    Rule(
+        ("knn",),
+        ("knn.leave_one_out",),
+        lambda c: c.data.eval_split != "leave_one_out",
+        "while data.eval_split is leave_one_out: leave it out",
+    ),
+    Rule(
+        ("knn",),
+        ("knn.validation_share",),
+        lambda c: _count(c.knn.k) * _count(c.knn.temperature) > 1,
+        "while one k and one temperature are given: nothing is chosen; leave it out",
+    ),
+    Rule(
+        ("knn",),
+        ("knn.*", "bootstrap_resamples"),
+        _has_labels,
+        "on a set without labels: leave it out",
+    ),
+    Rule(
+        ("linear_eval",),
+        ("crop.min_area",),
+        lambda c: c.features == "augmented",
+        "while features is {features}: add --config.features=augmented",
+    ),
+    Rule(
+        ("linear_eval", "semi_supervised", "transfer"),
+        ("data.validation_share",),
+        lambda c: not c.data.validation_split,
+        "while data.validation_split is {data.validation_split}: leave one of them out",
+    ),
+    Rule(
+        ("linear_eval",),
+        ("data.validation_share",),
+        lambda c: _count(c.base_learning_rates) > 1,
+        "while one of base_learning_rates is given: nothing is chosen; leave it out",
+    ),
+    Rule(
+        ("transfer",),
+        ("data.validation_share", "lambdas.min"),
+        lambda c: c.lambdas.count > 1,
+        "while lambdas.count is 1: nothing is chosen; leave it out",
+    ),
+    Rule(
+        ("semi_supervised",),
+        ("labels.share",),
+        lambda c: not c.labels.list,
+        "while labels.list={labels.list} says which images have labels: leave one of them out",
+    ),
+    Rule(
+        ("gallery",),
+        ("data.name",),
+        lambda c: c.data.name == sources.open_weights(c.checkpoint).config.data.name,
+        "unless it is the run's own set: a run's pictures are of the images it was trained on",
+    ),
+)

@@ -1,0 +1,319 @@
+"""Where images come from: the embedded set, TFDS sets, folders.
+
+Sets that fit in memory come as arrays, all others as encoded images that are read when needed.
+"""
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from byol_jax import config as config_lib
+from byol_jax.data import grey, image_folder, patterns, tfds_source
+from byol_jax.host import machine
+
+UsageError = config_lib.UsageError
+
+MEMORY_LIMIT = 4 << 30  # bytes of one split's pixels, above which a set is read from disk
+
+
+class Images(NamedTuple):
+    """One split in memory.
+
+    Attributes:
+      images: [N, H, W, 3] uint8, RGB.
+      labels: [N] int32 in [0, num_classes), or -1 without.
+      num_classes: number of classes of the data set, also of those absent from this split.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    num_classes: int
+
+    @property
+    def num_images(self) -> int:
+        """N."""
+        return len(self.images)
+
+    @property
+    def num_tags(self) -> int:
+        """Each image has one label."""
+        return 0
+
+    @property
+    def fingerprint(self) -> str:
+        """Nothing to tell: name and split say it all."""
+        return ""
+
+    @property
+    def about(self) -> str:
+        """Nothing to tell."""
+        return ""
+
+    def take(self, n: int) -> "Images":
+        """The first n images."""
+        return Images(self.images[:n], self.labels[:n], self.num_classes)
+
+    def select(self, indices: np.ndarray) -> "Images":
+        """Some of the images, in the order given."""
+        return Images(self.images[indices], self.labels[indices], self.num_classes)
+
+
+class Records(Protocol):
+    """Encoded images that can be read in any order."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        """The file's bytes, and the label or -1."""
+        ...
+
+    def label(self, index: int) -> int:
+        """The label or -1, without the image where that is quicker."""
+        ...
+
+    def file_name(self, index: int) -> str:
+        """The file's path below its folder, or empty if it is not known."""
+        ...
+
+    def name(self, index: int) -> str:
+        """What to call the image in a message."""
+        ...
+
+    def tags(self, index: int) -> np.ndarray:
+        """int8 [T] as in `tags`; only of a set that has them."""
+        ...
+
+
+class Selected:
+    """Some of other records, in an order of their own."""
+
+    def __init__(self, records: Records, indices: np.ndarray):
+        self._records, self._indices = records, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        """The file's bytes, and the label or -1."""
+        return self._records.read(int(self._indices[index]))
+
+    def label(self, index: int) -> int:
+        """The label or -1."""
+        return self._records.label(int(self._indices[index]))
+
+    def file_name(self, index: int) -> str:
+        """The file's path below its folder, or empty if it is not known."""
+        return self._records.file_name(int(self._indices[index]))
+
+    def name(self, index: int) -> str:
+        """What to call the image in a message."""
+        return self._records.name(int(self._indices[index]))
+
+    def tags(self, index: int) -> np.ndarray:
+        """int8 [T] as in `tags`."""
+        return self._records.tags(int(self._indices[index]))
+
+
+class Joined:
+    """Some records, and others after them."""
+
+    def __init__(self, first: Records, second: Records):
+        self._first, self._second = first, second
+
+    def __len__(self) -> int:
+        return len(self._first) + len(self._second)
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        """The file's bytes, and the label or -1."""
+        records, index = self._find(index)
+        return records.read(index)
+
+    def label(self, index: int) -> int:
+        """The label or -1."""
+        records, index = self._find(index)
+        return records.label(index)
+
+    def file_name(self, index: int) -> str:
+        """The file's path below its folder, or empty if it is not known."""
+        records, index = self._find(index)
+        return records.file_name(index)
+
+    def name(self, index: int) -> str:
+        """What to call the image in a message."""
+        records, index = self._find(index)
+        return records.name(index)
+
+    def tags(self, index: int) -> np.ndarray:
+        """int8 [T] as in `tags`."""
+        records, index = self._find(index)
+        return records.tags(index)
+
+    def _find(self, index: int) -> tuple[Records, int]:
+        count = len(self._first)
+        return (self._first, index) if index < count else (self._second, index - count)
+
+
+class Stream(NamedTuple):
+    """One split on disk.
+
+    Attributes:
+      records: the encoded images.
+      num_images: how many of them to use, from the first on.
+      num_classes: number of classes of the data set; 0 if it has no labels.
+      fingerprint: differs if the images do, as far as that can be known cheaply.
+      num_tags: T, number of classes of a set whose images may have several, instead of a label.
+      grey_ranges: what is black and white in greyscale of more than 8 bits, by kind of values; None
+        if there is none, or nobody has measured it.
+      is_reduced: whether evaluation crops come, as training views do, from large JPEGs decoded at
+        1/2, 1/4 or 1/8.
+      about: what a person should know of the split; may be empty.
+    """
+
+    records: Records
+    num_images: int
+    num_classes: int
+    fingerprint: str = ""
+    num_tags: int = 0
+    grey_ranges: grey.Ranges | None = None
+    is_reduced: bool = False
+    about: str = ""
+
+    def take(self, n: int) -> "Stream":
+        """The first n images."""
+        return self._replace(num_images=min(n, self.num_images))
+
+    def select(self, indices: np.ndarray) -> "Stream":
+        """Some of the images, in the order given."""
+        return self._replace(records=Selected(self.records, indices), num_images=len(indices))
+
+
+Dataset = Images | Stream
+
+
+def tags(data: Stream, indices: np.ndarray) -> np.ndarray:
+    """Which of the T classes images have, int8 [n, T]: 1 has, 0 has not, -1 not to be counted."""
+    return np.stack([data.records.tags(int(index)) for index in indices])
+
+
+def with_grey_ranges(data: Dataset, ranges: grey.Ranges | None) -> Dataset:
+    """The same images, read with these ranges if they are read from files."""
+    return data if isinstance(data, Images) else data._replace(grey_ranges=ranges)
+
+
+def join(first: Dataset, second: Dataset) -> Dataset:
+    """All images of one split, then all of another of the same set."""
+    if isinstance(first, Images):
+        pixels, labels = (np.concatenate(pair) for pair in zip(first[:2], second[:2], strict=True))
+        return Images(pixels, labels, first.num_classes)
+    parts = [split.select(np.arange(split.num_images)).records for split in (first, second)]
+    return first._replace(records=Joined(*parts), num_images=len(parts[0]) + len(parts[1]))
+
+
+def load(name: str, split: str, *, data_dir: str | None = None) -> Dataset:
+    """Opens one split.
+
+    Args:
+      name: a name in `DATASETS`, or ``tfds:NAME`` for any other TFDS image set.
+      split: depends on the set: `patterns.SPLITS`, those of `folder.scan`, or a TFDS split
+        expression such as ``train[:90%]``.
+      data_dir: the folder of images, or TFDS's folder of prepared sets; empty or None means
+        $TFDS_DATA_DIR or TFDS's default.
+
+    Raises:
+      UsageError: unknown set or split, a set that is not prepared, labels out of range.
+    """
+    if name.startswith("tfds:"):
+        return _load_tfds(name.removeprefix("tfds:"), split, data_dir)
+    if name not in DATASETS:
+        hint = config_lib.suggest(name, DATASETS)
+        raise UsageError(f"Unknown data.name: '{name}'.{hint} Other TFDS sets: tfds:<name>.")
+    return DATASETS[name](name, split, data_dir)
+
+
+def class_names(name: str, data_dir: str | None, num_classes: int) -> list[str]:
+    """What the classes of a set are called; by number if nobody has named them.
+
+    Args:
+      name: as in `load`.
+      data_dir: as in `load`.
+      num_classes: of the set.
+    """
+    if name == "patterns":
+        names = patterns.CLASS_NAMES
+    elif name == "folder":
+        found = image_folder.find_classes(data_dir or "")
+        # Names of folders can be bytes that are no text; what is shown cannot.
+        names = [os.fsencode(name).decode("utf-8", "backslashreplace") for name in found]
+    else:
+        names = tfds_source.open_set(name.removeprefix("tfds:"), data_dir).class_names
+    if len(names) != num_classes:
+        return [str(number) for number in range(num_classes)]
+    return [str(class_name) for class_name in names]
+
+
+def _load_patterns(name: str, split: str, data_dir: str | None) -> Images:
+    del name, data_dir
+    return Images(*patterns.load(split), len(patterns.CLASS_NAMES))
+
+
+def _load_folder(name: str, split: str, data_dir: str | None) -> Stream:
+    del name
+    listing = image_folder.scan(data_dir or "", split)
+    files = image_folder.Files(listing)
+    num_classes = len(listing.classes)
+    return Stream(files, len(files), num_classes, listing.fingerprint, about=listing.about)
+
+
+def _load_tfds(name: str, split: str, data_dir: str | None) -> Dataset:
+    tfds_set = tfds_source.open_set(name, data_dir)
+    records = tfds_source.Records(tfds_set, split)
+    shape, num_classes = tfds_set.image_shape, tfds_set.num_classes
+    if None in shape or not num_classes or len(records) * math.prod(shape) > MEMORY_LIMIT:
+        return Stream(records, len(records), num_classes, num_tags=tfds_set.num_tags)
+    _require_memory(len(records) * math.prod(shape), f"{name} ({split})")
+    data = Images(*tfds_source.load(tfds_set, split), num_classes)
+    _check(data, f"{name} ({split})")
+    return data
+
+
+def _require_memory(needed: int, what: str) -> None:
+    available = machine.available_memory()
+    if available is not None and needed > available:
+        raise UsageError(
+            f"The images of {what} take {needed / 2**30:.1f} GiB in memory, of which this process "
+            f"may have {available / 2**30:.1f} GiB: give it more, or a smaller split, such as "
+            "--config.data.train_split='train[:10%]'."
+        )
+
+
+def _check(data: Images, what: str) -> None:
+    images, labels, num_classes = data
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+        raise UsageError(
+            f"{what}: images must be uint8 [N, H, W, 3], not {images.dtype} {images.shape}."
+        )
+    bad = np.flatnonzero((labels < -1) | (labels >= num_classes))
+    if len(labels) != len(images) or bad.size:
+        example = f", such as {labels[bad[0]]} at image {bad[0]}" if bad.size else ""
+        raise UsageError(
+            f"{what}: {len(images)} images need as many labels in [0, {num_classes}), or -1 for "
+            f"none; there are {len(labels)}, {bad.size} of them out of range{example}."
+        )
+
+
+# TFDS's sets are those that an error message should suggest; all others work as 'tfds:<name>'.
+DATASETS: Mapping[str, Callable[[str, str, str | None], Dataset]] = {
+    "patterns": _load_patterns,
+    "folder": _load_folder,
+    "imagenet2012": _load_tfds,
+    "imagenette/160px-v2": _load_tfds,
+    "cifar10": _load_tfds,
+    "cifar100": _load_tfds,
+    "svhn_cropped": _load_tfds,
+    "mnist": _load_tfds,
+    "fashion_mnist": _load_tfds,
+    "stl10": _load_tfds,
+}

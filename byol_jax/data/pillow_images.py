@@ -1,0 +1,192 @@
+"""Images through Pillow: opened, turned and made RGB in little memory; slower and more tolerant."""
+
+import importlib
+import io
+import warnings
+from collections.abc import Iterator
+from typing import NoReturn
+
+import numpy as np
+import PIL.Image
+
+from byol_jax.data import grey, image_files, image_formats
+
+if image_formats.HAS_HEIF:
+    importlib.import_module("pillow_heif").register_heif_opener()
+
+PIL.Image.MAX_IMAGE_PIXELS = None  # sizes are checked by `images`
+warnings.filterwarnings("ignore", module="PIL")  # about damage that can be ignored
+
+_ORIENTATION = 274  # of EXIF and TIFF
+_LAYOUT = (258, 277, 322, 323)  # TIFF's bits, samples per pixel, width and height of a tile
+_STRIP = 1 << 20  # pixels that are converted at a time
+
+# Bytes that a pixel takes while it is decoded and converted, at most; measured by
+# experiments/decoding. Three of them are the result.
+_BYTES_PER_PIXEL = {
+    "JPEG": 13,  # with all coefficients of a progressive CMYK one
+    "MPO": 13,  # JPEGs in one file
+    "PNG": 8,
+    "BMP": 8,
+    "WEBP": 19,  # the decoder composes a frame of an animation out of others
+    "AVIF": 15,
+    "HEIF": 19,
+}
+
+
+def open_image(data: bytes, name: str) -> PIL.Image.Image:
+    """Reads the header.
+
+    Raises:
+      image_formats.BadImageError: it is damaged.
+    """
+    try:
+        return PIL.Image.open(io.BytesIO(data), formats=[name])
+    except PIL.UnidentifiedImageError:
+        raise image_formats.BadImageError(f"damaged {name}: its header cannot be read") from None
+    except Exception as error:  # Pillow raises whatever a damaged file leads it to
+        _raise_damaged(name, error)
+
+
+def orientation(image: PIL.Image.Image, data: bytes) -> int:
+    """What EXIF or XMP say of it; 1, upright, if they cannot be read.
+
+    Pillow decodes a PNG to look behind its pixels, so only if there may be something.
+    """
+    names = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+    if image.format == "PNG" and not any(name in data for name in names):
+        return 1
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Exception as error:  # as above
+        image_files.require_system(error, f"a {image.format} image")
+        return 1
+
+
+def turns_itself(image: PIL.Image.Image) -> bool:
+    """Whether Pillow turns the image when it is decoded, and tells its upright size before."""
+    return image.format == "TIFF" and image.tag_v2.get(_ORIENTATION, 1) != 1
+
+
+def bytes_needed(image: PIL.Image.Image) -> int:
+    """Memory for decoding and converting an image, at most."""
+    width, height = image.size
+    if image.format != "TIFF":
+        return width * height * _BYTES_PER_PIXEL[image.format]
+    bits, samples, tile_width, tile_height = (_number(image, tag) for tag in _LAYOUT)
+    # A strip may be the whole image, and a tile larger than that.
+    stored = max(width * height, tile_width * tile_height) * max(1, bits * samples // 8)
+    return width * height * (11 if turns_itself(image) else 7) + stored
+
+
+def _number(image: PIL.Image.Image, tag: int) -> int:
+    found = image.tag_v2.get(tag, 1)
+    found = max(found, default=1) if isinstance(found, tuple) else found
+    return max(1, found) if isinstance(found, int) else 1
+
+
+def to_rgb(image: PIL.Image.Image, data: bytes, ranges: grey.Ranges) -> np.ndarray:
+    """The pixels, uint8 [H, W, 3], not turned; what is transparent is on white.
+
+    Args:
+      image: from `open_image`.
+      data: the file.
+      ranges: of grey values of more than 8 bits, where the file does not say it.
+
+    Raises:
+      image_formats.BadImageError: it is damaged, or its values mean nothing without ``ranges``.
+    """
+    load(image)
+    try:
+        return _convert(image, data, ranges)
+    except image_formats.BadImageError:
+        raise
+    except Exception as error:  # as above
+        _raise_damaged(image.format, error)
+
+
+def _convert(image: PIL.Image.Image, data: bytes, ranges: grey.Ranges) -> np.ndarray:
+    kind = grey.kind(image)
+    low_high = _range(image, data, kind, ranges) if kind else None
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    top = 0
+    for strip in _strips(image):
+        part = _grey_to_bytes(strip, image, kind, low_high) if kind else _strip_to_rgb(strip)
+        pixels[top : top + strip.height] = part
+        top += strip.height
+    return pixels
+
+
+def load(image: PIL.Image.Image) -> None:
+    """Decodes the image.
+
+    Raises:
+      image_formats.BadImageError: it is damaged.
+    """
+    try:
+        image.load()
+    except Exception as error:  # as above
+        _raise_damaged(image.format, error)
+
+
+def unstated_grey(image: PIL.Image.Image, data: bytes) -> tuple[str, np.ndarray] | None:
+    """Kind and values of deep grey of which the file does not say what is white; else None."""
+    kind = grey.kind(image)
+    if not kind or grey.stated_range(image):
+        return None
+    load(image)
+    if image.format == "PNG" and grey.significant_bits(data):
+        return None
+    return kind, grey.values(image, kind)
+
+
+def _raise_damaged(name: str, error: Exception) -> NoReturn:
+    image_files.require_system(error, f"a {name} image")
+    raise image_formats.BadImageError(f"damaged {name}: {error}") from None
+
+
+def _range(
+    image: PIL.Image.Image, data: bytes, kind: str, ranges: grey.Ranges
+) -> tuple[float, float]:
+    if stated := grey.stated_range(image):
+        return stated
+    bits = grey.significant_bits(data) if image.format == "PNG" else None
+    if bits:
+        parts = [grey.values(strip, kind) for strip in _strips(image)]
+        return grey.FULL if grey.is_scaled_up(parts, bits) else (0, 2**bits - 1)
+    if kind in ranges:
+        return ranges[kind]
+    if kind == "float":
+        raise image_formats.BadImageError("floating-point pixels, and their range is not known")
+    lowest, highest = image.getextrema() if image.mode == "I" else grey.FULL
+    if lowest < 0 or highest > grey.FULL[1]:
+        raise image_formats.BadImageError(
+            "grey values of more than 16 bits, and their range is not known"
+        )
+    return grey.FULL
+
+
+def _strips(image: PIL.Image.Image) -> Iterator[PIL.Image.Image]:
+    width, height = image.size
+    rows = max(1, _STRIP // width)
+    if rows >= height:
+        yield image
+        return
+    for top in range(0, height, rows):
+        yield image.crop((0, top, width, min(top + rows, height)))
+
+
+def _grey_to_bytes(
+    strip: PIL.Image.Image, image: PIL.Image.Image, kind: str, low_high: tuple[float, float]
+) -> np.ndarray:
+    shades = grey.to_bytes(grey.values(strip, kind), *low_high)
+    return (255 - shades if grey.is_inverted(image) else shades)[:, :, None]
+
+
+def _strip_to_rgb(strip: PIL.Image.Image) -> np.ndarray:
+    if strip.has_transparency_data:
+        strip = strip.convert("RGBA")
+        white = PIL.Image.new("RGBA", strip.size, "white")
+        strip = PIL.Image.alpha_composite(white, strip)
+    return np.asarray(strip.convert("RGB"))

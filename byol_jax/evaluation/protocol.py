@@ -1,0 +1,201 @@
+"""What is measured, and on which images: an encoder, its splits, those held out to choose on.
+
+Shapes: N images of a split.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from byol_jax import config as config_lib
+from byol_jax.checkpoints import encoders
+from byol_jax.data import datasets, eval_loader, grey
+from byol_jax.data.prepare import array_record
+from byol_jax.distributed import cluster
+from byol_jax.evaluation import features as features_lib
+
+UsageError = config_lib.UsageError
+
+# data.decode: whether evaluation crops come from large JPEGs decoded smaller, as training views do.
+DECODE = {"full": False, "reduced": True}
+VALIDATION_IMAGES = 10_000  # held out at most, about as many as the paper holds out of ImageNet
+
+
+class Subject(NamedTuple):
+    """What is measured, and on what.
+
+    Attributes:
+      encoder: frozen.
+      source: of the images.
+      train: labelled images to learn from and to choose on.
+      num_validation: so many of them, the last, are a validation split; 0: some are held out.
+      test: labelled images that are evaluated, once.
+      splits: their names.
+    """
+
+    encoder: encoders.Encoder
+    source: features_lib.Source
+    train: datasets.Dataset
+    num_validation: int
+    test: datasets.Dataset
+    splits: dict[str, str]
+
+
+def open_subject(config: Any, *, or_tags: bool = False) -> Subject:
+    """Loads the encoder of ``config.checkpoint`` and opens the splits of ``config.data``.
+
+    Args:
+      config: of the task.
+      or_tags: whether images may have several labels (`datasets.tags`).
+
+    Raises:
+      UsageError: a checkpoint that cannot be used, a split without labels, splits of other classes.
+    """
+    encoder = encoders.load_encoder(config.checkpoint)
+    source = features_lib.find_source(config, encoder)
+    names = {
+        "train_split": features_lib.find_split(config, encoder, "train_split"),
+        "validation_split": config.data.validation_split,
+        "eval_split": features_lib.find_split(config, encoder, "eval_split"),
+    }
+    given = [name for name in names.values() if name]
+    splits = load_splits(encoder, source, given, decode=config.data.decode)
+    train, test, validation = splits[0], splits[-1], splits[1] if len(splits) > 2 else None
+    _require_labels(train, names["train_split"], or_tags)
+    _require_same_classes(train, test, names["eval_split"])
+    if validation is None:
+        return Subject(encoder, source, train, 0, test, names)
+    _require_same_classes(train, validation, names["validation_split"])
+    both = datasets.join(train, validation)
+    return Subject(encoder, source, both, validation.num_images, test, names)
+
+
+def load_splits(
+    encoder: encoders.Encoder, source: features_lib.Source, names: Sequence[str], *, decode: str
+) -> list[datasets.Dataset]:
+    """Opens splits of one set, and prints what there is to know; see `datasets.load`.
+
+    Greyscale of more than 8 bits is read as in the encoder's run, or, if the set is another one,
+    as measured on the first of the splits.
+
+    Args:
+      encoder: that is to be measured.
+      source: of the images.
+      names: of the splits.
+      decode: a key of `DECODE`.
+    """
+    is_reduced = config_lib.lookup(DECODE, decode, key="data.decode")
+    splits = [datasets.load(source.name, name, data_dir=source.dir) for name in names]
+    for name, split in zip(names, splits, strict=True):
+        cluster.require_same_data(f"{source.name} ({name})", split)
+        if split.about:
+            array_record.say(split.about)
+    trained = encoder.config.data if encoder.config else None
+    if trained and (source.name, source.dir) != (trained.name, trained.dir):
+        ranges = eval_loader.grey_ranges(splits[0])
+    else:
+        ranges = encoder.card.grey_ranges
+    return [_decoded(split, ranges, is_reduced) for split in splits]
+
+
+def _decoded(
+    data: datasets.Dataset, ranges: grey.Ranges | None, is_reduced: bool
+) -> datasets.Dataset:
+    if isinstance(data, datasets.Images):
+        return data
+    return data._replace(grey_ranges=ranges, is_reduced=is_reduced)
+
+
+def split_train(
+    subject: Subject, indices: np.ndarray, share: float, *, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the usable training images to choose on, and which to learn from while choosing.
+
+    Args:
+      subject: knows of a validation split, if there is one.
+      indices: [N] of the usable images in ``subject.train``.
+      share: to hold out if there is none.
+      seed: decides which.
+
+    Returns:
+      Two arrays of positions in ``indices``.
+    """
+    if not subject.num_validation:
+        return hold_out(len(indices), share, seed=seed)
+    is_validation = indices >= subject.train.num_images - subject.num_validation
+    return np.flatnonzero(is_validation), np.flatnonzero(~is_validation)
+
+
+def _require_labels(data: datasets.Dataset, split: str, or_tags: bool) -> None:
+    if data.num_tags and not or_tags:
+        raise UsageError(
+            f"The images of the split '{split}' have several labels each, which only "
+            "configs/transfer.py measures."
+        )
+    if not data.num_classes and not data.num_tags:
+        raise UsageError(
+            f"The split '{split}' has no labels to learn from: give another set by "
+            "--config.data.name and .dir. What can be said without labels, configs/knn.py says."
+        )
+
+
+def _require_same_classes(train: datasets.Dataset, other: datasets.Dataset, split: str) -> None:
+    ours, theirs = (data.num_classes or data.num_tags for data in (train, other))
+    if ours != theirs:
+        raise UsageError(
+            f"The split '{split}' has {theirs} classes, the training split {ours}: give splits of "
+            "one set."
+        )
+
+
+def labeled(found: features_lib.Features, split: str) -> features_lib.Features:
+    """Those of the images that have labels.
+
+    Args:
+      found: all images of a split.
+      split: what to call it in a message.
+
+    Raises:
+      UsageError: none has.
+    """
+    has_label = found.labels >= 0
+    if not has_label.any():
+        raise UsageError(
+            f"None of the {len(has_label):,} images of the {split} split has a label: give another "
+            "split or set. What can be said without labels, configs/knn.py says."
+        )
+    return found if has_label.all() else features_lib.Features(*(x[has_label] for x in found))
+
+
+def hold_out(count: int, share: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which of N images are for validation, and which are not, both in order.
+
+    Args:
+      count: N, 3 at least.
+      share: to hold out, at most `VALIDATION_IMAGES`; at least one image unless it is 0.
+      seed: decides which.
+
+    Raises:
+      UsageError: less than 3 images.
+    """
+    if count < 3:
+        raise UsageError(f"The training split has {count} usable images; 3 are the least.")
+    number = min(max(1, round(share * count)), count - 2, VALIDATION_IMAGES) if share else 0
+    order = np.random.default_rng(seed).permutation(count)
+    return np.sort(order[:number]), np.sort(order[number:])
+
+
+def count_left_out(
+    splits: Sequence[datasets.Dataset], found: Sequence[features_lib.Features]
+) -> dict[str, int]:
+    """How many images of splits are not counted: bad ones, and those without a label if any is.
+
+    Args:
+      splits: that were to be measured.
+      found: what could be used of each.
+    """
+    labels = [features.labels for features in found]
+    bad = sum(split.num_images for split in splits) - sum(map(len, labels))
+    unlabeled = sum(int((x < 0).sum()) for x in labels)
+    return {"bad": bad} | ({"unlabeled": unlabeled} if unlabeled else {})

@@ -1,0 +1,244 @@
+"""What all evaluations of an encoder have in common: their images, their seeds, their results.
+
+Shapes: N images of a split, M of the evaluated one.
+"""
+
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from byol_jax import config as config_lib
+from byol_jax.checkpoints import checksums
+from byol_jax.data import datasets, eval_loader
+from byol_jax.data.prepare import array_record
+from byol_jax.distributed import pmap
+from byol_jax.evaluation import protocol, result_folder
+from byol_jax.metrics import accuracy
+from byol_jax.workdir import run_folder
+
+UsageError = config_lib.UsageError
+
+
+def require_share(config: Any, key: str) -> None:
+    """Raises unless the value of a dotted key is between 0 and 1, exclusive."""
+    value = config_lib.get(config, key)
+    if not 0 < value < 1:
+        raise UsageError(f"--config.{key} must be between 0 and 1, not {value}.")
+
+
+def require_bad_share(config: Any) -> None:
+    """Raises unless ``data.max_bad_share`` is between 0 and 1."""
+    share = config.data.max_bad_share
+    if not 0 <= share <= 1:
+        raise UsageError(f"--config.data.max_bad_share must be between 0 and 1, not {share}.")
+
+
+def bad_limit(config: Any, *splits: datasets.Dataset) -> eval_loader.BadLimit:
+    """How many images of these splits may be bad, as ``data.max_bad_share`` says."""
+    return eval_loader.BadLimit(splits, config.data.max_bad_share)
+
+
+def numbers(config: Any, key: str, example: str, *, zero: bool = False) -> list[float]:
+    """The values of a dotted key that holds one number or several, none of them negative.
+
+    Args:
+      config: where to look.
+      key: such as ``knn.k``.
+      example: of a good value, for the error.
+      zero: whether 0 is allowed.
+
+    Raises:
+      UsageError: no number, or one out of range.
+    """
+    values = list(np.atleast_1d(config_lib.get(config, key)))
+    if not values or any(isinstance(v, str) or v < 0 or (v == 0 and not zero) for v in values):
+        least = "of 0 or more" if zero else "above 0"
+        raise UsageError(f'Give one or more numbers {least}, such as --config.{key}="{example}".')
+    return [v.item() for v in values]
+
+
+def hits(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Whether the right one of labels [M] is among the 1 and the 5 largest of logits [M, C].
+
+    A label of -1 is never found.
+
+    A logit that is not a number comes first, so that a network that diverged is never right. Among
+    equal ones the highest class comes first, as in `accuracy.topk_correct`.
+    """
+    right = logits[np.arange(len(labels)), labels][:, None]
+    is_after = np.arange(logits.shape[1]) > labels[:, None]
+    rank = (~(logits < right) & ((logits != right) | is_after)).sum(axis=1)
+    return {f"top{k}": (rank < k) & (labels >= 0) for k in (1, 5)}
+
+
+def on_validation(hits: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """What a row of a sweep says of validation images, from their `hits`."""
+    return {f"validation_{name}": float(hit.mean()) for name, hit in hits.items()}
+
+
+def best(table: Sequence[Mapping[str, Any]]) -> int:
+    """The row of a sweep with most validation images right, first by top-1, then by top-5."""
+    return max(
+        range(len(table)), key=lambda n: (table[n]["validation_top1"], table[n]["validation_top5"])
+    )
+
+
+def selection(
+    table: Sequence[Mapping[str, Any]], best: int, num_validation: int, split: str = ""
+) -> dict[str, Any]:
+    """The row that was chosen, and on what.
+
+    Args:
+      table: of the sweep.
+      best: which row.
+      num_validation: images that it was chosen on.
+      split: that they are; empty: they were held out of the training split.
+    """
+    on = "nothing: one setting was given"
+    if len(table) > 1:
+        where = f"of {split}" if split else "held out of the train split"
+        on = f"validation: {num_validation:,} images {where}"
+    return dict(table[best]) | {"among": len(table), "on": on}
+
+
+def summary(
+    hits: Mapping[str, np.ndarray], *, seed: int, resamples: int
+) -> dict[str, dict[str, Any]]:
+    """Accuracies and their 95 % bootstrap intervals.
+
+    Args:
+      hits: by name, [M] of whether each image is right.
+      seed: of the bootstrap.
+      resamples: of the bootstrap.
+    """
+    options = {"seed": seed, "resamples": resamples}
+    return {
+        "accuracy": {name: float(np.mean(hit)) for name, hit in hits.items()},
+        "interval_95": {
+            name: list(accuracy.bootstrap_interval(hit, **options)) for name, hit in hits.items()
+        },
+    }
+
+
+def over_seeds(
+    config: Any,
+    score: Callable[[int], dict[str, Any]],
+    identify: Callable[[int], dict[str, Any]],
+    *,
+    drawn: str,
+) -> dict[str, Any]:
+    """What ``score(seed)`` gives; for several seeds the mean accuracy and its deviation.
+
+    Seeds are ``config.seed`` and those after it, ``config.seeds`` in all. The deviation is that
+    of a sample (n - 1); ``per_seed`` holds what each seed gave, with the identity of its network
+    where each draws its own.
+
+    Args:
+      config: of the task.
+      score: gives the accuracy of a seed, and more.
+      identify: gives the identity of the network that a seed measures.
+      drawn: what else a seed decides, in words: the deviation is over that.
+    """
+    seeds = range(config.seed, config.seed + config.seeds)
+    found = [{"seed": seed} | score(seed) | {"checkpoint": identify(seed)} for seed in seeds]
+    if len(found) == 1:
+        return found[0]
+    networks = [run["checkpoint"] for run in found]
+    is_one = all(network == networks[0] for network in networks)
+    if is_one:
+        for run in found:
+            del run["checkpoint"]
+    columns = {name: [run["accuracy"][name] for run in found] for name in found[0]["accuracy"]}
+    return {
+        "accuracy": {name: float(np.mean(values)) for name, values in columns.items()},
+        "deviation": {name: float(np.std(values, ddof=1)) for name, values in columns.items()},
+        "deviation_over": drawn + ("; one network" if is_one else "; a network for each seed"),
+        "per_seed": found,
+        "checkpoint": networks[0] if is_one else _together(networks),
+    }
+
+
+def _together(networks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The identity of several networks that differ in what was drawn."""
+    return networks[0] | {
+        "path": f"{len(networks)} networks, the first: {networks[0]['path']}",
+        "sha256": checksums.digest_json([network["sha256"] for network in networks]),
+    }
+
+
+def write_result(
+    workdir: pathlib.Path,
+    config: Any,
+    subject: protocol.Subject,
+    found: dict[str, Any],
+    *,
+    start: float,
+) -> dict[str, Any]:
+    """Writes ``result.json`` and returns what is in it.
+
+    Args:
+      workdir: where.
+      config: of the task.
+      subject: what was measured.
+      found: what `over_seeds` gives.
+      start: when the task began, of `time.monotonic`.
+    """
+    result = {
+        "task": config.task,
+        "data": subject.source._asdict() | subject.splits,
+        **found,
+        "config": config.to_dict(),
+        "versions": run_folder.versions(),
+        "devices": pmap.describe_devices(),
+        "seconds": round(time.monotonic() - start, 2),
+    }
+    if pmap.is_writer():
+        result_folder.write(workdir, result)
+        array_record.say(f"Written: {workdir / result_folder.FILE}")
+    return result
+
+
+def describe(result: Mapping[str, Any], table: Callable[[Mapping[str, Any]], Sequence[str]]) -> str:
+    """A result as lines for people.
+
+    Args:
+      result: what `write_result` gives.
+      table: lines for the sweep of one seed.
+    """
+    identity, data = result["checkpoint"], result["data"]
+    where = f"{data['name']} in {data['dir']}" if data["dir"] else data["name"]
+    lines = [
+        "",
+        f"{identity['encoder']} ({identity['parameters'] / 1e6:.2f} M parameters) of "
+        f"{identity['path']}, sha256 {identity['sha256'][:12]}",
+        f"pretrained on {identity['trained_on'] or 'what its file does not say'}",
+        f"labels are those of {data['train_split']} of {where}, evaluated on {data['eval_split']}",
+    ]
+    for run in result.get("per_seed", [result]):
+        counts = run["num_images"]
+        lines += ["", f"seed {run['seed']}: " + ", ".join(f"{n:,} {k}" for k, n in counts.items())]
+        lines += [*table(run), *_accuracies(run)]
+    if "deviation" in result:
+        lines += ["", f"over {len(result['per_seed'])} seeds, mean and standard deviation:"]
+        lines.append(f"  (each seed draws {result['deviation_over']})")
+        for name, mean in result["accuracy"].items():
+            lines.append(f"  {_title(name)} {mean:.2%} +- {result['deviation'][name]:.2%}")
+    lines += ["", "chosen where the paper does not say:"]
+    lines += [f"  {name}: {choice}" for name, choice in result["choices"].items()]
+    return "\n".join(lines)
+
+
+def _accuracies(run: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for name, value in run["accuracy"].items():
+        low, high = run["interval_95"][name]
+        interval = f"(95 % bootstrap interval {low:.2%} to {high:.2%})"
+        lines.append(f"{_title(name)} {value:.2%} {interval}")
+    return lines
+
+
+def _title(name: str) -> str:
+    return name.replace("top", "top-").replace("_", " ")

@@ -1,0 +1,214 @@
+"""What an evaluation has done so far, so that one that was stopped goes on where it was.
+
+It is in the folder ``unfinished`` of the workdir until the evaluation has come to its end, below
+the identity of the evaluation, so that one with other settings takes nothing of it away.
+"""
+
+import contextlib
+import json
+import pathlib
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from byol_jax import config as config_lib
+from byol_jax.checkpoints import checksums
+from byol_jax.data import train_loader
+from byol_jax.data.prepare import array_record
+from byol_jax.distributed import pmap
+from byol_jax.evaluation import result_folder
+from byol_jax.training import loop
+from byol_jax.workdir import files, run_folder
+
+FOLDER = "unfinished"
+SAVE_SECONDS = 600.0  # between two saves of what is being trained
+
+
+class Stopped(Exception):
+    """The evaluation was told to stop, and has saved all that it needs to go on."""
+
+
+@contextlib.contextmanager
+def opened(workdir: pathlib.Path, config: Any, encoder_sha256: str) -> Iterator["Unfinished"]:
+    """Keeps the workdir for this evaluation, whose unfinished work is removed at its end.
+
+    Args:
+      workdir: of the evaluation.
+      config: of the task; what was done by another one is of no use.
+      encoder_sha256: likewise for the encoder.
+
+    Raises:
+      UsageError: as `result_folder.opened`.
+    """
+    settings = config_lib.flatten(config.to_dict())
+    settings.pop("data.max_bad_share")  # may be raised to go on
+    facts = {"config": settings, "encoder": encoder_sha256, "devices": jax.device_count()}
+    identity = checksums.digest_json(facts)
+    with result_folder.opened(workdir):
+        work = Unfinished(workdir / FOLDER / identity[:16], identity)
+        yield work
+        pmap.on_writer(work.remove, what="cleaning the workdir")
+
+
+class Unfinished:
+    """Results of parts that are finished, and the state of the one that is being trained.
+
+    All processes go through the same calls; the first one reads and writes.
+
+    Args:
+      folder: where to keep them.
+      identity: of the evaluation; what is there of another one is ignored.
+    """
+
+    def __init__(self, folder: pathlib.Path, identity: str):
+        self._folder, self._identity = folder, identity
+        self._results: dict[str, Any] = pmap.on_writer(
+            self._read_results, what="reading unfinished work"
+        )
+
+    def _read_results(self) -> dict[str, Any]:
+        try:
+            stored = json.loads((self._folder / "results.json").read_text())
+            return stored["results"] if stored["identity"] == self._identity else {}
+        except FileNotFoundError:
+            return {}
+        except (ValueError, KeyError, TypeError) as error:
+            path = self._folder / "results.json"
+            array_record.say(f"WARNING: {path} is damaged and left out: {error!r}")
+            return {}
+        except OSError as error:
+            raise _unreadable(error) from None
+
+    def remember(self, name: str, compute: Callable[[], Any]) -> Any:
+        """The result of a part, in the types of JSON: stored by an earlier life, or computed now.
+
+        Args:
+          name: of the part, once in an evaluation.
+          compute: makes the result.
+        """
+        if name not in self._results:
+            self._results[name] = json.loads(json.dumps(compute()))
+            pmap.on_writer(self._write_results, what=f"writing the results of {name}")
+        return self._results[name]
+
+    def by_seed(self, score: Callable[[int], Any]) -> Callable[[int], Any]:
+        """The same function of a seed, which remembers its results."""
+        return lambda seed: self.remember(f"seed {seed}", lambda: score(seed))
+
+    def _write_results(self) -> None:
+        stored = {"identity": self._identity, "results": self._results}
+        files.write_text(self._folder / "results.json", json.dumps(stored))
+
+    def train(
+        self,
+        name: str,
+        update: Callable[[Any, Any], tuple[Any, Any, Any]],
+        state: Any,
+        batches: train_loader.TrainBatches,
+        *,
+        total_steps: int,
+        title: str,
+    ) -> Any:
+        """Trains from where an earlier life of this part had come to; gives the last state.
+
+        Args:
+          name: of the part, once in an evaluation.
+          update: what `pmap.pmap_update` gives.
+          state: before the first step, on the host.
+          batches: of this process, at their beginning; they are closed at the end.
+          total_steps: updates in all.
+          title: of the progress bar.
+
+        Raises:
+          Stopped: there was a signal.
+        """
+        state, first_step = self._restore(name, state, batches)
+        state, vote = pmap.replicate(state), pmap.Vote()
+        saved, done = time.monotonic(), first_step
+        vote_name = f"a vote on stopping {title}"
+        bar = array_record.progress_bar(total=total_steps, done=done, unit="step", title=title)
+        with contextlib.closing(batches), loop.StopRequest() as stop, bar:
+            while done < total_steps:
+                state, _, _ = update(state, pmap.shard(next(batches)))
+                done += 1
+                bar.update()
+                is_due = pmap.is_writer() and time.monotonic() - saved > SAVE_SECONDS
+                if vote.any(stop.is_made or is_due):
+                    if any(pmap.gather_json(stop.is_made, what=vote_name)):
+                        break
+                    self._save(name, state, done, batches)
+                    saved = time.monotonic()
+            if any(pmap.gather_json(stop.is_made, what=vote_name)):  # perhaps since the last vote
+                self._save(name, state, done, batches)
+                raise Stopped(
+                    f"Stopped '{title}' after step {done:,} of {total_steps:,} and saved. Rerun "
+                    "the same command to resume."
+                )
+        return jax.device_get(state)
+
+    def _save(self, name: str, state: Any, done: int, batches: train_loader.TrainBatches) -> None:
+        facts = {"identity": self._identity, "name": name, "step": done}
+        facts["batches"] = batches.get_state()
+        leaves = {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(jax.device_get(state)))}
+
+        def write() -> None:
+            path = self._folder / "state.npz"
+            with files.whole(path) as part, files.writing(path), part.open("wb") as file:
+                np.savez(file, facts=np.array(json.dumps(facts)), **leaves)
+
+        pmap.on_writer(write, what=f"saving {name}")
+
+    def _restore(
+        self, name: str, state: Any, batches: train_loader.TrainBatches
+    ) -> tuple[Any, int]:
+        """The state of this part, if it is what was saved last, and the updates behind it."""
+        state = jax.device_get(state)
+        leaves, structure = jax.tree.flatten(state)
+        path = self._folder / "state.npz"
+
+        def read() -> dict[str, Any] | None:
+            nonlocal leaves
+            try:
+                with np.load(path) as stored:
+                    facts = json.loads(str(stored["facts"]))
+                    if (facts["identity"], facts["name"]) != (self._identity, name):
+                        return None
+                    # In the types of the other processes' leaves, which have been on no device.
+                    leaves = [stored[str(i)].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
+                    return facts
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                raise _unreadable(error) from None
+            except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+                array_record.say(f"WARNING: {path} is damaged and left out: {error}")
+                return None
+
+        facts = pmap.on_writer(read, what=f"reading what was saved of {name}")
+        if facts is None:
+            return state, 0
+        batches.set_state(facts["batches"])
+        array_record.say(f"Resuming '{name}' from step {facts['step']:,}.")
+        state = jax.tree.unflatten(structure, leaves)
+        return pmap.broadcast(state, what=f"sharing the state of {name}"), facts["step"]
+
+    def remove(self) -> None:
+        """Forgets everything; to be called by the writer, once the evaluation's result is there."""
+        with contextlib.suppress(OSError):  # of folders that are missing, or not empty
+            for name in ("results.json", "state.npz"):
+                (self._folder / name).unlink(missing_ok=True)
+            self._folder.rmdir()
+            self._folder.parent.rmdir()
+
+
+def _unreadable(error: OSError) -> run_folder.UsageError:
+    """Hours of work may be in the file, which would be replaced."""
+    return run_folder.UsageError(
+        f"Cannot read {error.filename}: {error.strerror}. Nothing was changed; once it can be "
+        "read, rerun the same command to resume."
+    )

@@ -1,0 +1,144 @@
+"""The formats of an export: one function each, which writes it, reads it back, and says what came.
+
+Shapes: b images of a batch, S image size, F embedding size.
+"""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from byol_jax import config as config_lib
+from byol_jax.checkpoints import encoders, export_contents
+from byol_jax.export import stablehlo, torch_export
+from byol_jax.models import encoder_spec
+from byol_jax.training import train_step
+
+UsageError = config_lib.UsageError
+
+TOLERANCE = 1e-4  # largest difference, relative to the largest number of the embeddings
+
+
+class Export(NamedTuple):
+    """What is to be written.
+
+    Attributes:
+      folder: where, for now.
+      card: of the encoder.
+      params: of the encoder, and of the projector if that is asked for.
+      state: batch-norm statistics.
+      projector: its hidden and output size, if it is exported, too.
+      encode: uint8 images [b, S, S, 3] -> embedding (or projection) [b, F], to be compiled.
+      images: uint8 [b, S, S, 3] to check with.
+      expected: float32 [b, F], what they give.
+    """
+
+    folder: pathlib.Path
+    card: encoder_spec.Card
+    params: Any
+    state: Any
+    projector: tuple[int, int] | None
+    encode: Callable[[jax.Array], jax.Array]
+    images: np.ndarray
+    expected: np.ndarray
+
+
+def _safetensors(export: Export) -> dict[str, Any]:
+    """Weights are compared bit by bit, embeddings by the numbers."""
+    trees = [
+        jax.tree.map(lambda leaf: leaf.load(), tree, is_leaf=lambda x: hasattr(x, "load"))
+        for tree in export_contents.open_weights(export.folder)
+    ]
+    if encoders.fingerprint(*trees) != encoders.fingerprint(export.params, export.state):
+        raise UsageError("The weights that were written are not those that were read back.")
+    return {"read_by": torch_export.version("safetensors"), "bit_identical": True}
+
+
+def _torch(export: Export) -> dict[str, Any]:
+    torch_export.save(export.folder, export.params, export.state)
+    if not torch_export.has("torch"):
+        return {"read_by": None, "note": "not checked: torch is not installed"}
+    check = _compare("torch", torch_export.load(export.folder), export)
+    if _fits_torchvision(export) and torch_export.has("torchvision"):
+        plain = torch_export.load_into_torchvision(export.folder, export.card)
+        check["torchvision"] = _compare("torchvision", plain, export)
+        require_equal("torchvision", check["torchvision"])
+    return check
+
+
+def _stablehlo(export: Export) -> dict[str, Any]:
+    path = export.folder / stablehlo.FILE
+    stablehlo.save(path, export.encode, image_size=export.card.image_size)
+    return _compare("jax", stablehlo.load(path), export) | {"platforms": stablehlo.PLATFORMS}
+
+
+def _onnx(export: Export) -> dict[str, Any]:
+    if not (export.folder / torch_export.TENSORS).exists():
+        raise UsageError("ONNX is made from torch's files: add torch to --config.formats.")
+    torch_export.save_onnx(export.folder, export.card.image_size)
+    if not torch_export.has("onnxruntime"):
+        return {"read_by": None, "note": "not checked: onnxruntime is not installed"}
+    return _compare("onnxruntime", torch_export.load_onnx(export.folder), export)
+
+
+FORMATS: dict[str, Callable[[Export], dict[str, Any]]] = {
+    "safetensors": _safetensors,
+    "torch": _torch,
+    "stablehlo": _stablehlo,
+    "onnx": _onnx,
+}
+
+
+def _compare(package: str, encode: torch_export.Encode, export: Export) -> dict[str, Any]:
+    """The largest difference on the test batch; other batch sizes must work, too."""
+    difference = max(
+        float(np.abs(encode(export.images[:count]) - export.expected[:count]).max())
+        for count in (1, len(export.images))
+    )
+    return {
+        "read_by": torch_export.version(package),
+        "max_difference": difference,
+        "max_relative_difference": difference / float(np.abs(export.expected).max()),
+    }
+
+
+def require_equal(name: str, check: dict[str, Any]) -> None:
+    """Checks what a format's function said.
+
+    Raises:
+      UsageError: embeddings differ by more than `TOLERANCE`, or are no numbers.
+    """
+    relative = check.get("max_relative_difference", 0.0)
+    if not relative <= TOLERANCE:
+        raise UsageError(
+            f"The {name} export gives other embeddings than the encoder: relative difference "
+            f"{relative:.1e}, at most {TOLERANCE:.0e} are allowed. Nothing was written."
+        )
+
+
+def _fits_torchvision(export: Export) -> bool:
+    return torch_export.fits_torchvision(export.card) and not export.projector
+
+
+def advise_torch(export: Export) -> dict[str, Any]:
+    """Which module to use in PyTorch, and what torchvision's own would make of the weights."""
+    if _fits_torchvision(export):
+        return {
+            "use": f"torchvision.models.{export.card.encoder}() with fc = Identity()",
+            "plain_load": "exact",
+        }
+    advice = {"use": torch_export.MODULE}
+    plain = export._replace(card=export.card._replace(padding="torch"))
+    if not _fits_torchvision(plain):
+        return advice | {"plain_load": "impossible: torchvision has no such network"}
+    trees = export.params, export.state
+    forward = encoder_spec.make_forward(plain.card)
+    pixels = train_step.resize(export.images, export.card.image_size)
+    apply = jax.jit(lambda trees, x: forward.apply(*trees, None, x, False, part="encoder"))
+    error = np.abs(np.asarray(apply(trees, pixels)[0].embedding) - export.expected)
+    return advice | {
+        "plain_load": "strict",
+        "plain_load_relative_difference": float(error.max() / np.abs(export.expected).max()),
+    }

@@ -1,0 +1,186 @@
+"""BYOL's network: an encoder, its MLP heads, and the one forward function that joins them.
+
+Module, parameter and state names equal those of DeepMind's reference implementation
+(``res_net50/~/initial_conv``, ``projector/linear``, ...), so that its checkpoints can be used as
+they are. Shapes in comments: b images, F embedding, P projection, C classes.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from byol_jax.config import lookup
+from byol_jax.models import microbatch, resnet
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Part = Literal["online", "target", "encoder"]
+
+
+class Outputs(NamedTuple):
+    """What one forward pass gives; None where `part` stops before it."""
+
+    embedding: jax.Array  # [b, F]
+    projection: jax.Array | None = None  # [b, P]
+    prediction: jax.Array | None = None  # [b, P]
+    logits: jax.Array | None = None  # [b, C]
+
+
+class MLP(hk.Module):
+    """Projector or predictor: Linear, batch norm, ReLU, Linear without bias (section 3.3)."""
+
+    def __init__(self, hidden_size: int, output_size: int, *, layers: resnet.Layers, name: str):
+        super().__init__(name=name)
+        self._sizes = hidden_size, output_size
+        self._layers = layers
+
+    def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
+        # Built here, not in __init__, where Haiku would put "~" into the parameters' names.
+        x = hk.Linear(self._sizes[0], name="linear")(x)
+        x = jax.nn.relu(self._layers.norm("batch_norm")(x, is_training))
+        return hk.Linear(self._sizes[1], with_bias=False, name="linear_1")(x)
+
+
+def make_forward(
+    encoder: str,
+    *,
+    num_classes: int,
+    width_multiplier: int = 1,
+    resnet_v2: bool = False,
+    stem: str = "imagenet",
+    zero_init_residual: bool = False,
+    padding: str = "same",
+    projector_hidden_size: int = 4096,
+    projector_output_size: int = 256,
+    predictor_hidden_size: int = 4096,
+    bn_decay_rate: float = 0.9,
+    bn_eps: float = 1e-5,
+    bn_groups: Sequence[Sequence[int]] | None = None,
+    dtype: str | None = None,
+    plan: microbatch.Plan = microbatch.PLAIN,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    axis: str | None = None,
+) -> hk.TransformedWithState:
+    """Builds BYOL's network: encoder, projector, predictor, and a linear classifier.
+
+    The result's ``apply(params, state, rng, images, is_training, part="online")`` takes one view,
+    float images [b, H, W, 3] in [0, 1], and gives ``(Outputs, new state)``; ``rng`` may be None.
+    Calling it for view 1, then for view 2 with the new state, is what the reference does: batch
+    statistics of each view, running ones that move twice. ``part`` is "online" (everything),
+    "target" (embedding and projection) or "encoder" (embedding only); parameters of what is left
+    out need not be there. The classifier sees a stop-gradient embedding.
+
+    Args:
+      encoder: a key of `resnet.ENCODERS`; `width_multiplier` scales the channels of all its layers.
+      num_classes: number of classes C of the classifier; 0 for none.
+      resnet_v2: pre-activation blocks.
+      stem: a key of `resnet.STEMS`.
+      zero_init_residual: start the last batch norm of every bottleneck block of version 1 at
+        scale 0, as the reference's code does; the paper's results used 1 (False).
+      padding: "same" is TensorFlow's, one pixel more at the right and bottom if need be; "torch"
+        is (kernel - 1) // 2 on every side, as in torchvision's ResNets, whose shortcuts project
+        only where shapes differ: in the reference's the first block of a group always does.
+      projector_output_size: size P of projection and prediction.
+      bn_groups: positions on the axis that average batch statistics among themselves; None: all.
+      dtype: in which convolutions and linear layers compute, such as "bfloat16"; parameters, batch
+        norm and what comes out stay float32. None: the type of the parameters.
+      plan: how to save memory in training.
+      mean: subtracted from the images, one number a channel; `std` divides them after that.
+      axis: name of the mapped axis over which batch statistics are averaged; None: local ones.
+
+    Raises:
+      ValueError: if encoder, stem or padding is unknown; names the valid ones.
+    """
+    spec = lookup(resnet.ENCODERS, encoder, key="encoder")
+    stem_spec, pads = (
+        lookup(resnet.STEMS, stem, key="stem"),
+        lookup(resnet.PADDINGS, padding, key="padding"),
+    )
+    layers = resnet.Layers(
+        pads,
+        spec.bottleneck,
+        resnet_v2,
+        zero_init_residual,
+        bn_decay_rate,
+        bn_eps,
+        axis,
+        bn_groups,
+        plan,
+        always_project=padding != "torch",
+    )
+    mlp = functools.partial(MLP, output_size=projector_output_size, layers=layers)
+    forward = functools.partial(
+        _forward,
+        normalize=functools.partial(_normalize, mean=mean, std=std),
+        make_encoder=functools.partial(
+            resnet.ResNet, spec, width_multiplier, stem_spec, layers=layers
+        ),
+        make_projector=functools.partial(mlp, projector_hidden_size, name="projector"),
+        make_predictor=functools.partial(mlp, predictor_hidden_size, name="predictor"),
+        make_classifier=functools.partial(hk.Linear, num_classes, name="classifier")
+        if num_classes
+        else None,
+    )
+    return hk.transform_with_state(_computing_in(dtype, forward) if dtype else forward)
+
+
+def _computing_in(dtype: str, forward: Callable[..., Outputs]) -> Callable[..., Outputs]:
+    """The same function with weights and images rounded to a type of fewer bits."""
+
+    def round_weights(get: Callable[..., jax.Array], value: jax.Array, context: Any) -> jax.Array:
+        value = get(value)
+        return value.astype(dtype) if context.name in ("w", "b") else value
+
+    def rounded(images: jax.Array, is_training: bool, *, part: Part = "online") -> Outputs:
+        if hk.running_init():  # parameters are float32
+            return forward(images, is_training, part=part)
+        with hk.custom_getter(round_weights):
+            outputs = forward(images, is_training, part=part, dtype=dtype)
+        return jax.tree.map(lambda x: x.astype(jnp.float32), outputs)
+
+    return rounded
+
+
+def _forward(
+    images: jax.Array,
+    is_training: bool,
+    *,
+    part: Part = "online",
+    dtype: str | None = None,
+    normalize: Callable[[jax.Array], jax.Array],
+    make_encoder: Callable[[], resnet.ResNet],
+    make_projector: Callable[[], MLP],
+    make_predictor: Callable[[], MLP],
+    make_classifier: Callable[[], hk.Linear] | None,
+) -> Outputs:
+    """One pass of one view; builds only the modules that `part` needs."""
+    if part not in get_args(Part):
+        raise ValueError(f"Unknown part: {part!r}. Valid: {', '.join(get_args(Part))}.")
+    # Haiku creates the running statistics in training mode only, so initialise in that mode.
+    is_training = is_training or hk.running_init()
+    images = normalize(images)
+    embedding = make_encoder()(images.astype(dtype or images.dtype), is_training)
+    if part == "encoder":
+        return Outputs(embedding)
+    projection = make_projector()(embedding, is_training)
+    if part == "target":
+        return Outputs(embedding, projection)
+    prediction = make_predictor()(projection, is_training)
+    if make_classifier is None:
+        return Outputs(embedding, projection, prediction)
+    logits = make_classifier()(jax.lax.stop_gradient(embedding))
+    return Outputs(embedding, projection, prediction, logits)
+
+
+def _normalize(images: jax.Array, *, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+    """Standardises the channels of images in [0, 1]."""
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(f"images are {images.dtype}: give floats in [0, 1], uint8 / 255")
+    return (images - np.asarray(mean, images.dtype)) / np.asarray(std, images.dtype)

@@ -1,0 +1,192 @@
+"""What an encoder is, apart from its numbers: enough to build it and to feed it.
+
+A run knows this from its config, an export from its ``model.json``, and of other people's files it
+is recognised from the names and shapes of the parameters.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import numpy as np
+
+from byol_jax import config as config_lib
+from byol_jax.models import byol_network, resnet
+
+UsageError = config_lib.UsageError
+
+HEADS = ("projector", "predictor", "classifier")
+# Nobody writes into a file of weights what images it was made for: the customs of the stems.
+IMAGE_SIZES = {"imagenet": 224, "cifar": 32, "cifar_margin": 32, "patch": 32}
+SMALL_ENCODERS = ("tiny_resnet", "micro_resnet")  # only ever used at 32 px
+
+
+class Card(NamedTuple):
+    """How to build an encoder.
+
+    Attributes:
+      encoder: a key of `resnet.ENCODERS`.
+      width_multiplier: of all channels.
+      resnet_v2: pre-activation blocks.
+      stem: a key of `resnet.STEMS`.
+      padding: a key of `resnet.PADDINGS`.
+      bn_decay_rate: of the running batch-norm statistics.
+      bn_eps: of batch norm.
+      mean: of the channels, in [0, 1]; images are normalised with it.
+      std: standard deviation of the channels.
+      image_size: height and width that it was trained for, in pixels.
+      zero_init_residual: how an untrained network of this kind starts.
+      grey_ranges: what is black and white in greyscale of more than 8 bits, as it was trained.
+    """
+
+    encoder: str
+    width_multiplier: int = 1
+    resnet_v2: bool = False
+    stem: str = "imagenet"
+    padding: str = "same"
+    bn_decay_rate: float = 0.9
+    bn_eps: float = 1e-5
+    mean: tuple[float, ...] = byol_network.IMAGENET_MEAN
+    std: tuple[float, ...] = byol_network.IMAGENET_STD
+    image_size: int = 224
+    zero_init_residual: bool = True
+    grey_ranges: Mapping[str, tuple[float, float]] | None = None
+
+
+def of_run(
+    config: Any,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    grey_ranges: Mapping[str, tuple[float, float]] | None = None,
+) -> Card:
+    """The card of the encoder that a pretraining config describes."""
+    model = config.model
+    return Card(
+        encoder=model.encoder,
+        width_multiplier=model.width_multiplier,
+        resnet_v2=model.resnet_v2,
+        stem=model.stem,
+        padding=model.padding,
+        bn_decay_rate=model.bn_decay_rate,
+        bn_eps=model.bn_eps,
+        mean=mean,
+        std=std,
+        image_size=config.data.image_size,
+        zero_init_residual=model.zero_init_residual,
+        grey_ranges=grey_ranges,
+    )
+
+
+def make_forward(
+    card: Card,
+    *,
+    num_classes: int = 0,
+    projector: tuple[int, int] = (4096, 256),
+    axis: str | None = None,
+) -> hk.TransformedWithState:
+    """The network of a card, as `byol_network.make_forward` describes it.
+
+    Args:
+      card: of the encoder.
+      num_classes: of a linear classifier; 0 for none.
+      projector: its hidden and its output size; of no account for ``part="encoder"``.
+      axis: over which batch statistics are averaged.
+    """
+    return byol_network.make_forward(
+        card.encoder,
+        num_classes=num_classes,
+        width_multiplier=card.width_multiplier,
+        resnet_v2=card.resnet_v2,
+        stem=card.stem,
+        zero_init_residual=card.zero_init_residual,
+        padding=card.padding,
+        projector_hidden_size=projector[0],
+        projector_output_size=projector[1],
+        bn_decay_rate=card.bn_decay_rate,
+        bn_eps=card.bn_eps,
+        mean=card.mean,
+        std=card.std,
+        axis=axis,
+    )
+
+
+def shapes(card: Card) -> tuple[Any, Any]:
+    """Shapes of the encoder's parameters and state, module by module."""
+    forward = make_forward(card)
+    images = jax.ShapeDtypeStruct((2, 64, 64, 3), np.float32)
+
+    def init(key: jax.Array, images: jax.Array) -> tuple[Any, Any]:
+        return forward.init(key, images, is_training=True, part="encoder")
+
+    return jax.eval_shape(init, jax.random.key(0), images)
+
+
+def encoder_modules(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The modules of a network that are not its heads'."""
+    return {name: leaves for name, leaves in tree.items() if name.split("/")[0] not in HEADS}
+
+
+def recognise(params: Mapping[str, Mapping[str, Any]], *, padding: str) -> Card:
+    """The card of an encoder, from its parameters (or their shapes) by Haiku's names.
+
+    Image size and normalisation cannot be seen: those are the customary ones.
+
+    Raises:
+      UsageError: there is no encoder among the parameters, or none of ours.
+    """
+    roots = {module.split("/")[0] for module in encoder_modules(params)}
+    known = {spec.module: name for name, spec in resnet.ENCODERS.items()}
+    if len(roots) != 1 or not roots <= set(known):
+        found = ", ".join(sorted(module.split("/")[0] for module in params)[:3]) or "nothing"
+        raise UsageError(
+            f"holds no encoder that is known here (it has {', '.join(sorted(roots)) or found}); "
+            f"known are {', '.join(sorted(known))}."
+        )
+    root = roots.pop()
+    spec = resnet.ENCODERS[known[root]]
+    try:
+        kernel, _, _, channels = params[f"{root}/~/initial_conv"]["w"].shape
+    except (KeyError, ValueError):
+        raise UsageError("holds an encoder without its first convolution.") from None
+    stems = stems_by_kernel()
+    if kernel not in stems or channels % spec.stem_channels:
+        raise UsageError(f"has a first convolution of {kernel} px and {channels} channels.")
+    stem = stems[kernel]
+    return Card(
+        known[root],
+        width_multiplier=channels // spec.stem_channels,
+        resnet_v2=f"{root}/~/initial_batchnorm" not in params,
+        stem=stem,
+        padding=padding,
+        image_size=32 if known[root] in SMALL_ENCODERS else IMAGE_SIZES[stem],
+    )
+
+
+def stems_by_kernel() -> dict[int, str]:
+    """Which stem a first convolution of a size is of, where a margin cannot be seen."""
+    return {stem.kernel: name for name, stem in resnet.STEMS.items() if not stem.margin}
+
+
+def require_encoder(card: Card, params: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Checks that nothing of the encoder is missing, too much, or of another shape.
+
+    Raises:
+      UsageError: names the first difference.
+    """
+    for found, built in zip((params, state), shapes(card), strict=True):
+        ours, theirs = (_flat(encoder_modules(tree)) for tree in (built, found))
+        if ours != theirs:
+            key = min(key for key, _ in ours.items() ^ theirs.items())
+            held, wanted = (tree.get(key, "nothing") for tree in (theirs, ours))
+            raise UsageError(
+                f"looks like {card.encoder}, but holds {held} at {key} where {wanted} belongs."
+            )
+
+
+def _flat(tree: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[int, ...]]:
+    return {
+        f"{module}/{name}": tuple(leaf.shape)
+        for module, leaves in tree.items()
+        for name, leaf in leaves.items()
+    }

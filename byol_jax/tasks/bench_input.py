@@ -1,0 +1,140 @@
+"""The task that measures the input: each stage, the whole pipeline, and the step it has to feed."""
+
+import pathlib
+import time
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from byol_jax import config as config_lib
+from byol_jax.data import datasets, eval_loader, host_crops, image_decoding, train_loader
+from byol_jax.data.prepare import array_record
+from byol_jax.distributed import pmap
+from byol_jax.evaluation import result_folder
+from byol_jax.host import machine
+from byol_jax.training import build
+
+STAGES = ("read", "decode", "crop")
+SAMPLE = 300  # images that the stages are measured on
+
+
+def run(config: Any, workdir: pathlib.Path) -> None:
+    """Prints images a second of every stage, says what is the limit, writes ``result.json``.
+
+    Raises:
+      UsageError: a mistake in the config, or no image that can be read.
+    """
+    config_lib.require_positive(config, "bench.seconds", "bench.step_batch_size")
+    data = datasets.load(config.data.name, config.data.train_split, data_dir=config.data.dir)
+    data = datasets.with_grey_ranges(data, eval_loader.grey_ranges(data))
+    rates = stage_rates(data, config) if isinstance(data, datasets.Stream) else {}
+    for name, rate in rates.items():
+        array_record.say(f"{name:<16}{rate:>12,.0f} images/s on one thread")
+    rates["pipeline"] = pipeline_rate(data, config)
+    workers = f", {config.data.workers} workers" if config.data.workers else ""
+    threads = config.data.threads or machine.processors()
+    array_record.say(
+        f"{'whole pipeline':<16}{rates['pipeline']:>12,.0f} images/s on {threads} threads{workers}"
+    )
+    if config.bench.step:
+        rates["step"] = step_rate(config)
+        array_record.say(
+            f"{'training step':<16}{rates['step']:>12,.0f} images/s of {config.model.encoder}"
+        )
+        array_record.say(_verdict(rates, is_streamed=isinstance(data, datasets.Stream)))
+    result = {
+        "images_per_second": rates,
+        "devices": pmap.describe_devices(),
+        "config": config.to_dict(),
+    }
+    result_folder.write(workdir, result)
+    array_record.say(f"Written: {workdir / 'result.json'}")
+
+
+def stage_rates(data: datasets.Stream, config: Any) -> dict[str, float]:
+    """Images a second of one thread in each stage and in making batches; bad ones are left out."""
+    rng, crop = np.random.default_rng(config.seed), build.make_crop(config)
+    seconds, views = np.zeros(len(STAGES)), []
+    for index in rng.permutation(data.num_images)[:SAMPLE]:
+        try:
+            ticks = _one_image(data, int(index), crop, rng.random((2, 4)), views)
+        except image_decoding.BadImageError:
+            continue
+        seconds += np.diff(ticks)
+    if not views:
+        raise config_lib.UsageError(f"No image of {config.data.name} can be read.")
+    rates = dict(zip(STAGES, (len(views) / seconds).tolist(), strict=True))
+    start = time.perf_counter()
+    for first in range(0, len(views), 64):
+        np.stack(views[first : first + 64])
+    return rates | {"batch": len(views) / (time.perf_counter() - start)}
+
+
+def _one_image(
+    data: datasets.Stream,
+    index: int,
+    crop: train_loader.Crop,
+    uniforms: np.ndarray,
+    views: list[Any],
+) -> list[float]:
+    """Takes an image through all stages; gives the time before, between and after them."""
+    ticks = [time.perf_counter()]
+    encoded, _ = data.records.read(index)
+    ticks.append(time.perf_counter())
+    image = image_decoding.EncodedImage(encoded, data.grey_ranges)
+    windows = host_crops.draw_windows(uniforms, image, area_range=crop.area_range)
+    pixels = host_crops.decode(image, windows, crop.size)
+    ticks.append(time.perf_counter())
+    views.append(np.empty((2, crop.size, crop.size, 3), np.uint8))
+    host_crops.cut(pixels, image, windows, views[-1])
+    ticks.append(time.perf_counter())
+    return ticks
+
+
+def pipeline_rate(data: datasets.Dataset, config: Any) -> float:
+    """Images a second of the training batches, after those that start-up prefetches."""
+    batches = build.make_train_batches(config, data)
+    for _ in range(3):
+        next(batches)
+    start, count = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - start) < config.bench.seconds or count < 3:
+        next(batches)
+        count += 1
+    batches.close()
+    return count * config.batch_size / jax.process_count() / elapsed
+
+
+def step_rate(config: Any) -> float:
+    """Images a second of the training step, its input being there already."""
+    config = ml_collections.ConfigDict(config)
+    if config.bench.step_batch_size is not None:
+        config.batch_size = config.bench.step_batch_size
+    elif jax.default_backend() == "cpu":  # the presets' batches are for accelerators
+        config.batch_size = min(config.batch_size, 16 * jax.device_count())
+    job = build.build(config)
+    batches = build.make_train_batches(config, job.train)
+    batch = pmap.shard(next(batches))
+    batches.close()
+    array_record.say(
+        f"Compiling the step of {config.model.encoder} for {config.batch_size} images..."
+    )
+    update = pmap.pmap_update(job.update)
+    state, *_ = jax.block_until_ready(update(pmap.replicate(job.state), batch))
+    start, count = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - start) < config.bench.seconds:
+        state, *_ = jax.block_until_ready(update(state, batch))
+        count += 1
+    return count * config.batch_size / elapsed
+
+
+def _verdict(rates: dict[str, float], *, is_streamed: bool) -> str:
+    share = rates["step"] / rates["pipeline"]
+    if share <= 1:
+        return (
+            f"The device is the limit: feeding it takes {share:.1%} of what the input can do here."
+        )
+    more = "more data.threads or data.workers, or images packed by configs/pack.py"
+    hint = f"; try {more}" if is_streamed else ""
+    return f"The host is the limit: the step could use {share:.1f} times as many images{hint}."

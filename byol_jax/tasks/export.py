@@ -1,0 +1,151 @@
+"""The task that hands an encoder over: writes it for other programs, and reads it back to check.
+
+Shapes: b images of a batch, S image size, F embedding size.
+"""
+
+import functools
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from byol_jax import config as config_lib
+from byol_jax.checkpoints import encoders, export_contents, sources, torch_checkpoint
+from byol_jax.data import datasets
+from byol_jax.data.prepare import array_record
+from byol_jax.export import export_folder, formats
+from byol_jax.models import encoder_spec
+from byol_jax.training import train_step
+from byol_jax.workdir import files, run_folder
+
+UsageError = config_lib.UsageError
+
+TEST_BATCH = "test_batch.safetensors"
+
+
+def run(config: Any, workdir: pathlib.Path) -> None:
+    """Exports the encoder of ``config.checkpoint``; the folder appears when all checks are passed.
+
+    Raises:
+      UsageError: a mistake in the config, a checkpoint that cannot be used, a folder that holds
+        something else, a file that does not give the same embeddings when it is read back.
+    """
+    names = [name.strip() for name in config.formats.split(",") if name.strip()]
+    writers = {name: config_lib.lookup(formats.FORMATS, name, key="formats") for name in names}
+    if config.head not in ("", "projector"):
+        raise UsageError(f"Unknown head: '{config.head}'. Valid: projector, or nothing.")
+    found, network = sources.open_and_load(config.checkpoint, config.network)
+    card = _card(config, found)
+    with export_folder.replaced(workdir) as folder:
+        export = _make(folder, card, network, config.head)
+        model = _describe(config, found, export)
+        export_contents.save_weights(folder, export.params, export.state)
+        _write_model(folder, model)
+        batch = {"images": export.images, "embeddings": export.expected}
+        torch_checkpoint.save_safetensors(folder / TEST_BATCH, batch, metadata={})
+        for name, write in writers.items():
+            array_record.say(f"Writing {name}...")
+            model["checks"][name] = write(export)
+            formats.require_equal(name, model["checks"][name])
+        model["torch"] = formats.advise_torch(export) if "torch" in writers else None
+        model["files"] = export_folder.list_files(folder)
+        _write_model(folder, model)
+    array_record.say(describe(model, workdir))
+
+
+def _card(config: Any, found: sources.Weights) -> encoder_spec.Card:
+    given = {name: config[name] for name in ("image_size", "mean", "std") if config[name]}
+    for name in ("mean", "std"):
+        if name in given and len(given[name]) != 3:
+            raise UsageError(f"--config.{name} must be three numbers, red, green and blue.")
+    if given.get("image_size", 8) < 8:
+        raise UsageError(f"--config.image_size must be 8 or more, not {given['image_size']}.")
+    return found.card._replace(**given)
+
+
+def _make(
+    folder: pathlib.Path, card: encoder_spec.Card, network: sources.Network, head: str
+) -> formats.Export:
+    trees = [encoder_spec.encoder_modules(tree) for tree in network]
+    part, projector = "encoder", None
+    if head:
+        for tree, whole in zip(trees, network, strict=True):
+            tree |= {name: x for name, x in whole.items() if name.startswith("projector/")}
+        if "projector/linear_1" not in trees[0]:
+            raise UsageError("The checkpoint has no projector: leave --config.head empty.")
+        part = "target"
+        projector = tuple(int(size) for size in trees[0]["projector/linear_1"]["w"].shape)
+    forward = encoder_spec.make_forward(card, **({"projector": projector} if projector else {}))
+
+    def apply(trees: Any, images: jax.Array) -> jax.Array:
+        pixels = train_step.resize(images, card.image_size)
+        outputs, _ = forward.apply(*trees, None, pixels, is_training=False, part=part)
+        return outputs.projection if head else outputs.embedding
+
+    images = _test_images(card.image_size)
+    expected = np.asarray(jax.jit(apply)(trees, images), np.float32)
+    if not np.isfinite(expected).all():
+        raise UsageError("The encoder gives no numbers (NaN or infinity): take another checkpoint.")
+    encode = functools.partial(apply, trees)
+    return formats.Export(folder, card, *trees, projector, encode, images, expected)
+
+
+def _test_images(size: int) -> np.ndarray:
+    """Four of the embedded images at size S, with noise, so that every pixel counts."""
+    images = datasets.load("patterns", "test", data_dir="").take(4).images
+    whole = jax.image.resize(images.astype(np.float32), (4, size, size, 3), "cubic")
+    noise = np.random.default_rng(0).uniform(-20, 20, whole.shape)
+    return np.clip(np.rint(np.asarray(whole) + noise), 0, 255).astype(np.uint8)
+
+
+def _describe(config: Any, found: sources.Weights, export: formats.Export) -> dict[str, Any]:
+    data = found.config.data.to_dict() if found.config else None
+    return {
+        "format": export_contents.FORMAT,
+        "card": export.card._asdict(),
+        "architecture": export_contents.architecture(export.card, export.projector),
+        "network": config.network,
+        "output": "projection" if config.head else "embedding",
+        "output_size": int(export.expected.shape[1]),
+        "input": "RGB images, uint8; divided by 255, then normalised by mean and std",
+        "source": {
+            "path": found.path,
+            "format": found.format,
+            "step": found.step,
+            "sha256": encoders.fingerprint(export.params, export.state),
+        },
+        "data": data and {key: data[key] for key in ("name", "train_split")},
+        "config": found.config.to_dict() if found.config else None,
+        "notes": list(found.notes),
+        "licence": found.licence,
+        "checks": {},
+        "versions": run_folder.versions(),
+    }
+
+
+def _write_model(folder: pathlib.Path, model: dict[str, Any]) -> None:
+    files.write_text(folder / export_contents.MODEL, json.dumps(model, indent=2) + "\n")
+
+
+def describe(model: dict[str, Any], workdir: pathlib.Path) -> str:
+    """What was exported and checked, for people."""
+    card, source = model["card"], model["source"]
+    lines = [
+        f"{card['encoder']} ({model['network']} network, {model['output']} of "
+        f"{model['output_size']} numbers, images of {card['image_size']} px) of {source['path']}"
+    ]
+    for name, check in model["checks"].items():
+        if check.get("bit_identical"):
+            result = f"read back by {check['read_by']}: bit-identical"
+        elif check["read_by"]:
+            relative = check["max_relative_difference"]
+            result = f"read back by {check['read_by']}: relative difference {relative:.1e}"
+        else:
+            result = check["note"]
+        lines.append(f"  {name:<12} {result}")
+    if model["torch"]:
+        lines.append(f"  In PyTorch use {model['torch']['use']}.")
+    lines += [f"  {note}" for note in [*model["notes"], model["licence"]] if note]
+    return "\n".join([*lines, f"Written: {workdir}"])

@@ -1,0 +1,291 @@
+"""The pretraining task: restores, trains, probes, logs and saves."""
+
+import contextlib
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+import jax
+import numpy as np
+
+from byol_jax import config as config_lib
+from byol_jax.checkpoints import manager
+from byol_jax.data import bad_images, datasets
+from byol_jax.data.prepare import array_record
+from byol_jax.distributed import cluster, pmap
+from byol_jax.host import signals
+from byol_jax.metrics import accuracy
+from byol_jax.training import (
+    build,
+    collapse_monitor,
+    loop,
+    online_eval,
+    resource_estimate,
+    run_files,
+    run_writer,
+    summary,
+    time_estimate,
+    train_step,
+)
+from byol_jax.visualize import recorder
+from byol_jax.workdir import place, run_folder, sessions
+
+UsageError = config_lib.UsageError
+
+
+def run(config: Any, workdir: pathlib.Path) -> None:
+    """Pretrains as the config says, or goes on where the workdir's newest checkpoint is.
+
+    Raises:
+        UsageError: a mistake in the config, or a workdir that does not fit it; nothing is written.
+        loop.NonFiniteError: the loss or a gradient stopped being a number.
+        collapse_monitor.CollapseError: the projections have collapsed, and the config says to stop then.
+        manager.SaveError: a checkpoint could not be written.
+        workdir.WriteError: metrics could not be written.
+        place.LeftError: the workdir was renamed or removed.
+        loop.NothingDoneError: it was stopped before its first step.
+        pmap.OtherProcessError: another process failed; only the first one uses the workdir.
+    """
+    with contextlib.ExitStack() as stack:
+        job = _build(config, workdir)
+        array_record.say(f"{time_estimate.describe_run(config, job, workdir)}\n")
+        pmap.on_writer(lambda: _open(stack, workdir, config), what="opening the workdir")
+        stop = stack.enter_context(loop.StopRequest())
+        _Run(config, workdir, job, stop).run()
+
+
+def _build(config: Any, workdir: pathlib.Path) -> build.Job:
+    """The parts of the run, alike on all processes."""
+
+    def read() -> dict[str, Any] | None:
+        card = run_files.read_card(workdir, warn=array_record.say)
+        return card and card._asdict()
+
+    known = pmap.on_writer(read, what="reading the workdir")
+    card = known and run_folder.make_data_card(known)
+    job = pmap.together(lambda: build.build(config, card), what="building the run")
+    for split, data in ((config.data.train_split, job.train), (config.data.eval_split, job.test)):
+        cluster.require_same_data(f"{config.data.name} ({split})", data)
+    mean, std = job.data_card.mean, job.data_card.std
+    cluster.require_same({"mean": mean, "std": std}, what="comparing statistics of the images")
+    return job
+
+
+def _open(stack: contextlib.ExitStack, workdir: pathlib.Path, config: Any) -> None:
+    """Keeps the workdir for this run until the stack ends, if the config is the run's."""
+    stack.enter_context(run_folder.lock(workdir))
+    changes = run_files.changes(workdir, config, warn=array_record.say)
+    if changes:
+        array_record.say("Changes that accept_changes allows:\n  " + "\n  ".join(changes))
+
+
+class _Run:
+    """What the steps of one run share. Checkpoints between are written after all logs of a step.
+
+    All processes go through the same steps and meet in each probe, log and save; the first one
+    alone has a logger and checkpoints.
+    """
+
+    def __init__(self, config, workdir, job: build.Job, stop: loop.StopRequest):
+        self._config, self._workdir, self._job, self._stop = config, workdir, job, stop
+        self._writer = run_writer.RunWriter(config, workdir, job.data_card)
+        self._batches = build.make_train_batches(config, job.train)
+        self._score = build.make_probe(config, job)
+        self._guard = collapse_monitor.make_guard(config, job.settings, job.warmup_steps)
+        self._is_streamed = isinstance(job.train, datasets.Stream)
+        self._is_probe_noted = False
+        self._bad_images = bad_images.BadImages(self._batches, workdir)
+
+    def run(self) -> None:
+        """Trains to the end, or until a signal asks to stop."""
+        state, first_step = self._restore()
+        self._progress = loop.Progress(
+            first_step=first_step,
+            total_steps=self._job.total_steps,
+            batch_size=self._config.batch_size,
+            is_shown=pmap.is_writer(),
+        )
+        try:
+            pmap.on_writer(lambda: self._writer.open(first_step), what="opening the logs")
+            self._curator = recorder.Curator(
+                self._config, self._workdir, self._job, self._writer.logger, self._progress.say
+            )
+            step = self._train(state, first_step)
+            # The writer may take longer, the others wait.
+            pmap.together(lambda: None, what="the last logs")
+        finally:
+            self._batches.close()
+            self._progress.close()
+            self._writer.close()
+        if step < self._job.total_steps:
+            array_record.say(summary.stopped(first_step, step))
+        elif pmap.is_writer():
+            array_record.say(summary.summarise(self._workdir, self._config))
+
+    def _restore(self) -> tuple[train_step.TrainState, int]:
+        """The newest sound checkpoint, which one process reads, or else the initial state."""
+        state = self._job.state
+
+        def read() -> list[Any]:
+            nonlocal state
+            restored = manager.restore_newest(self._workdir, self._job.state, warn=array_record.say)
+            if restored is None:
+                return [0, None]
+            state = restored.state
+            array_record.say(f"Resuming from step {restored.step:,} of {self._workdir}.")
+            return [restored.step, restored.iterator]
+
+        step, iterator_state = pmap.on_writer(read, what="reading a checkpoint")
+        if iterator_state is not None:
+            self._batches.set_state(iterator_state)
+            self._bad_images.look(step)
+        return pmap.broadcast(state, what="sharing the state"), step
+
+    def _train(self, state: train_step.TrainState, first_step: int) -> int:
+        total_steps, vote = self._job.total_steps, pmap.Vote()
+        with self._stop.interrupting(message=loop.NOTHING_TO_SAVE, ends=True):
+            update, state = self._prepare(state, first_step)
+        try:
+            state, step = loop.run(
+                update,
+                state,
+                self._feed(first_step),
+                first_step=first_step,
+                total_steps=total_steps,
+                log_every=self._config.log_every_steps,
+                on_metrics=self._log,
+                hooks=[
+                    loop.Hook(self._config.probe.every_steps, self._unless_last(self._try_probe)),
+                    loop.Hook(self._config.checkpoint_every_steps, self._unless_last(self._save)),
+                ],
+                progress=self._progress,
+                should_stop=lambda: vote.any(self._stop.is_made or self._writer.is_left()),
+            )
+        except loop.NonFiniteError as error:
+            good = pmap.on_writer(self._writer.last_good, what="finding the last checkpoint")
+            key = f"optimizer.{self._config.optimizer.name}.base_learning_rate"
+            raise loop.NonFiniteError(
+                f"{error} Last good checkpoint: {good}. A smaller {key} or a longer warm-up may "
+                "help; give it another --workdir."
+            ) from None
+        except collapse_monitor.CollapseError as error:
+            last = pmap.on_writer(self._writer.last_good, what="finding the last checkpoint")
+            raise collapse_monitor.CollapseError(
+                f"{error}\nStopped, as collapse.action says. Another config needs another "
+                f"--workdir. Last checkpoint: {last}."
+            ) from None
+        if self._is_left():
+            self._follow(state, step if step > first_step else None)
+        if step > first_step:
+            self._save(step, state)
+        pmap.on_writer(self._writer.finish, what="writing the last checkpoint")
+        if step == total_steps and not summary.has_probe(self._workdir, step):
+            with self._stop.interrupting(message="All is saved but the last probe.", ends=True):
+                self._probe(step, state)
+        return step
+
+    def _prepare(self, state: train_step.TrainState, first_step: int) -> tuple[Any, Any]:
+        """All that is long before the first step."""
+        if first_step < self._job.total_steps:
+            self._progress.say(time_estimate.describe_time(self._config, self._job, first_step))
+        if self._is_probe_due(first_step):
+            self._progress.say(f"Measuring the network of step {first_step:,}...")
+            self._probe(first_step, state)
+        self._progress.say("Compiling the training step...")
+        update, state = pmap.pmap_update(self._job.update), pmap.replicate(state)
+        forecast = resource_estimate.make_forecast(self._config, self._job, update, state)
+        self._progress.say(resource_estimate.describe(forecast, self._config))
+        return update, state
+
+    def _is_probe_due(self, first_step: int) -> bool:
+        """Whether training begins with a probe: the first one, or one that was interrupted."""
+        every = self._config.probe.every_steps
+        is_planned = every and first_step % every == 0 and first_step < self._job.total_steps
+        is_missing = is_planned and not summary.has_probe(self._workdir, first_step)
+        return first_step == 0 or bool(is_missing)
+
+    def _try_probe(self, step: int, state: train_step.TrainState) -> None:
+        """Probes; if a signal comes meanwhile, leaves that to the command that resumes."""
+        message = "Leaving the probe, then saving. Again to stop at once."
+        with contextlib.suppress(signals.Interrupted), self._stop.interrupting(message=message):
+            self._probe(step, state)
+
+    def _feed(self, first_step: int) -> Iterator[Any]:
+        """Batches by device; notes the bad images met on the way as soon as they are met."""
+        for step in range(first_step + 1, self._job.total_steps + 1):
+            try:
+                batch = next(self._batches)
+            finally:  # also when there are too many
+                self._bad_images.look(step)
+            self._curator.see_batch(step, batch, self._batches.bad_images)
+            yield pmap.shard(batch)
+
+    def _is_left(self) -> bool:
+        return pmap.on_writer(self._writer.is_left, what="looking at the workdir")
+
+    def _follow(self, state: train_step.TrainState, step: int | None) -> NoReturn:
+        """Ends the run, whose workdir is elsewhere; its newest state is saved there."""
+        old = self._workdir
+        new = pmap.on_writer(self._writer.follow, what="looking for the workdir")
+        if new and step is not None:
+            self._write_checkpoint(step, state)
+        last = "none"
+        if new:
+            last = pmap.on_writer(self._writer.last_good, what="writing the last checkpoint")
+        advice = f"Rerun the command with --workdir={new} to resume. " if new else ""
+        raise place.LeftError(
+            f"The workdir {old} was {f'renamed to {new}' if new else 'removed'} while the run was "
+            f"writing to it. {advice}Last checkpoint: {last}."
+        )
+
+    def _save(self, step: int, state: train_step.TrainState) -> None:
+        if not self._is_left():  # else the run is about to end
+            self._write_checkpoint(step, state)
+
+    def _write_checkpoint(self, step: int, state: train_step.TrainState) -> None:
+        pmap.assert_replicated(state)
+        if self._is_streamed:
+            self._bad_images.share()
+        self._writer.save(step, state, self._batches.get_state())
+
+    def _unless_last(self, run: Callable[[int, Any], None]) -> Callable[[int, Any], None]:
+        """A hook that leaves the last step out, which is saved and probed in any case."""
+        return lambda step, state: run(step, state) if step < self._job.total_steps else None
+
+    def _probe(self, step: int, state: train_step.TrainState) -> None:
+        measured = self._score(step, state)
+        self._writer.log(step, measured.scalars)
+        if pmap.is_writer():
+            run_folder.note_bad_images(self._workdir, measured.bad)
+            self._note_probe(measured)
+        self._progress.say(summary.probe_line(step, measured))
+        self._curator.see_probe(step, measured)
+
+    def _note_probe(self, measured: online_eval.Measured) -> None:
+        """Once a session, for whoever asks what differences of its accuracies mean."""
+        if measured.predicted is not None and not self._is_probe_noted:
+            sessions.note_probe(self._workdir, num_images=int((measured.labels >= 0).sum()))
+            self._is_probe_noted = True
+
+    def _log(self, step: int, scalars: dict[str, Any], projection: jax.Array) -> None:
+        """Logs a step; spread and rank are those of the projections, which the loss compares."""
+        features = np.asarray(projection).reshape(-1, projection.shape[-1])  # [D, b, P] -> [D b, P]
+        features = pmap.gather_rows(features, what=f"logging step {step}")  # [B, P]
+        watched = collapse_monitor.Measures(
+            accuracy.feature_std(features),
+            accuracy.effective_rank(features),
+            float(scalars["target_cosine"]),
+        )
+        row = {
+            **summary.train_row(scalars),
+            "train/feature_std": watched.feature_std,
+            "train/effective_rank": watched.effective_rank,
+            "train/images_per_second": self._progress.report(step, float(scalars["loss"])),
+        }
+        if self._is_streamed:
+            self._bad_images.share()
+            row["data/bad_images"] = self._bad_images.count(step)
+        self._writer.log(step, row)
+        warning = self._guard.check(step, watched)
+        if warning:
+            self._progress.say(warning)

@@ -1,0 +1,232 @@
+"""The task that shows what the augmentations of a config do to its images.
+
+Shapes: b images, S image size.
+"""
+
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from byol_jax import config as config_lib
+from byol_jax.augment import image_ops, random_resized_crop
+from byol_jax.data import datasets, eval_loader, train_loader
+from byol_jax.data.prepare import array_record
+from byol_jax.report import augmentations, figures, run_data, writing
+from byol_jax.training import build, config_checks
+from byol_jax.visualize import gallery, recorder, thumbnails
+from byol_jax.workdir import files
+
+UsageError = config_lib.UsageError
+
+ALONE = 2  # images that each augmentation is shown on
+LEVELS = (0.0, 0.5, 1.0)  # of an augmentation's strength
+SIDE = 224  # px, of what is written
+
+Cells = list[tuple[str, np.ndarray]]  # words, uint8 [H, W, 3]
+
+
+class Change(NamedTuple):
+    """One augmentation that can be turned up.
+
+    Attributes:
+      title: for people.
+      apply: (images [b, S, S, 3], level between 0 and 1) -> (images, the strength in words).
+    """
+
+    title: str
+    apply: Callable[[jax.Array, float], tuple[jax.Array, str]]
+
+
+def run(config: Any, workdir: pathlib.Path) -> None:
+    """Writes ``preview.html`` and ``preview.png``.
+
+    Raises:
+      UsageError: a mistake in the config, no image that can be used, a folder that cannot be
+        written to, or files of these names in it that are somebody's.
+    """
+    config_lib.require_positive(config, "preview.num_images")
+    page, picture = (workdir / f"preview.{end}" for end in ("html", "png"))
+    try:
+        writing.require_ours(page, picture)
+    except run_data.ReportError as error:
+        raise UsageError(str(error)) from None
+    config_checks.check(config)
+    train = datasets.load(config.data.name, config.data.train_split, data_dir=config.data.dir)
+    train = datasets.with_grey_ranges(train, eval_loader.grey_ranges(train))
+    pairs = list(_pairs(config, train))
+    alone = list(_alone(config, [image for _, image, *_ in pairs[:ALONE]]))
+    name = ", ".join(dict.fromkeys((config.data.name, config.preset)))
+    title = f"{name}: what training sees"
+    views = [
+        (name, [("image", image), ("view 1", view1), ("view 2", view2)])
+        for name, image, view1, view2 in pairs
+    ]
+    files.write_text(page, augmentations.render(title, _encoded(views), _encoded(alone)))
+    with files.whole(picture) as part, files.writing(picture):
+        figures.write_grid(part, [*_paired(views), *alone])
+    for path in (page, picture):
+        array_record.say(f"Written: {path}")
+
+
+def _paired(views: Sequence[tuple[str, Cells]]) -> Iterator[tuple[str, Cells]]:
+    """Two images a row, each with its name above it."""
+    named = [[(_shortened(name), cells[0][1]), *cells[1:]] for name, cells in views]
+    for number in range(0, len(named), 2):
+        yield "views", [cell for cells in named[number : number + 2] for cell in cells]
+
+
+def _shortened(name: str, most: int = 22) -> str:
+    return name if len(name) <= most else f"…{name[1 - most :]}"
+
+
+def _pairs(
+    config: Any, train: datasets.Dataset
+) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+    """Names, images as they are, and both views of each."""
+    count = min(config.preview.num_images, train.num_images)
+    batches = train_loader.TrainBatches(
+        train,
+        batch_size=count,
+        seed=config.seed,
+        crop=build.make_crop(config),
+        max_bad_share=config.data.max_bad_share,
+    )
+    try:
+        batch, bad = next(batches), batches.bad_images
+    finally:
+        batches.close()
+    for index, reason in bad.items():
+        array_record.say(f"Left out: {batches.bad_image_name(index)}: {reason}")
+    views = recorder.draw_views(config, jax.random.key(config.seed), batch)
+    subject = recorder.make_subject(config, train)
+    for row, index in recorder.find_rows(config, train, count, bad):
+        image = gallery.load(train, index, SIDE)
+        caption = gallery.caption(subject, index, int(batch["labels"][row]))
+        name = " · ".join(str(text) for text in caption.values() if text is not None)
+        yield name, thumbnails.fit(image, SIDE), views[0][row], views[1][row]
+
+
+def _alone(config: Any, images: Sequence[np.ndarray]) -> Iterator[tuple[str, Cells]]:
+    """Rows of each augmentation alone: its weakest, middle and strongest on some images."""
+    size = config.data.image_size
+    section = config.augment.crop
+    areas = (section.max_area, section.min_area)
+    cells = [
+        _window(image, areas, level, size, section.method) for image in images for level in LEVELS
+    ]
+    yield f"crop, area {areas[1]:g} to {areas[0]:g}", cells
+    squares = [_window(image, (1.0, 1.0), 0.0, size, section.method)[1] for image in images]
+    inputs = jnp.stack([jnp.asarray(square, jnp.float32) / 255 for square in squares])
+    for change in changes(config):
+        made = [change.apply(inputs, level) for level in LEVELS]
+        yield (
+            change.title,
+            [
+                (words, _to_uint8(batch[number]))
+                for number in range(len(images))
+                for batch, words in made
+            ],
+        )
+
+
+def _window(
+    image: np.ndarray, areas: tuple[float, float], level: float, size: int, method: str
+) -> tuple[str, np.ndarray]:
+    """The middle of an image, of so much of its area as a square can have, and how much it is.
+
+    The larger the level, the smaller the window.
+    """
+    height, width = image.shape[:2]
+    share = areas[0] + level * (areas[1] - areas[0])
+    side = min(height, width, max(1, round(float(np.sqrt(share * height * width)))))
+    window = np.array([[(height - side) // 2, (width - side) // 2, side, side]], np.int32)
+    cut = random_resized_crop.resize_windows(image[None], window, size, method=method)
+    return f"area {side**2 / (height * width):.2g}", _to_uint8(cut[0])
+
+
+def changes(config: Any) -> list[Change]:
+    """Those that at least one view makes; both views' if they are made differently."""
+    sections = {1: config.augment.view1, 2: config.augment.view2}
+    found: dict[str, tuple[Change, list[int]]] = {}
+    for number, section in sections.items():
+        for change in _changes_of_view(section):
+            known = found.setdefault(change.title, (change, []))
+            known[1].append(number)
+    return [
+        change if len(views) == 2 else change._replace(title=f"{title}, view {views[0]} only")
+        for title, (change, views) in found.items()
+    ]
+
+
+def _changes_of_view(section: Any) -> Iterator[Change]:
+    if section.flip_probability:
+        yield Change(f"flip{_chance(section.flip_probability)}", _switch(image_ops.flip))
+    if section.jitter_probability:
+        chance = _chance(section.jitter_probability)
+        for name, strength, apply, neutral in (
+            ("brightness", section.brightness, image_ops.brightness, 0),
+            ("contrast", section.contrast, image_ops.contrast, 1),
+            ("saturation", section.saturation, image_ops.saturation, 1),
+            ("hue", section.hue, image_ops.hue, 0),
+        ):
+            for sign in (1, -1):
+                title = f"{name} {'up' if sign > 0 else 'down'}, {strength:g}{chance}"
+                yield Change(title, _shift(apply, neutral, sign * strength))
+    if section.grayscale_probability:
+        yield Change(
+            f"greyscale{_chance(section.grayscale_probability)}", _switch(image_ops.grayscale)
+        )
+    if section.blur_probability:
+        low, high = section.blur_sigma_min, section.blur_sigma_max
+        title = f"blur, σ {low:g} to {high:g} px{_chance(section.blur_probability)}"
+        yield Change(title, _blur(low, high))
+    if section.solarize_probability:
+        threshold = jnp.float32(section.solarize_threshold)
+        title = f"solarize, {section.solarize_threshold:g}{_chance(section.solarize_probability)}"
+        yield Change(title, _switch(lambda images: image_ops.solarize(images, threshold)))
+
+
+def _chance(probability: float) -> str:
+    return f", p = {probability:g}"
+
+
+def _switch(apply: Callable[[jax.Array], jax.Array]) -> Callable[..., tuple[jax.Array, str]]:
+    """An augmentation without a strength: off, then on."""
+    return lambda images, level: (apply(images), "on") if level else (images, "off")
+
+
+def _shift(
+    apply: Callable[..., jax.Array], neutral: float, most: float
+) -> Callable[..., tuple[jax.Array, str]]:
+    """One that is drawn between two bounds about a value that changes nothing."""
+
+    def change(images: jax.Array, level: float) -> tuple[jax.Array, str]:
+        value = neutral + level * most
+        return apply(
+            images, jnp.full(len(images), value)
+        ), f"{value:+.2g}" if not neutral else f"× {value:.2g}"
+
+    return change
+
+
+def _blur(low: float, high: float) -> Callable[..., tuple[jax.Array, str]]:
+    def change(images: jax.Array, level: float) -> tuple[jax.Array, str]:
+        sigma = low + level * (high - low)
+        return image_ops.blur(images, jnp.full(len(images), sigma)), f"σ {sigma:.2g}"
+
+    return change
+
+
+def _to_uint8(image: jax.Array) -> np.ndarray:
+    return np.rint(255 * np.clip(np.asarray(image), 0, 1)).astype(np.uint8)
+
+
+def _encoded(rows: Sequence[tuple[str, Cells]]) -> list[tuple[str, list[tuple[str, str]]]]:
+    return [
+        (title, [(words, thumbnails.jpeg(thumbnails.fit(pixels, SIDE))) for words, pixels in cells])
+        for title, cells in rows
+    ]

@@ -1,0 +1,184 @@
+"""What a run will take, said before it begins: memory, computation, images a second."""
+
+import time
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from byol_jax.data import datasets
+from byol_jax.distributed import pmap
+from byol_jax.host import machine
+from byol_jax.models import flops, microbatch, resnet
+from byol_jax.training import build, config_checks
+
+USUAL_SHARE = 0.4  # of the speed of a plain matrix product that a training step reaches
+
+
+class Forecast(NamedTuple):
+    """Of one step; None where the device does not tell.
+
+    Attributes:
+      parameters: of the online network.
+      state_bytes: of everything that training keeps, on every device.
+      batch_bytes: of a device's images and labels.
+      activation_bytes: what the compiled step needs besides state and batch, on every device.
+      available_bytes: memory of a device.
+      compiled_flops: of a device, as the compiler counts: a loop as one of its rounds.
+      formula_flops: of a device, by `flops`.
+      loop_rounds: micro-batches one after the other, of which the compiler counts one.
+      images_per_device: of a step.
+      matmul_flops_per_second: measured on one device.
+    """
+
+    parameters: int
+    state_bytes: int
+    batch_bytes: int
+    activation_bytes: int | None
+    available_bytes: int | None
+    compiled_flops: float | None
+    formula_flops: float
+    loop_rounds: int
+    images_per_device: int
+    matmul_flops_per_second: float
+
+    @property
+    def images_per_second(self) -> float:
+        """What all devices together will want from the input, about."""
+        speed = USUAL_SHARE * self.matmul_flops_per_second * jax.device_count()
+        return speed * self.images_per_device / self.formula_flops
+
+
+def make_forecast(config: Any, job: build.Job, update: Any, state: Any) -> Forecast:
+    """Compiles a step, which then need not be compiled again, and reads what it takes.
+
+    Args:
+      config: of the run.
+      job: what was built from it.
+      update: as `pmap.pmap_update` gives it.
+      state: as `pmap.replicate` gives it.
+    """
+    batch = _empty_batch(config, job.train)
+    try:
+        compiled = update.lower(state, pmap.shard(batch)).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise config_checks.UsageError(
+            f"The step does not fit into memory. {_advice(config)}"
+        ) from None
+    memory, costs = compiled.memory_analysis(), compiled.cost_analysis() or {}
+    images = config.batch_size // jax.device_count()
+    return Forecast(
+        parameters=hk.data_structures.tree_size(state.online_params),
+        state_bytes=hk.data_structures.tree_bytes(state),
+        batch_bytes=hk.data_structures.tree_bytes(batch) // jax.local_device_count(),
+        activation_bytes=memory.temp_size_in_bytes if memory else None,
+        available_bytes=available_bytes(),
+        compiled_flops=costs.get("flops"),
+        formula_flops=float(images * flops_of_an_image(config)),
+        loop_rounds=config.accumulate,
+        images_per_device=images,
+        matmul_flops_per_second=matmul_speed(config.model.dtype),
+    )
+
+
+def flops_of_an_image(config: Any) -> int:
+    """Of a training step, by formula, as the config says to compute it."""
+    model = config.model
+    units = flops.encoder_units(
+        model.encoder,
+        image_size=config.data.image_size,
+        stem=model.stem,
+        width_multiplier=model.width_multiplier,
+        resnet_v2=model.resnet_v2,
+        always_project=model.padding != "torch",
+    )
+    heads = model.projector_hidden_size, model.projector_output_size
+    parts = config.accumulate if config.accumulate_statistics == "exact" else 1
+    return flops.step(
+        units,
+        projector=flops.mlp(
+            resnet.embedding_size(model.encoder, width_multiplier=model.width_multiplier), *heads
+        ),
+        predictor=flops.mlp(heads[1], model.predictor_hidden_size, heads[1]),
+        plan=microbatch.Plan(model.remat, parts),
+    )
+
+
+def _empty_batch(config: Any, data: datasets.Dataset) -> dict[str, np.ndarray]:
+    """As the input makes it on this process, without the images."""
+    count = config.batch_size // jax.process_count()
+    labels = {name: np.zeros(count, np.int32) for name in ("labels", "place")}
+    if isinstance(data, datasets.Images):
+        return {"images": np.zeros((count, *data.images.shape[1:]), np.uint8)} | labels
+    shape = (count, config.data.image_size, config.data.image_size, 3)
+    return {name: np.zeros(shape, np.uint8) for name in ("view1", "view2")} | labels
+
+
+def available_bytes() -> int | None:
+    """Memory of one device; on a CPU, an equal share of what is free."""
+    device = jax.local_devices()[0]
+    if device.platform != "cpu":
+        return (device.memory_stats() or {}).get("bytes_limit")
+    free = machine.available_memory()
+    return free and free // jax.local_device_count()
+
+
+def matmul_speed(dtype: str) -> float:
+    """Operations a second of a plain matrix product on one device, from three of them."""
+    size = 1024 if jax.default_backend() == "cpu" else 8192
+    x = jnp.ones((size, size), dtype)
+    multiply = jax.jit(jnp.matmul)
+    multiply(x, x).block_until_ready()
+    start = time.perf_counter()
+    for _ in range(3):
+        multiply(x, x).block_until_ready()
+    return 3 * 2 * size**3 / (time.perf_counter() - start)
+
+
+def describe(forecast: Forecast, config: Any) -> str:
+    """What a person wants to know before waiting; the last line warns, if there is reason to."""
+    f = forecast
+    rounds = f" (one of {f.loop_rounds} micro-batches)" if f.loop_rounds > 1 else ""
+    compiled = "unknown" if f.compiled_flops is None else f"{f.compiled_flops / 1e9:.3g} GFLOP"
+    lines = [
+        f"Each device keeps {_megabytes(f.state_bytes)} of state ({f.parameters / 1e6:.2f} M "
+        f"parameters, target, optimizer, statistics) and needs {_megabytes(f.activation_bytes)} "
+        f"for activations and {_megabytes(f.batch_bytes)} for images, of "
+        f"{_megabytes(f.available_bytes)}.",
+        f"A step of {f.images_per_device} images a device takes {compiled} as compiled{rounds}, "
+        f"{f.formula_flops / 1e9:.3g} GFLOP by formula; at {USUAL_SHARE:.0%} of the speed of a "
+        f"matrix product here, the input has to bring {f.images_per_second:,.0f} images/s.",
+    ]
+    if not fits(f):
+        lines.append(f"WARNING: this batch will probably not fit into memory. {_advice(config)}")
+    return "\n".join(lines)
+
+
+def fits(forecast: Forecast) -> bool:
+    """Whether state, images and activations find room, as far as that is known."""
+    if forecast.available_bytes is None or forecast.activation_bytes is None:
+        return True
+    needed = forecast.state_bytes + forecast.batch_bytes + forecast.activation_bytes
+    return needed <= forecast.available_bytes
+
+
+def _advice(config: Any) -> str:
+    """What saves memory and is not in use yet, the cheapest first."""
+    model, images = config.model, config.batch_size // jax.device_count()
+    ways = []
+    if model.dtype == "float32":
+        ways.append("--config.model.dtype=bfloat16")
+    if not model.remat:
+        ways.append("--config.model.remat=true (a quarter more computation)")
+    if images > config.accumulate:
+        ways.append(f"--config.accumulate={2 * config.accumulate}")
+    ways.append(f"--config.batch_size={config.batch_size // 2}")
+    return f"Try {', or '.join(ways)}."
+
+
+def _megabytes(count: int | None) -> str:
+    return "an unknown amount" if count is None else f"{count / 1e6:,.1f} MB"

@@ -1,0 +1,190 @@
+"""Config and data card of a run: compared, recovered from its checkpoints, stored once they fit.
+
+Also what an earlier beginning has left, which a new one in the same folder moves aside.
+"""
+
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from byol_jax import config as config_lib
+from byol_jax.checkpoints import manager
+from byol_jax.workdir import files, metrics_log, run_folder
+
+UsageError = config_lib.UsageError
+DataCard = run_folder.DataCard
+
+CONFIG, DATA = "config.json", "data.json"
+
+# What may differ when a run goes on: none of it changes what is learned.
+CHANGEABLE = (
+    "accept_changes",
+    "checkpoint_every_steps",
+    "collapse.action",
+    "collapse.max_target_cosine",
+    "collapse.min_effective_rank",
+    "collapse.min_feature_std",
+    "collapse.patience",
+    "data.dir",
+    "data.max_bad_share",
+    "data.threads",
+    "data.workers",
+    "gallery.max_images",
+    "keep_checkpoints",
+    "keep_every_steps",
+    "log_every_steps",
+    "preset",
+    "probe.every_steps",
+    "wandb_project",
+)
+
+# What a beginning writes, that the next one writes again; the first is moved last.
+_OF_A_BEGINNING = ("metrics.jsonl", "tensorboard", "gallery", "bad_images.txt", "wandb_id")
+
+
+def read_card(workdir: pathlib.Path, *, warn: Callable[[str], None]) -> DataCard | None:
+    """The card of the run in a folder; None if there is no run yet.
+
+    Args:
+      workdir: of the run.
+      warn: takes a line of text, if the card has to come from a checkpoint.
+
+    Raises:
+      UsageError: it is damaged and no checkpoint has a copy, or it cannot be read at the moment.
+    """
+    stored = _read(workdir, DATA, warn=warn)
+    return run_folder.make_data_card(stored) if stored else None
+
+
+def changes(workdir: pathlib.Path, config: Any, *, warn: Callable[[str], None]) -> list[str]:
+    """In what a config differs from that of the run in the folder; a line for each key.
+
+    Keys that change nothing that is learned are left out. Nothing is written.
+
+    Args:
+      workdir: of the run.
+      config: what it is to go on with.
+      warn: takes a line of text, if the stored config has to come from a checkpoint.
+
+    Raises:
+      UsageError: they differ, and ``config.accept_changes`` does not say that they may; or the
+        stored config is damaged.
+    """
+    stored = _read(workdir, CONFIG, warn=warn)
+    if stored is None:
+        if manager.steps(workdir):
+            warn(f"WARNING: {workdir / CONFIG} is missing; the given config is taken for its own.")
+        return []
+    differences = config_lib.differences(stored, json.loads(config_lib.to_json(config)))
+    changed = [line for line in differences if line.split(":")[0] not in CHANGEABLE]
+    if changed and not config.accept_changes:
+        raise UsageError(
+            f"{workdir} holds a run of another config:\n  "
+            + "\n  ".join(changed)
+            + "\nGive the same config to resume it, or another --workdir. To go on with the new "
+            "one all the same, add --config.accept_changes=true."
+        )
+    return changed
+
+
+def store(workdir: pathlib.Path, config: Any, data_card: DataCard) -> None:
+    """Writes config and card of a run, unless they are there already.
+
+    Raises:
+      UsageError: the folder cannot be written to.
+    """
+    texts = {
+        CONFIG: config_lib.to_json(config),
+        DATA: json.dumps(data_card._asdict()) + "\n",
+    }
+    try:
+        for name, text in texts.items():
+            path = workdir / name
+            if not path.exists() or path.read_bytes() != text.encode():
+                files.write_text(path, text)
+    except OSError as error:
+        raise UsageError(f"Cannot write to the workdir {workdir}: {error}.") from None
+
+
+def _read(
+    workdir: pathlib.Path, name: str, *, warn: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """What a file of the run holds, or its copy in a checkpoint; None if there is neither."""
+    path = workdir / name
+    try:
+        content = json.loads(path.read_bytes())
+        if name == DATA:
+            run_folder.make_data_card(content)
+        if isinstance(content, dict):
+            return content
+        reason = "it holds no JSON object"
+    except (FileNotFoundError, NotADirectoryError):
+        reason = ""
+    except (ValueError, TypeError) as error:
+        reason = str(error)
+    except OSError as error:
+        raise UsageError(f"Cannot read {path}: {error.strerror}. Nothing was changed.") from None
+    copy = manager.read_about(workdir)
+    if copy:
+        warn(f"WARNING: {path} is {_state(reason)}; its copy in {copy.folder} is used.")
+        return copy.content[path.stem]
+    if reason:
+        raise UsageError(
+            f"{path} is {_state(reason)}, and no checkpoint has a copy of it: put one back. If you "
+            f"are sure that the command is the one that the run began with, remove {path} and "
+            "rerun the same command to resume."
+        )
+    return None
+
+
+def _state(reason: str) -> str:
+    return f"damaged ({reason})" if reason else "missing"
+
+
+def set_aside(workdir: pathlib.Path, config: Any) -> str:
+    """Moves away what an earlier beginning has left that did not come to its first checkpoint.
+
+    Args:
+      workdir: of a run without any checkpoint.
+      config: of the run, if it has none stored.
+
+    Returns:
+      What was moved where, in a sentence; empty if there was nothing.
+
+    Raises:
+      UsageError: the run did come to a checkpoint, and it is gone.
+    """
+    last = metrics_log.last_row(workdir)
+    if last is None and not _has_text(workdir / metrics_log.NAME):
+        return ""
+    step = last["step"] if last else 0
+    if step >= _first_save(workdir, config) and not manager.has_unfinished(workdir):
+        raise UsageError(
+            f"{workdir} has metrics up to step {step:,} but no checkpoint: its folder "
+            "'checkpoints' is gone or empty. Put it back to resume, or give another --workdir. To "
+            f"begin again in this one, rename {workdir / metrics_log.NAME}."
+        )
+    aside = metrics_log.unused(workdir / "earlier")
+    names = [name for name in _OF_A_BEGINNING if (workdir / name).exists()]
+    try:
+        aside.mkdir()
+        for name in reversed(names):
+            (workdir / name).rename(aside / name)
+    except OSError as error:
+        raise UsageError(f"Cannot write to the workdir {workdir}: {error}.") from None
+    return (
+        f"An earlier start in {workdir} was stopped at step {step:,}, before its first checkpoint. "
+        f"What it wrote is now in {aside} ({', '.join(names)}); training begins at step 0."
+    )
+
+
+def _has_text(path: pathlib.Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+def _first_save(workdir: pathlib.Path, config: Any) -> int:
+    """The step of the first checkpoint, of the run as it was started before."""
+    stored = _read(workdir, CONFIG, warn=lambda _: None) or config.to_dict()
+    every, total = stored["checkpoint_every_steps"], stored["total_steps"]
+    return min(every, total) if total else every

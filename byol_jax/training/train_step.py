@@ -1,0 +1,283 @@
+"""BYOL pretraining: its state, its loss, one update, and its encoder.
+
+Shapes: D local devices, b images of a device, B of the global batch, F embedding, P projection.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from byol_jax.augment import two_views
+from byol_jax.distributed import pmap
+from byol_jax.metrics import accuracy
+from byol_jax.models import byol_network
+from byol_jax.objectives import byol
+from byol_jax.training import optimizers
+
+
+class TrainState(NamedTuple):
+    """All that training changes, as arrays without a device axis."""
+
+    step: jax.Array  # int32: updates done
+    online_params: Any
+    target_params: Any  # encoder and projector only
+    online_state: Any  # running batch-norm statistics
+    target_state: Any
+    opt_state: Any
+
+
+def init_state(
+    forward: hk.TransformedWithState,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    image_size: int,
+) -> TrainState:
+    """Draws online and target network from different keys, as the reference does."""
+    images = jnp.zeros((2, image_size, image_size, 3))
+    # Runs twice in its life, so compiling it without optimisations is what saves time.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    init = functools.partial(forward.init, is_training=True)
+    draw = jax.jit(lambda key: init(key, images), compiler_options=options)
+    keys = jax.random.split(jax.random.key(seed))
+    online_params, online_state = draw(keys[0])
+    target_params, target_state = (
+        {module: drawn[module] for module in kept}
+        for drawn, kept in zip(
+            draw(keys[1]), jax.eval_shape(lambda: init(keys[1], images, part="target")), strict=True
+        )
+    )
+    opt_state = optimizer.init(online_params)
+    return TrainState(
+        jnp.zeros((), jnp.int32),
+        online_params,
+        target_params,
+        online_state,
+        target_state,
+        opt_state,
+    )
+
+
+def make_loss(forward: hk.TransformedWithState, objective: byol.Objective) -> Callable[..., Any]:
+    """Builds the loss of one step: the objective plus, with a classifier, its cross-entropy.
+
+    Returns:
+      loss(online_params, state, views, labels, weights) -> (scalar, (metrics, online_state,
+      target_state, projection [b, P] of view 1)). Every view has its own pass, so that batch
+      statistics are those of one view and running ones move twice. The target runs in training
+      mode. ``weights`` [b] are those of `label_weights`; without them each label counts once.
+    """
+
+    def loss_fn(
+        online_params: Any,
+        state: TrainState,
+        views: two_views.Views,
+        labels: jax.Array,
+        weights: jax.Array | None = None,
+    ):
+        online, online_state = _both_views(forward, online_params, state.online_state, views)
+        target, target_state = _both_views(
+            forward, state.target_params, state.target_state, views, part="target"
+        )
+        compared = (
+            tuple(o.prediction if objective.has_predictor else o.projection for o in online),
+            tuple(t.projection for t in target),
+        )
+        repr_loss = objective.loss(*compared)
+        scalars = {
+            "loss": repr_loss,
+            "repr_loss": repr_loss,
+            "target_cosine": byol.mean_cosine(*compared),
+            **objective.terms(*compared),
+        }
+        logits = online[0].logits  # of a stop-gradient embedding
+        if logits is not None:
+            weights = jnp.ones(labels.shape) if weights is None else weights
+            labels = jnp.maximum(labels, 0)  # those of -1 weigh nothing
+            probe_loss = jnp.mean(weights * byol.cross_entropy(logits, labels))
+            scalars |= {
+                "loss": repr_loss + probe_loss,
+                "online_loss": probe_loss,
+                "online_top1": jnp.mean(weights * accuracy.topk_correct(logits, labels, k=1)),
+                "online_top5": jnp.mean(weights * accuracy.topk_correct(logits, labels, k=5)),
+            }
+        aux = scalars, online_state, target_state, online[0].projection
+        return scalars["loss"], aux
+
+    return loss_fn
+
+
+def label_weights(labels: jax.Array, *, axis: str | None) -> tuple[jax.Array, jax.Array]:
+    """Weights [b] with which a mean over all images becomes one over those that have labels.
+
+    That is a mean over the labeled images of the whole batch, however it is spread over devices and
+    micro-batches; exactly 1 each if all have labels, and 0 if none has.
+
+    Args:
+      labels: [b] of this device; -1 without.
+      axis: name of the mapped axis over devices; None outside of a map.
+
+    Returns:
+      The weights, and the share of the whole batch that has labels.
+    """
+    is_labeled = (labels >= 0).astype(jnp.float32)
+    count, size = jnp.sum(is_labeled), labels.shape[0]
+    if axis:
+        count, size = jax.lax.psum((count, size), axis)
+    return is_labeled * (size / jnp.maximum(count, 1)), count / size
+
+
+def _both_views(
+    forward: hk.TransformedWithState,
+    params: Any,
+    state: Any,
+    views: two_views.Views,
+    **options: Any,
+) -> tuple[list[byol_network.Outputs], Any]:
+    outputs = []
+    for view in views:
+        output, state = forward.apply(params, state, None, view, is_training=True, **options)
+        outputs.append(output)
+    return outputs, state
+
+
+def make_update(
+    loss_fn: Callable[..., Any],
+    optimizer: optax.GradientTransformation,
+    make_views: Callable[[jax.Array, two_views.Batch], two_views.Views],
+    *,
+    seed: int,
+    learning_rate: optax.Schedule,
+    target_ema: optax.Schedule,
+    axis: str | None,
+    parts: int = 1,
+    average_state: bool = False,
+) -> Callable[[TrainState, two_views.Batch], tuple[TrainState, dict[str, jax.Array], jax.Array]]:
+    """Builds one step of training (paper, algorithm 1).
+
+    Args:
+      loss_fn: what `make_loss` gives.
+      optimizer: updates the online parameters, the probe's among them.
+      make_views: (key, batch) -> two views, float [b, H, W, 3] in [0, 1].
+      seed: of the augmentations; the key of a step depends on seed and step alone.
+      learning_rate: for the metrics; the optimizer has its own.
+      target_ema: tau of every step.
+      axis: name of the mapped axis to average over; None outside of a map.
+      parts: micro-batches, one after the other, whose gradients are averaged; each is normalised by
+        itself and moves the running statistics. Optimizer and target move once, after the last.
+      average_state: devices normalise apart from each other, so average what they remember of it.
+
+    Returns:
+      update(state, batch) -> (state, scalar metrics, projection [b, P] of view 1). Of a batch
+      without labels, whose ``labeled_share`` is 0, the metrics of the classifier are 0 and say
+      nothing.
+    """
+
+    grad = _in_micro_batches(jax.grad(loss_fn, has_aux=True), parts)
+
+    def update(state: TrainState, batch: two_views.Batch):
+        key = pmap.step_key(seed, state.step)
+        views = make_views(key, batch)
+        weights, labeled_share = label_weights(batch["labels"], axis=axis)
+        grads, (scalars, online_state, target_state, projection) = grad(
+            state.online_params, state, views, batch["labels"], weights
+        )
+        if axis:
+            grads, scalars = jax.lax.pmean((grads, scalars), axis)
+        if axis and average_state:
+            online_state, target_state = _mean_state((online_state, target_state), axis)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.online_params)
+        online_params = optax.apply_updates(state.online_params, updates)
+        tau = target_ema(state.step)
+        target_params = optimizers.ema(state.target_params, online_params, tau)
+        scalars |= {
+            "labeled_share": labeled_share,
+            "learning_rate": learning_rate(state.step),
+            "tau": tau,
+            "gradient_norm": optax.tree.norm(grads),
+        }
+        state = TrainState(
+            state.step + 1, online_params, target_params, online_state, target_state, opt_state
+        )
+        return state, scalars, projection
+
+    return update
+
+
+def _in_micro_batches(grad: Callable[..., Any], parts: int) -> Callable[..., Any]:
+    """The same function of a batch, computed a part of it at a time: means over the parts."""
+    if parts == 1:
+        return grad
+
+    def accumulated(online_params: Any, state: TrainState, *batch: Any):
+        def one(carry: Any, part: Any):
+            total, online_state, target_state = carry
+            state_now = state._replace(online_state=online_state, target_state=target_state)
+            grads, (scalars, online_state, target_state, projection) = grad(
+                online_params, state_now, *part
+            )
+            total = jax.tree.map(jnp.add, total, grads)
+            return (total, online_state, target_state), (scalars, projection)
+
+        split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
+        start = jax.tree.map(jnp.zeros_like, online_params), state.online_state, state.target_state
+        (total, online_state, target_state), (scalars, projection) = jax.lax.scan(one, start, split)
+        grads = jax.tree.map(lambda x: x / parts, total)
+        scalars = jax.tree.map(lambda x: jnp.mean(x, axis=0), scalars)
+        projection = projection.reshape(-1, projection.shape[-1])  # [N, b / N, P] -> [b, P]
+        return grads, (scalars, online_state, target_state, projection)
+
+    return accumulated
+
+
+def _mean_state(state: Any, axis: str) -> Any:
+    """Running statistics averaged over devices; counters, which agree, are left."""
+    return jax.tree.map(
+        lambda x: jax.lax.pmean(x, axis) if jnp.issubdtype(x.dtype, jnp.floating) else x, state
+    )
+
+
+def make_encode(
+    forward: hk.TransformedWithState, *, image_size: int
+) -> Callable[[Any, Any, np.ndarray], jax.Array]:
+    """Builds encode(params, state, uint8 images [b, H, W, 3]) -> embedding [b, F], compiled."""
+
+    @jax.jit
+    def encode(params: Any, state: Any, images: jax.Array) -> jax.Array:
+        images = resize(images, image_size)
+        outputs, _ = forward.apply(params, state, None, images, is_training=False, part="encoder")
+        return outputs.embedding
+
+    return encode
+
+
+def make_calibrate(
+    forward: hk.TransformedWithState, *, image_size: int
+) -> Callable[[Any, Any, np.ndarray], Any]:
+    """Builds calibrate(params, state, images) -> state after one pass in training mode.
+
+    The new state holds running batch-norm statistics of the images.
+    """
+
+    @jax.jit
+    def calibrate(params: Any, state: Any, images: jax.Array) -> Any:
+        images = resize(images, image_size)
+        _, new = forward.apply(params, state, None, images, is_training=True, part="encoder")
+        return new
+
+    return calibrate
+
+
+def resize(images: jax.Array, size: int) -> jax.Array:
+    """uint8 [b, H, W, 3] to float [b, size, size, 3] in [0, 1], bicubic if sizes differ."""
+    images = images.astype(jnp.float32) / 255
+    if images.shape[1:3] == (size, size):
+        return images
+    shape = (images.shape[0], size, size, 3)
+    return jnp.clip(jax.image.resize(images, shape, "cubic", antialias=False), 0, 1)

@@ -1,0 +1,166 @@
+"""Keeps the gallery of a run while it trains, and never stops it.
+
+Shapes: B images of a process' batch, b of them on one device, S image size.
+"""
+
+import contextlib
+import pathlib
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from byol_jax.data import datasets, train_loader
+from byol_jax.distributed import pmap
+from byol_jax.evaluation import features as features_lib
+from byol_jax.training import build, online_eval
+from byol_jax.visualize import gallery
+from byol_jax.workdir import run_folder
+
+FOLDER = "gallery"
+
+
+class Curator:
+    """Makes the pictures of one run, in the process that writes its files.
+
+    Args:
+      config: of the run.
+      workdir: its folder.
+      job: its parts.
+      logger: shows the pictures to whoever tracks the run.
+      say: prints a line.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        workdir: pathlib.Path,
+        job: build.Job,
+        logger: run_folder.Logger,
+        say: Callable[[str], None],
+    ):
+        self._config, self._workdir, self._job = config, workdir, job
+        self._logger, self._say = logger, say
+        self._is_active = pmap.is_writer() and config.gallery.max_images > 0
+
+    def see_batch(self, step: int, batch: Mapping[str, np.ndarray], bad: Mapping[int, str]) -> None:
+        """Keeps the views of the first step: images and views of the batch [B, ...] it is fed."""
+        if step == 1 and self._is_active:
+            with self._harmless():
+                grid = make_pairs(self._config, self._job.train, batch, bad, self._workdir / FOLDER)
+                self._logger.write_image(step, "pairs", grid)
+
+    def see_probe(self, step: int, measured: online_eval.Measured) -> None:
+        """Keeps what the encoder makes of the evaluation split before and after training."""
+        if not self._is_active:
+            return
+        most, folder = self._config.gallery.max_images, self._workdir / FOLDER
+        with self._harmless():
+            if step == 0:
+                begin = self._config.checkpoint
+                title = f"the networks of {begin}" if begin else "random weights"
+                gallery.write_start(folder, measured, most=most, title=title)
+            if step == self._job.total_steps:
+                subject = make_subject(self._config, self._job.test)
+                grid = gallery.write_end(folder, subject, measured, step=step, most=most)
+                self._logger.write_image(step, "neighbours", grid)
+
+    @contextlib.contextmanager
+    def _harmless(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # no picture is worth a run
+            self._say(
+                f"Warning: pictures could not be made ({type(error).__name__}: {error}). To make "
+                "them later: python -m byol_jax.main_loop --config=configs/gallery.py "
+                f"--config.checkpoint={shlex.quote(str(self._workdir))}"
+            )
+
+
+def make_subject(config: Any, test: datasets.Dataset) -> gallery.Subject:
+    """The images of a run's evaluation split, with their names and those of their classes."""
+    data = config.data
+    source = features_lib.Source(data.name, data.dir)
+    classes = datasets.class_names(data.name, data.dir, test.num_classes)
+    return gallery.Subject(test, data.eval_split, _Names(source, test), classes)
+
+
+class _Names(Mapping):
+    """Names of images by index, found when asked for; none for images in memory."""
+
+    def __init__(self, source: features_lib.Source, data: datasets.Dataset):
+        self._source, self._data = source, data
+
+    def __len__(self) -> int:
+        return 0 if isinstance(self._data, datasets.Images) else self._data.num_images
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self)))
+
+    def __getitem__(self, index: int) -> str:
+        if index >= len(self):
+            raise KeyError(index)
+        return features_lib.names(self._source, self._data, np.array([index]))[0]
+
+
+def make_pairs(
+    config: Any,
+    train: datasets.Dataset,
+    batch: Mapping[str, np.ndarray],
+    bad: Mapping[int, str],
+    folder: pathlib.Path,
+) -> np.ndarray:
+    """Writes images beside the two views that the first step makes of them; returns a picture.
+
+    Args:
+      config: of the run.
+      train: the split.
+      batch: the first one of this process, [B, ...].
+      bad: images that were found to be bad so far, which are not in the batch.
+      folder: of the gallery.
+    """
+    views = first_views(config, batch)
+    found = find_rows(config, train, min(gallery.PAIRS, len(views[0])), bad)
+    subject = make_subject(config, train)
+    pairs = [
+        (gallery.load(train, index, 2 * gallery.LARGE), views[0][row], views[1][row])
+        for row, index in found
+    ]
+    captions = [gallery.caption(subject, index, int(batch["labels"][row])) for row, index in found]
+    return gallery.write_pairs(folder, pairs, captions)
+
+
+def find_rows(
+    config: Any, train: datasets.Dataset, count: int, bad: Mapping[int, str]
+) -> list[tuple[int, int]]:
+    """The first rows of the first batch, and which images they are; no bad ones."""
+    indices = train_loader.first_indices(
+        train.num_images, seed=config.seed, count=count, process_count=jax.process_count()
+    )
+    return [(row, index) for row, index in enumerate(indices) if index not in bad]
+
+
+def first_views(config: Any, batch: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Two views, uint8 [b, S, S, 3], of the first device's part of the first batch [B, ...].
+
+    The key is that of step 0, so that these are the views that the network is trained on.
+    """
+    key = pmap.step_key(config.seed, jnp.int32(0))
+    count = len(batch["labels"]) // jax.local_device_count()
+    part = {name: rows[:count] for name, rows in batch.items()}
+    return draw_views(config, key, part, batch_size=config.batch_size)
+
+
+def draw_views(
+    config: Any, key: jax.Array, batch: Mapping[str, np.ndarray], *, batch_size: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two views, uint8 [b, S, S, 3], of a batch [b, ...], or of a part of one of that size."""
+    # Runs once, so compiling it without optimisations is what saves time.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    made = jax.jit(build.make_views(config, batch_size=batch_size), compiler_options=options)(
+        key, dict(batch)
+    )
+    return tuple(np.rint(np.asarray(view) * 255).astype(np.uint8) for view in made)

@@ -1,0 +1,206 @@
+"""Look-ups, durations, and that every key of every preset does something."""
+
+import importlib
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+
+from byol_jax import config as config_lib
+from byol_jax import main_loop
+from byol_jax.augment import image_ops
+from byol_jax.data import datasets
+from byol_jax.training import build, config_checks, optimizers, train_step
+from configs import byol
+from tests.conftest import make_config
+from tests.support import golden_data
+
+IMAGENET_TRAIN_IMAGES = 1_281_167
+
+
+def test_lookup_names_the_nearest_and_all_valid():
+    with pytest.raises(config_lib.UsageError, match="Did you mean 'cifar10'.*cifar10, patterns"):
+        config_lib.lookup({"cifar10": 1, "patterns": 2}, "cifar", key="data.name")
+
+
+def test_differences_list_every_key_that_changed():
+    old = {"a": 1, "b": {"c": 2, "d": 3}}
+    new = {"a": 1, "b": {"c": 5}, "e": 6}
+    assert config_lib.differences(old, new) == [
+        "b.c: 2 -> 5",
+        "b.d: 3 -> (absent)",
+        "e: (absent) -> 6",
+    ]
+
+
+@pytest.mark.parametrize("epochs", [40, 100, 300, 1000])
+def test_imagenet_presets_have_the_references_numbers(epochs):
+    config = byol.get_config(f"imagenet-{epochs}")
+    expected = golden_data.config(golden_data.load("schedules"))[f"e{epochs}_b4096"]
+    steps = config_lib.total_steps(config, num_images=IMAGENET_TRAIN_IMAGES)
+    settings, source = build.make_settings(config, steps, IMAGENET_TRAIN_IMAGES)
+    warmup = config_lib.warmup_steps(
+        config,
+        num_images=IMAGENET_TRAIN_IMAGES,
+        total_steps=steps,
+        warmup_epochs=settings.warmup_epochs,
+    )
+    assert f"the reference's for {epochs} epochs" in source
+    lars = config.optimizer.lars
+    assert {
+        "batch_size": config.batch_size,
+        "max_steps": steps,
+        "warmup_steps": warmup,
+        "base_learning_rate": settings.base_learning_rate,
+        "base_target_ema": settings.base_target_ema,
+        "weight_decay": settings.weight_decay,
+        "momentum": lars.momentum,
+        "eta": lars.trust_coefficient,
+        "num_train_images": IMAGENET_TRAIN_IMAGES,
+    } == expected
+    assert config.model.encoder == "resnet50" and config.data.image_size == 224
+    for section, view in [
+        (config.augment.view1, image_ops.BYOL_VIEW1),
+        (config.augment.view2, image_ops.BYOL_VIEW2),
+    ]:
+        assert section.to_dict() == view._asdict()
+
+
+def test_total_steps_win_over_epochs_and_cut_the_warmup():
+    config = byol.get_config("imagenette")
+    config.total_steps = 50
+    assert config_lib.total_steps(config, num_images=9469) == 50
+    warmup = config_lib.warmup_steps(config, num_images=9469, total_steps=50, warmup_epochs=10.0)
+    assert warmup == 50
+
+
+def test_what_the_config_sets_wins_over_the_references_settings():
+    config = byol.get_config("imagenet-200")
+    assert config.total_epochs == 200
+    config.optimizer.lars.weight_decay = 3e-6
+    settings, source = build.make_settings(config, 62557, IMAGENET_TRAIN_IMAGES)
+    assert settings.weight_decay == 3e-6 and settings.base_target_ema == pytest.approx(0.99)
+    assert "between the reference's for 100 and 300" in source and "weight_decay" not in source
+    default = byol.get_config()
+    settings, source = build.make_settings(default, 1600, 5000)
+    assert settings.base_learning_rate == default.optimizer.lars.base_learning_rate
+    assert source == ""
+
+
+class Recording(ml_collections.ConfigDict):
+    """A config that remembers which of its keys were read, with dots."""
+
+    def __init__(self, values, read, prefix=""):
+        super().__init__()
+        object.__setattr__(self, "_read", read)
+        object.__setattr__(self, "_prefix", prefix)
+        for key, value in values.items():
+            is_section = isinstance(value, ml_collections.ConfigDict)
+            self[key] = Recording(value, read, f"{prefix}{key}.") if is_section else value
+
+    def __getitem__(self, key):
+        self._read.add(self._prefix + key)
+        return super().__getitem__(key)
+
+    def __getattr__(self, key):
+        if not key.startswith("_"):
+            self._read.add(self._prefix + key)
+        return super().__getattr__(key)
+
+    def to_dict(self, *args, **kwargs):  # reads all keys, but to print them
+        before = set(self._read)
+        values = super().to_dict(*args, **kwargs)
+        self._read.intersection_update(before)
+        return values
+
+
+@pytest.mark.slow
+def test_every_key_of_every_preset_is_used(monkeypatch, tmp_path):
+    from byol_jax.tasks import pretrain
+
+    class Done(Exception):
+        pass
+
+    def stop(*_, **__):
+        raise Done
+
+    monkeypatch.setattr(build.pmap, "pmap_update", stop)
+    monkeypatch.setattr(
+        build.online_eval.Probe,
+        "score",
+        lambda *_, **__: {
+            "probe/knn_top1": 0.0,
+            "probe/feature_std": 1.0,
+            "probe/effective_rank": 1.0,
+        },
+    )
+    monkeypatch.setattr(build.online_eval.Probe, "score_raw_pixels", lambda *_: {})
+    monkeypatch.setattr(
+        train_step, "make_calibrate", lambda *_, **__: lambda params, state, images: state
+    )
+    read = set()
+    for optimizer in optimizers.OPTIMIZERS:
+        config = make_config(**{"optimizer.name": optimizer})
+        with pytest.raises(Done):
+            pretrain.run(Recording(config, read), tmp_path / optimizer)
+    for preset in byol.PRESETS:
+        keys = config_lib.flatten(byol.get_config(preset).to_dict())
+        # `preset` and `task` are for the main loop.
+        assert set(keys) - read == {"preset", "task"}, preset
+
+
+SHORT = {
+    "linear_eval": {"total_epochs": 1.0, "base_learning_rates": (0.2, 0.1)},
+    "semi_supervised": {"epochs": (1.0,), "base_learning_rates": (0.2, 0.1)},
+    "knn": {},
+    "embed": {},
+    "transfer": {"lambdas.count": 2, "max_iterations": 5},
+    "export": {"formats": "safetensors"},
+    "gallery": {},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", SHORT)
+def test_every_key_of_tasks_with_an_encoder_is_used(task, run_folder, tmp_path):
+    config = importlib.import_module(f"configs.{task}").get_config()
+    config.update_from_flattened_dict(SHORT[task] | {"checkpoint": str(run_folder)})
+    read = set()
+    main_loop.TASKS[task](Recording(config, read), tmp_path)
+    assert set(config_lib.flatten(config.to_dict())) - read - {"task"} == {"preset"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", byol.PRESETS)
+def test_presets_build_and_take_a_step(preset, monkeypatch):
+    """With their own objective, optimizer and augmentations, on small networks and images."""
+    config = byol.get_config(preset)
+    config.update_from_flattened_dict(
+        {"batch_size": 4, "total_steps": 1, "data.name": "patterns", "data.eval_split": "test"}
+        | {"data.train_split": "train", "data.image_size": 32, "model.encoder": "micro_resnet"}
+        | {"model.projector_hidden_size": 16, "model.predictor_hidden_size": 16}
+    )
+    job = build.build(config)
+    shapes = jax.eval_shape(
+        lambda state, batch: jax.vmap(
+            job.update, axis_name=build.pmap.AXIS, in_axes=(None, 0), out_axes=(None, None, 0)
+        )(state, batch),
+        job.state,
+        build.pmap.shard(
+            {
+                "images": job.train.images[:4],
+                "labels": job.train.labels[:4],
+                "place": np.arange(4, dtype=np.int32),
+            }
+        ),
+    )
+    assert shapes[0].step.shape == ()
+    assert job.total_steps == 1
+
+
+def test_encoded_images_are_not_cut_to_next_to_nothing():
+    data = datasets.Stream(None, 100, 0)
+    config = make_config(**{"data.image_size": 4})
+    with pytest.raises(config_lib.UsageError, match="image_size must be at least 8, not 4"):
+        config_checks.check_sizes(config, data)

@@ -1,0 +1,142 @@
+"""What the state looks like on several devices, and the random key of a step."""
+
+import contextlib
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from byol_jax.distributed import cluster, pmap
+
+
+def test_shard_and_replicate_give_pmap_what_it_gives_back():
+    traces = []
+
+    def update(state, batch):
+        traces.append(1)
+        total = jax.lax.psum(batch["x"].sum(), pmap.AXIS)
+        return {"n": state["n"] + total}, {"total": total}, batch["x"]
+
+    step = pmap.pmap_update(update)
+    state = pmap.replicate({"n": np.float32(0)})
+    batch = pmap.shard({"x": np.arange(8, dtype=np.float32)})
+    assert batch["x"].shape == (4, 2)
+    for _ in range(3):
+        state, metrics, outputs = step(state, batch)
+    assert state["n"].shape == () and state["n"] == 3 * 28 and metrics["total"] == 28
+    assert outputs.shape == (4, 2)
+    assert len(traces) == 1
+    pmap.assert_replicated(state)
+
+
+def test_assert_replicated_notices_a_forgotten_mean():
+    update = pmap.pmap_update(lambda state, batch: (batch["x"].sum(), {}, batch["x"]))
+    wrong, _, _ = update(jnp.zeros(()), pmap.shard({"x": np.arange(4.0)}))
+    with pytest.raises(AssertionError, match="disagree"):
+        pmap.assert_replicated({"w": wrong})
+
+
+def test_keys_differ_by_seed_and_step():
+    keys = jax.vmap(lambda seed, step: jax.random.key_data(pmap.step_key(seed, step)))
+    seeds, steps = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
+    assert len(np.unique(keys(seeds, steps), axis=0)) == 4
+    np.testing.assert_array_equal(keys(seeds, steps), keys(seeds, steps))
+
+
+FLAGS = {
+    "one of three": ((None, 2, None), "all three flags or none"),
+    "no port": (("here", 2, 0), "is not HOST:PORT"),
+    "no host": ((":1234", 2, 0), "is not HOST:PORT"),
+    "too large": (("here:1234", 2, 2), "from 0 to 1"),
+    "negative": (("here:1234", 2, -1), "from 0 to 1"),
+}
+
+
+@pytest.mark.parametrize("case", FLAGS)
+def test_flags_that_make_no_sense_are_refused(case):
+    arguments, message = FLAGS[case]
+    with pytest.raises(pmap.UsageError, match=message):
+        cluster.initialize(*arguments)
+
+
+def test_one_process_needs_no_other():
+    assert pmap.gather_json({"a": [1]}, what="") == [{"a": [1]}]
+    rows = np.arange(6).reshape(3, 2)
+    assert pmap.gather_rows(rows, what="") is rows and pmap.broadcast(rows, what="") is rows
+    assert pmap.on_writer(lambda: 3, what="") == pmap.together(lambda: 3, what="") == 3
+    with pytest.raises(KeyError, match="own"):
+        pmap.on_writer(lambda: {}["own"], what="")
+    assert [pmap.Vote().any(flag) for flag in (False, True)] == [False, True]
+
+
+@pytest.fixture
+def three_processes(monkeypatch):
+    """Calls a function in three threads that take the place of processes; gives all results."""
+    me, barrier = threading.local(), threading.Barrier(3)
+    given, sizes = [None] * 3, []
+
+    def exchange(value):
+        given[me.index] = value
+        barrier.wait(10)
+        found = list(given)
+        barrier.wait(10)
+        return found
+
+    def allgather(rows):
+        sizes.append(3 * rows.nbytes)
+        return np.stack(exchange(rows))
+
+    monkeypatch.setattr(pmap.jax, "process_count", lambda: 3)
+    monkeypatch.setattr(pmap, "gather_json", lambda value, what: exchange(value))
+    monkeypatch.setattr(pmap, "waiting", lambda what: contextlib.nullcontext())
+    monkeypatch.setattr(pmap.multihost_utils, "process_allgather", allgather)
+
+    def call(function):
+        results = [None] * 3
+
+        def run(index):
+            me.index = index
+            results[index] = function(index)
+
+        threads = [threading.Thread(target=run, args=(index,)) for index in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        return results, max(sizes)
+
+    return call
+
+
+@pytest.mark.parametrize("limit", [64, 4096, 64 << 20])
+def test_rows_of_all_processes_come_in_order_and_a_few_at_a_time(
+    limit, three_processes, monkeypatch
+):
+    monkeypatch.setattr(pmap, "GATHER_BYTES", limit)
+    features = np.random.default_rng(0).standard_normal((50, 3)).astype(np.float32)
+    order = np.arange(50, dtype=np.int64) * 7
+    owned = [order[index::3] for index in range(3)]
+    owned[2] = owned[2][:5]  # the others were bad images
+
+    def gather(index):
+        own = owned[index]
+        return pmap.gather_sorted(own, features[own // 7], (own // 7).astype(np.int32), what="")
+
+    results, largest = three_processes(gather)
+    kept = np.sort(np.concatenate(owned))
+    for indices, gathered, numbers in results:
+        np.testing.assert_array_equal(indices, kept)
+        np.testing.assert_array_equal(gathered, features[kept // 7])
+        np.testing.assert_array_equal(numbers, kept // 7)
+        assert (indices.dtype, gathered.dtype, numbers.dtype) == (np.int64, np.float32, np.int32)
+    assert largest <= max(limit, 3 * 12)
+
+
+def test_rows_are_joined_in_the_order_of_processes(three_processes):
+    results, _ = three_processes(
+        lambda index: pmap.gather_rows(np.full((index, 2), index), what="")
+    )
+    for joined in results:
+        np.testing.assert_array_equal(joined, [[1, 1], [2, 2], [2, 2]])

@@ -1,0 +1,46 @@
+"""Runs the Python of the README as a reader would: alone, in a process of its own."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+
+README = pathlib.Path(__file__).parents[2] / "README.md"
+_BLOCK = """\
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {packages!r}:
+            raise ImportError(f"{{name}} is kept away from this test")
+sys.meta_path.insert(0, Block())
+"""
+_SAVE = """
+import numpy
+numpy.save("features.npy", numpy.asarray(features))
+"""
+
+
+def snippet(word):
+    """The only block of Python in the README in which a word occurs."""
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    (found,) = [block for block in blocks if word in block]
+    return found
+
+
+def features_of(code, folder, exports, *, without):
+    """What a snippet has made of the images of an export.
+
+    Args:
+      code: of the snippet, which leaves ``features``.
+      folder: to work in.
+      exports: name in ``runs/`` -> folder of the export.
+      without: packages that cannot be imported.
+    """
+    (folder / "runs").mkdir()
+    for name, export in exports.items():
+        (folder / "runs" / name).symlink_to(export)
+    (folder / "snippet.py").write_text(_BLOCK.format(packages=without) + code + _SAVE)
+    subprocess.run([sys.executable, "snippet.py"], cwd=folder, check=True, timeout=120)
+    return np.load(folder / "features.npy")

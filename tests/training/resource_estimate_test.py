@@ -1,0 +1,106 @@
+"""FLOPs by formula against counts made otherwise, and what a person is told about memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from byol_jax.models import flops, microbatch, resnet
+from byol_jax.training import resource_estimate
+from tests.conftest import make_config
+
+
+@pytest.mark.parametrize("encoder, billions", [("resnet18", 1.82), ("resnet50", 4.1)])
+def test_multiply_adds_of_resnets_are_those_that_are_published(encoder, billions):
+    """He et al. 2015 give 1.8 and 3.8; with the stride in the 3x3, as here, ResNet-50 has 4.1."""
+    units = flops.encoder_units(encoder, image_size=224, stem="imagenet", always_project=False)
+    macs = sum(unit.once for unit in units) / 2 / 1e9
+    assert macs == pytest.approx(billions, rel=0.01)
+
+
+@pytest.mark.parametrize("encoder", ["micro_resnet", "resnet18", "resnet50"])
+@pytest.mark.parametrize("size, margin", [(32, 0), (45, 0), (32, 1)])
+def test_the_formula_counts_every_weight_as_often_as_it_is_used(encoder, size, margin):
+    """Convolutions of 1 pixel: weights times pixels of each one's output, from its shapes."""
+    stem = "cifar_margin" if margin else "cifar"
+    units = flops.encoder_units(encoder, image_size=size, stem=stem, width_multiplier=2)
+    spec = resnet.ENCODERS[encoder]
+    assert len(units) == 1 + sum(spec.blocks)
+    assert units[0].convs == (2 * (size + 2 * margin) ** 2 * 9 * 3 * spec.stem_channels * 2,)
+    assert [unit.shortcut > 0 for unit in units].count(True) == len(spec.blocks)
+
+
+def test_a_step_is_eight_passes_and_remat_ten():
+    units = [flops.Unit((0,)), flops.Unit((100, 100))]
+    assert flops.step(units, projector=0, predictor=0) == 2 * (3 + 1) * 200
+    remat = microbatch.Plan(remat=True)
+    assert flops.step(units, projector=0, predictor=0, plan=remat) == 2 * (4 + 1) * 200
+    assert flops.step(units, projector=1, predictor=1) == 2 * (3 + 1) * 200 + 2 * (3 * 2 + 1)
+
+
+def test_passes_of_a_block_in_parts():
+    """Up to each norm, then all: 1, 1 + 2, and both again with the shortcut's 4 twice."""
+    assert flops.Unit((1, 2), shortcut=4).in_parts() == (1 + 4) + (1 + 2) + (1 + 2 + 4)
+    assert flops.Unit((1, 2), shortcut=4, norm_is_first=True).in_parts() == 0 + 1 + 1 + 2 + 4
+
+
+def test_a_matrix_product_takes_what_the_compiler_says():
+    shape = jax.ShapeDtypeStruct((7, 5), jnp.float32), jax.ShapeDtypeStruct((5, 3), jnp.float32)
+    counted = jax.jit(jnp.matmul).lower(*shape).compile().cost_analysis()["flops"]
+    assert 7 * flops.mlp(5, 3) == counted
+
+
+def make_forecast(**changes):
+    whole = resource_estimate.Forecast(
+        parameters=2_000_000,
+        state_bytes=24_000_000,
+        batch_bytes=1_000_000,
+        activation_bytes=75_000_000,
+        available_bytes=100_000_000,
+        compiled_flops=8e9,
+        formula_flops=7e9,
+        loop_rounds=1,
+        images_per_device=10,
+        matmul_flops_per_second=7e9,
+    )
+    return whole._replace(**changes)
+
+
+def test_what_does_not_fit_is_warned_of_with_a_way_out():
+    config = make_config(batch_size=40)
+    assert resource_estimate.fits(make_forecast())
+    assert "WARNING" not in resource_estimate.describe(make_forecast(), config)
+    text = resource_estimate.describe(make_forecast(batch_bytes=1_000_001), config)
+    assert "will probably not fit" in text and "--config.model.remat=true" in text
+    assert "a quarter more computation" in text  # ten passes instead of eight
+    assert "--config.accumulate=2" in text and "--config.batch_size=20" in text
+    assert resource_estimate.fits(make_forecast(available_bytes=None))
+
+
+def test_everything_is_said():
+    text = resource_estimate.describe(make_forecast(loop_rounds=4), make_config())
+    for part in ("24.0 MB of state", "2.00 M", "75.0 MB for activations", "of 100.0 MB"):
+        assert part in text
+    assert "8 GFLOP as compiled (one of 4 micro-batches), 7 GFLOP by formula" in text
+    # 0.4 x 7 GFLOP/s x 4 devices, at 0.7 GFLOP an image
+    assert "16 images/s" in text
+
+
+@pytest.mark.parametrize("name", ["RESOURCE_EXHAUSTED: out of memory", "INTERNAL: something"])
+def test_only_a_lack_of_memory_becomes_advice(name, monkeypatch):
+    class Update:
+        def lower(self, *_):
+            raise jax.errors.JaxRuntimeError(name)
+
+    class Job:
+        train = resource_estimate.datasets.Images(
+            np.zeros((8, 4, 4, 3), np.uint8), np.zeros(8, int), 2
+        )
+
+    expected = (
+        resource_estimate.config_checks.UsageError
+        if "RESOURCE" in name
+        else jax.errors.JaxRuntimeError
+    )
+    with pytest.raises(expected):
+        resource_estimate.make_forecast(make_config(), Job, Update(), None)

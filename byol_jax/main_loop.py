@@ -22,9 +22,8 @@ from absl import app
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import manager, orbax_reader
 from byol_jax.cli import command_line, effects
-from byol_jax.data import train_loader
-from byol_jax.data.prepare import array_record
-from byol_jax.distributed import cluster, coordination, pmap
+from byol_jax.data import agreement, train_loader
+from byol_jax.distributed import cluster, coordination, multihost, pmap
 from byol_jax.evaluation import result_folder, resume
 from byol_jax.host import processes
 from byol_jax.report import cli
@@ -43,7 +42,7 @@ from byol_jax.tasks import (
     transfer,
 )
 from byol_jax.training import collapse_monitor, config_ranges, loop
-from byol_jax.workdir import place, run_folder, sessions
+from byol_jax.workdir import console, place, run_folder, sessions
 
 TASKS: dict[str, Callable[[Any, pathlib.Path], None]] = {
     "pretrain": pretrain.run,
@@ -144,8 +143,8 @@ def _run(config: Any) -> None:
         config_ranges.check(config)
         has_workdir = bool(command_line.WORKDIR.value)
         for note in effects.settle(config, command_line.typed(), has_workdir=has_workdir):
-            array_record.say(f"Note: {note}")
-        cluster.require_same_program(config)
+            console.say(f"Note: {note}")
+        agreement.require_same_program(config)
         task = config_lib.lookup(TASKS, config.task, key="task")
         if has_workdir or config.task not in EVALUATIONS:
             task(config, workdir)
@@ -154,7 +153,7 @@ def _run(config: Any) -> None:
         _conclude(workdir, began)
         coordination.finish()
     except resume.Stopped as stopped:
-        array_record.say(str(stopped))
+        console.say(str(stopped))
         coordination.finish()
     except config_lib.UsageError as error:
         _leave(str(error), 2)
@@ -184,11 +183,11 @@ def _conclude(workdir: pathlib.Path, began: float, *, message: str = "") -> None
     """Notes how a task that has measured something ended, and makes its page."""
     written = [workdir / name for name in ("metrics.jsonl", "result.json")]
     is_new = any(path.exists() and path.stat().st_mtime >= began - 1 for path in written)
-    if is_new and pmap.is_writer():
+    if is_new and multihost.is_writer():
         sessions.note_end(workdir, began=began, message=message)
         page = cli.write_for(workdir)
         if page:
-            array_record.say(f"Report: {page}")
+            console.say(f"Report: {page}")
 
 
 def _leave(message: str, status: int = 1, *, title: str = "Error: ") -> NoReturn:
@@ -207,6 +206,6 @@ if __name__ == "__main__":
         app.run(main, flags_parser=parse_flags)
     except SystemExit as end:
         signals.ignore()
-        if not pmap.is_alone():
+        if not multihost.is_alone():
             raise
         signals.leave(*(("", end.code or 0) if isinstance(end.code, int | None) else (end.code, 1)))

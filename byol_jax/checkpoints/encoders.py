@@ -11,9 +11,9 @@ import jax
 import numpy as np
 
 from byol_jax.checkpoints import checksums, sources
-from byol_jax.distributed import cluster, pmap
-from byol_jax.models import encoder_spec
-from byol_jax.training import train_step
+from byol_jax.data import agreement
+from byol_jax.distributed import pmap
+from byol_jax.models import encoder_spec, inference
 
 
 class Encoder(NamedTuple):
@@ -62,7 +62,7 @@ def load_encoder(path: str, *, network: str = "online") -> Encoder:
         "trained_on": _trained_on(found.config),
         "sha256": fingerprint(params, state),
     }
-    cluster.require_same(
+    agreement.require_same(
         {f"sha256 of the encoder of {path}": identity["sha256"]}, what="comparing encoders"
     )
     return make_encoder(found.config, found.card, params, state, identity)
@@ -80,7 +80,7 @@ def make_encoder(
 ) -> Encoder:
     """An encoder of parameters and batch-norm statistics; works on all devices of the process."""
     size = card.image_size
-    encode = train_step.make_encode(encoder_spec.make_forward(card), image_size=size)
+    encode = inference.make_encode(encoder_spec.make_forward(card), image_size=size)
     shape = jax.eval_shape(encode, params, state, np.zeros((1, size, size, 3), np.uint8))
     on_devices = pmap.replicate((params, state))
 

@@ -6,9 +6,8 @@ from typing import NamedTuple
 import jax
 
 from byol_jax.data import train_loader
-from byol_jax.data.prepare import array_record
-from byol_jax.distributed import pmap
-from byol_jax.workdir import run_folder
+from byol_jax.distributed import multihost
+from byol_jax.workdir import console, run_folder
 
 
 class BadImage(NamedTuple):
@@ -52,7 +51,7 @@ class BadImages:
         """Tells all processes of what each has met; to be called by all."""
         if jax.process_count() == 1:
             return
-        for other in pmap.gather_json(list(self._met.items()), what="sharing bad images"):
+        for other in multihost.gather_json(list(self._met.items()), what="sharing bad images"):
             images = {index: BadImage(*fields) for index, fields in other}
             self._note({i: image for i, image in images.items() if i not in self._met})
             for index, image in images.items():
@@ -66,11 +65,9 @@ class BadImages:
 
     def _note(self, new: dict[int, BadImage]) -> None:
         self._met |= new
-        if new and pmap.is_writer():
+        if new and multihost.is_writer():
             reasons = {image.name: image.reason for image in new.values()}
             try:
                 run_folder.note_bad_images(self._workdir, reasons)
             except OSError as error:  # such as of a full disk; no list is worth a run
-                array_record.say(
-                    f"Warning: bad_images.txt could not be written ({error.strerror})."
-                )
+                console.say(f"Warning: bad_images.txt could not be written ({error.strerror}).")

@@ -4,8 +4,7 @@ from typing import Any
 
 from byol_jax import config as config_lib
 from byol_jax.data import datasets, eval_loader, grey
-from byol_jax.data.prepare import array_record
-from byol_jax.workdir import run_folder
+from byol_jax.workdir import console, run_folder
 
 UsageError = config_lib.UsageError
 
@@ -38,7 +37,7 @@ def describe(
         raise UsageError("Set both data.mean and data.std, or none of them to have them measured.")
     ranges = eval_loader.grey_ranges(train)
     if ranges:
-        array_record.say(grey.describe(ranges))
+        console.say(grey.describe(ranges))
     if mean is None:
         train = datasets.with_grey_ranges(train, ranges)
         mean, std = eval_loader.channel_stats(train, image_size=config.data.image_size)
@@ -48,7 +47,7 @@ def describe(
 
 def _warn_of_darkness(mean: tuple[float, ...], name: str) -> None:
     if max(mean) < NEARLY_BLACK:
-        array_record.say(
+        console.say(
             f"Warning: the images of {name} come out nearly black (mean {max(mean):.2%} of white), "
             "as if few of their bits were used: look at them by configs/preview.py."
         )

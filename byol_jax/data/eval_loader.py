@@ -14,9 +14,9 @@ import numpy as np
 
 from byol_jax import config as config_lib
 from byol_jax.data import datasets, grey, host_crops, image_decoding
-from byol_jax.data.prepare import array_record
-from byol_jax.distributed import pmap
+from byol_jax.distributed import multihost
 from byol_jax.host import machine
+from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
 
@@ -52,7 +52,7 @@ class BadLimit:
 
     def share(self) -> None:
         """Adds what the other processes have found; to be called by all."""
-        for other in pmap.gather_json(self.found, what="counting bad images"):
+        for other in multihost.gather_json(self.found, what="counting bad images"):
             self.found |= other
         self._check()
 
@@ -175,7 +175,7 @@ def channel_stats(
     batches = eval_batches(data.take(num_images), batch_size=50, image_size=image_size)
     total = min(num_images, data.num_images)
     title = "mean and standard deviation of the channels"
-    with array_record.progress_bar(total=total, unit="img", title=title, delay=2) as bar:
+    with console.progress_bar(total=total, unit="img", title=title, delay=2) as bar:
         for batch in batches:
             pixels = batch.images[batch.mask].reshape(-1, 3) / 255
             moments += pixels.sum(axis=0), (pixels**2).sum(axis=0)
@@ -192,7 +192,7 @@ def channel_stats(
 def _warn_of_constants(std: np.ndarray) -> None:
     constant = [name for name, x in zip(("red", "green", "blue"), std, strict=True) if x < 1e-4]
     if constant:
-        array_record.say(
+        console.say(
             f"Warning: {', '.join(constant)} is the same in all pixels that were looked at, so "
             f"that {LEAST_STD} is taken for its data.std. Look at the images by configs/preview.py."
         )

@@ -9,7 +9,7 @@ import numpy as np
 
 from byol_jax import config as config_lib
 from byol_jax.data import datasets
-from byol_jax.data.prepare import array_record
+from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
 
@@ -32,9 +32,7 @@ def read_labels(data: datasets.Dataset) -> np.ndarray:
     if isinstance(data, datasets.Images):
         return data.labels
     labels = np.empty(data.num_images, np.int32)
-    with array_record.progress_bar(
-        total=data.num_images, done=0, unit="img", title="labels"
-    ) as bar:
+    with console.progress_bar(total=data.num_images, done=0, unit="img", title="labels") as bar:
         for index in range(data.num_images):
             labels[index] = data.records.label(index)
             bar.update()
@@ -116,7 +114,7 @@ def listed(path: str, data: datasets.Dataset, labels: np.ndarray) -> np.ndarray:
             "without any: use --config.labels.share."
         )
     chosen, found = [], set()
-    with array_record.progress_bar(total=data.num_images, done=0, unit="img", title="names") as bar:
+    with console.progress_bar(total=data.num_images, done=0, unit="img", title="names") as bar:
         for index in range(data.num_images):
             name = data.records.file_name(index)
             names = {name, name.rsplit("/", 1)[-1]} & wanted

@@ -13,8 +13,7 @@ import numpy as np
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import encoders
 from byol_jax.data import datasets, eval_loader
-from byol_jax.models import encoder_spec
-from byol_jax.training import train_step
+from byol_jax.models import encoder_spec, inference
 
 T = TypeVar("T")
 
@@ -69,7 +68,7 @@ def _random(encoder: encoders.Encoder, train: datasets.Dataset, seed: int) -> en
     params, state = jax.jit(lambda key: forward.init(key, blank, is_training=True, part="encoder"))(
         jax.random.key(seed)
     )
-    calibrate = train_step.make_calibrate(forward, image_size=size)
+    calibrate = inference.make_calibrate(forward, image_size=size)
     batch_size = min(256, train.num_images)
     batches = eval_loader.eval_batches(
         train.take(BATCHES * batch_size), batch_size=batch_size, image_size=size
@@ -95,7 +94,7 @@ def _pixels(encoder: encoders.Encoder, train: datasets.Dataset, seed: int) -> en
         pixels = np.asarray(resize(images))
         return ((pixels - card.mean) / card.std).reshape(len(images), -1).astype(np.float32)
 
-    resize = jax.jit(lambda images: train_step.resize(images, size))
+    resize = jax.jit(lambda images: inference.resize(images, size))
     identity = {
         "path": f"raw pixels, as for {encoder.identity['path']}",
         "step": 0,

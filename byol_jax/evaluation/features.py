@@ -14,10 +14,10 @@ from byol_jax.augment import image_ops
 from byol_jax.augment import two_views as views_lib
 from byol_jax.checkpoints import encoders
 from byol_jax.data import datasets, eval_loader, host_crops, train_loader
-from byol_jax.data.prepare import array_record
-from byol_jax.distributed import pmap
-from byol_jax.metrics import accuracy
+from byol_jax.distributed import multihost, pmap
+from byol_jax.metrics import representation
 from byol_jax.training import build
+from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
 
@@ -121,7 +121,7 @@ def chunks(
         bad=bad,
         share=share,
     )
-    with array_record.progress_bar(total=data.num_images, done=0, unit="img", title=title) as bar:
+    with console.progress_bar(total=data.num_images, done=0, unit="img", title=title) as bar:
         for batch in batches:
             features = encoder.encode(batch.images)[batch.mask]
             yield Features(features, batch.labels[batch.mask], batch.indices[batch.mask])
@@ -160,10 +160,10 @@ def extract(
             count += len(chunk.labels)
         return count
 
-    count = pmap.together(fill, what=f"encoding images ({title})")
+    count = multihost.together(fill, what=f"encoding images ({title})")
     bad.share()
     features, labels, indices = (rows[:count] for rows in found)
-    indices, features, labels = pmap.gather_sorted(
+    indices, features, labels = multihost.gather_sorted(
         indices, features, labels, what=f"gathering features ({title})"
     )
     found = Features(features, labels, indices)
@@ -196,11 +196,11 @@ def quality(
         raise UsageError("The split has one usable image; to measure features takes two.")
     views = two_views(encoder, data, num_images=VIEW_IMAGES, batch_size=batch_size, seed=seed)
     return {
-        "effective_rank": accuracy.effective_rank(found.features[:RANK_IMAGES]),
+        "effective_rank": representation.effective_rank(found.features[:RANK_IMAGES]),
         "effective_rank_images": min(RANK_IMAGES, len(found.labels)),
-        "feature_std": accuracy.feature_std(found.features),
-        "alignment": accuracy.alignment(*views),
-        "uniformity": float(np.mean([accuracy.uniformity(view) for view in views])),
+        "feature_std": representation.feature_std(found.features),
+        "alignment": representation.alignment(*views),
+        "uniformity": float(np.mean([representation.uniformity(view) for view in views])),
         "view_images": len(views[0]),
     }
 
@@ -228,8 +228,8 @@ def two_views(
     drawn = _view_batches(encoder, data, batch_size=min(batch_size, data.num_images), seed=seed)
     pairs = []
     count = min(batch_size, data.num_images)
-    bar = array_record.progress_bar(total=data.num_images, unit="img", title="two views", delay=2)
-    for batch in array_record.shown(bar, drawn, count):
+    bar = console.progress_bar(total=data.num_images, unit="img", title="two views", delay=2)
+    for batch in console.shown(bar, drawn, count):
         pairs.append([encoder.encode(view) for view in batch])
     first, second = (np.concatenate(views)[: data.num_images] for views in zip(*pairs, strict=True))
     return first, second

@@ -10,10 +10,9 @@ import numpy as np
 
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import encoders
-from byol_jax.data import datasets, eval_loader, grey
-from byol_jax.data.prepare import array_record
-from byol_jax.distributed import cluster
+from byol_jax.data import agreement, datasets, eval_loader, grey
 from byol_jax.evaluation import features as features_lib
+from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
 
@@ -88,9 +87,9 @@ def load_splits(
     is_reduced = config_lib.lookup(DECODE, decode, key="data.decode")
     splits = [datasets.load(source.name, name, data_dir=source.dir) for name in names]
     for name, split in zip(names, splits, strict=True):
-        cluster.require_same_data(f"{source.name} ({name})", split)
+        agreement.require_same_data(f"{source.name} ({name})", split)
         if split.about:
-            array_record.say(split.about)
+            console.say(split.about)
     trained = encoder.config.data if encoder.config else None
     if trained and (source.name, source.dir) != (trained.name, trained.dir):
         ranges = eval_loader.grey_ranges(splits[0])

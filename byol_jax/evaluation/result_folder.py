@@ -13,9 +13,8 @@ import ml_collections
 
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import orbax_reader, sources
-from byol_jax.data.prepare import array_record
-from byol_jax.distributed import pmap
-from byol_jax.workdir import files, run_folder
+from byol_jax.distributed import multihost
+from byol_jax.workdir import console, files, run_folder
 
 UsageError = config_lib.UsageError
 
@@ -37,7 +36,7 @@ def place(config: Any) -> tuple[pathlib.Path, Any]:
     Raises:
       UsageError: there is no checkpoint.
     """
-    found = pmap.on_writer(lambda: _find(config.checkpoint), what="looking for the checkpoint")
+    found = multihost.on_writer(lambda: _find(config.checkpoint), what="looking for the checkpoint")
     pinned = ml_collections.ConfigDict(config.to_dict())
     pinned.checkpoint = found["path"]
     baseline = config.weights if "weights" in config else "checkpoint"
@@ -80,8 +79,8 @@ def opened(workdir: pathlib.Path, *names: str) -> Iterator[None]:
         name that no evaluation wrote.
     """
     with contextlib.ExitStack() as stack:
-        pmap.on_writer(lambda: _require_ours(workdir, names), what="looking at the workdir")
-        pmap.on_writer(
+        multihost.on_writer(lambda: _require_ours(workdir, names), what="looking at the workdir")
+        multihost.on_writer(
             lambda: stack.enter_context(run_folder.lock(workdir)), what="opening the workdir"
         )
         yield
@@ -122,9 +121,7 @@ def write(workdir: pathlib.Path, result: Mapping[str, Any]) -> None:
     old = _read(workdir / FILE)
     if old is not None and _identity(old) != _identity(result):
         aside = _set_aside(workdir, old)
-        array_record.say(
-            f"Kept the earlier result, which is of another config or encoder, in {aside}."
-        )
+        console.say(f"Kept the earlier result, which is of another config or encoder, in {aside}.")
     files.write_text(workdir / FILE, json.dumps(result, indent=2) + "\n")
 
 

@@ -13,11 +13,10 @@ import numpy as np
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import checksums
 from byol_jax.data import datasets, eval_loader
-from byol_jax.data.prepare import array_record
-from byol_jax.distributed import pmap
+from byol_jax.distributed import multihost, pmap
 from byol_jax.evaluation import protocol, result_folder
 from byol_jax.metrics import accuracy
-from byol_jax.workdir import run_folder
+from byol_jax.workdir import console, run_folder
 
 UsageError = config_lib.UsageError
 
@@ -195,9 +194,9 @@ def write_result(
         "devices": pmap.describe_devices(),
         "seconds": round(time.monotonic() - start, 2),
     }
-    if pmap.is_writer():
+    if multihost.is_writer():
         result_folder.write(workdir, result)
-        array_record.say(f"Written: {workdir / result_folder.FILE}")
+        console.say(f"Written: {workdir / result_folder.FILE}")
     return result
 
 

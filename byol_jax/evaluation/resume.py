@@ -19,11 +19,10 @@ import numpy as np
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import checksums
 from byol_jax.data import train_loader
-from byol_jax.data.prepare import array_record
-from byol_jax.distributed import pmap
+from byol_jax.distributed import multihost, pmap
 from byol_jax.evaluation import result_folder
 from byol_jax.training import loop
-from byol_jax.workdir import files, run_folder
+from byol_jax.workdir import console, files, run_folder
 
 FOLDER = "unfinished"
 SAVE_SECONDS = 600.0  # between two saves of what is being trained
@@ -52,7 +51,7 @@ def opened(workdir: pathlib.Path, config: Any, encoder_sha256: str) -> Iterator[
     with result_folder.opened(workdir):
         work = Unfinished(workdir / FOLDER / identity[:16], identity)
         yield work
-        pmap.on_writer(work.remove, what="cleaning the workdir")
+        multihost.on_writer(work.remove, what="cleaning the workdir")
 
 
 class Unfinished:
@@ -67,7 +66,7 @@ class Unfinished:
 
     def __init__(self, folder: pathlib.Path, identity: str):
         self._folder, self._identity = folder, identity
-        self._results: dict[str, Any] = pmap.on_writer(
+        self._results: dict[str, Any] = multihost.on_writer(
             self._read_results, what="reading unfinished work"
         )
 
@@ -79,7 +78,7 @@ class Unfinished:
             return {}
         except (ValueError, KeyError, TypeError) as error:
             path = self._folder / "results.json"
-            array_record.say(f"WARNING: {path} is damaged and left out: {error!r}")
+            console.say(f"WARNING: {path} is damaged and left out: {error!r}")
             return {}
         except OSError as error:
             raise _unreadable(error) from None
@@ -93,7 +92,7 @@ class Unfinished:
         """
         if name not in self._results:
             self._results[name] = json.loads(json.dumps(compute()))
-            pmap.on_writer(self._write_results, what=f"writing the results of {name}")
+            multihost.on_writer(self._write_results, what=f"writing the results of {name}")
         return self._results[name]
 
     def by_seed(self, score: Callable[[int], Any]) -> Callable[[int], Any]:
@@ -128,22 +127,24 @@ class Unfinished:
           Stopped: there was a signal.
         """
         state, first_step = self._restore(name, state, batches)
-        state, vote = pmap.replicate(state), pmap.Vote()
+        state, vote = pmap.replicate(state), multihost.Vote()
         saved, done = time.monotonic(), first_step
         vote_name = f"a vote on stopping {title}"
-        bar = array_record.progress_bar(total=total_steps, done=done, unit="step", title=title)
+        bar = console.progress_bar(total=total_steps, done=done, unit="step", title=title)
         with contextlib.closing(batches), loop.StopRequest() as stop, bar:
             while done < total_steps:
                 state, _, _ = update(state, pmap.shard(next(batches)))
                 done += 1
                 bar.update()
-                is_due = pmap.is_writer() and time.monotonic() - saved > SAVE_SECONDS
+                is_due = multihost.is_writer() and time.monotonic() - saved > SAVE_SECONDS
                 if vote.any(stop.is_made or is_due):
-                    if any(pmap.gather_json(stop.is_made, what=vote_name)):
+                    if any(multihost.gather_json(stop.is_made, what=vote_name)):
                         break
                     self._save(name, state, done, batches)
                     saved = time.monotonic()
-            if any(pmap.gather_json(stop.is_made, what=vote_name)):  # perhaps since the last vote
+            if any(
+                multihost.gather_json(stop.is_made, what=vote_name)
+            ):  # perhaps since the last vote
                 self._save(name, state, done, batches)
                 raise Stopped(
                     f"Stopped '{title}' after step {done:,} of {total_steps:,} and saved. Rerun "
@@ -161,7 +162,7 @@ class Unfinished:
             with files.whole(path) as part, files.writing(path), part.open("wb") as file:
                 np.savez(file, facts=np.array(json.dumps(facts)), **leaves)
 
-        pmap.on_writer(write, what=f"saving {name}")
+        multihost.on_writer(write, what=f"saving {name}")
 
     def _restore(
         self, name: str, state: Any, batches: train_loader.TrainBatches
@@ -186,16 +187,16 @@ class Unfinished:
             except OSError as error:
                 raise _unreadable(error) from None
             except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-                array_record.say(f"WARNING: {path} is damaged and left out: {error}")
+                console.say(f"WARNING: {path} is damaged and left out: {error}")
                 return None
 
-        facts = pmap.on_writer(read, what=f"reading what was saved of {name}")
+        facts = multihost.on_writer(read, what=f"reading what was saved of {name}")
         if facts is None:
             return state, 0
         batches.set_state(facts["batches"])
-        array_record.say(f"Resuming '{name}' from step {facts['step']:,}.")
+        console.say(f"Resuming '{name}' from step {facts['step']:,}.")
         state = jax.tree.unflatten(structure, leaves)
-        return pmap.broadcast(state, what=f"sharing the state of {name}"), facts["step"]
+        return multihost.broadcast(state, what=f"sharing the state of {name}"), facts["step"]
 
     def remove(self) -> None:
         """Forgets everything; to be called by the writer, once the evaluation's result is there."""

@@ -12,8 +12,7 @@ from typing import Any
 
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import export_contents
-from byol_jax.data.prepare import array_record
-from byol_jax.workdir import files
+from byol_jax.workdir import console, files
 
 UsageError = config_lib.UsageError
 
@@ -79,7 +78,7 @@ def _swap(part: pathlib.Path, workdir: pathlib.Path) -> None:
         shutil.rmtree(old / path.name) if path.name == _CACHE else (old / path.name).unlink()
     with contextlib.suppress(OSError):  # somebody has added a file just now
         old.rmdir()
-    array_record.say(f"Replaced the export of {source['path']} in {workdir}.")
+    console.say(f"Replaced the export of {source['path']} in {workdir}.")
 
 
 def _require_replaceable(workdir: pathlib.Path) -> list[pathlib.Path]:

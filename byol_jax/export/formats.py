@@ -13,8 +13,7 @@ import numpy as np
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import encoders, export_contents
 from byol_jax.export import stablehlo, torch_export
-from byol_jax.models import encoder_spec
-from byol_jax.training import train_step
+from byol_jax.models import encoder_spec, inference
 
 UsageError = config_lib.UsageError
 
@@ -135,7 +134,7 @@ def advise_torch(export: Export) -> dict[str, Any]:
         return advice | {"plain_load": "impossible: torchvision has no such network"}
     trees = export.params, export.state
     forward = encoder_spec.make_forward(plain.card)
-    pixels = train_step.resize(export.images, export.card.image_size)
+    pixels = inference.resize(export.images, export.card.image_size)
     apply = jax.jit(lambda trees, x: forward.apply(*trees, None, x, False, part="encoder"))
     error = np.abs(np.asarray(apply(trees, pixels)[0].embedding) - export.expected)
     return advice | {

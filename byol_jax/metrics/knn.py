@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from byol_jax.data.prepare import array_record
-from byol_jax.metrics import accuracy
+from byol_jax.metrics import representation
+from byol_jax.workdir import console
 
 TABLE_SIZE = 1 << 25  # similarities held at once, which bounds the memory
 # Equal images are equally similar wherever they are in a product: float64 is exact to some 1e-15.
@@ -95,13 +95,15 @@ def _votes(
 ) -> Iterator[np.ndarray]:
     """Votes [settings, m, C] of chunk after chunk of the queries."""
     voters = np.flatnonzero(bank.labels >= 0)
-    features = accuracy.unit(bank.features[voters].astype(np.float64))
+    features = representation.unit(bank.features[voters].astype(np.float64))
     most = min(max(setting.k for setting in settings), len(features) - (own is not None))
     rows = max(1, min(1024, TABLE_SIZE // len(features)))
     starts = range(0, len(queries), rows)
-    bar = array_record.progress_bar(total=len(queries), unit="img", title="neighbors", delay=2)
-    for start in array_record.shown(bar, starts, rows):
-        similarity = accuracy.unit(queries[start : start + rows].astype(np.float64)) @ features.T
+    bar = console.progress_bar(total=len(queries), unit="img", title="neighbors", delay=2)
+    for start in console.shown(bar, starts, rows):
+        similarity = (
+            representation.unit(queries[start : start + rows].astype(np.float64)) @ features.T
+        )
         np.round(similarity, DECIMALS, out=similarity)  # [m, N]
         if own is not None:
             _leave_out(similarity, voters, own[start : start + rows])

@@ -10,11 +10,11 @@ import numpy as np
 
 from byol_jax import config as config_lib
 from byol_jax.data import datasets, eval_loader, host_crops, image_decoding, train_loader
-from byol_jax.data.prepare import array_record
 from byol_jax.distributed import pmap
 from byol_jax.evaluation import result_folder
 from byol_jax.host import machine
 from byol_jax.training import build
+from byol_jax.workdir import console
 
 STAGES = ("read", "decode", "crop")
 SAMPLE = 300  # images that the stages are measured on
@@ -31,26 +31,26 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     data = datasets.with_grey_ranges(data, eval_loader.grey_ranges(data))
     rates = stage_rates(data, config) if isinstance(data, datasets.Stream) else {}
     for name, rate in rates.items():
-        array_record.say(f"{name:<16}{rate:>12,.0f} images/s on one thread")
+        console.say(f"{name:<16}{rate:>12,.0f} images/s on one thread")
     rates["pipeline"] = pipeline_rate(data, config)
     workers = f", {config.data.workers} workers" if config.data.workers else ""
     threads = config.data.threads or machine.processors()
-    array_record.say(
+    console.say(
         f"{'whole pipeline':<16}{rates['pipeline']:>12,.0f} images/s on {threads} threads{workers}"
     )
     if config.bench.step:
         rates["step"] = step_rate(config)
-        array_record.say(
+        console.say(
             f"{'training step':<16}{rates['step']:>12,.0f} images/s of {config.model.encoder}"
         )
-        array_record.say(_verdict(rates, is_streamed=isinstance(data, datasets.Stream)))
+        console.say(_verdict(rates, is_streamed=isinstance(data, datasets.Stream)))
     result = {
         "images_per_second": rates,
         "devices": pmap.describe_devices(),
         "config": config.to_dict(),
     }
     result_folder.write(workdir, result)
-    array_record.say(f"Written: {workdir / 'result.json'}")
+    console.say(f"Written: {workdir / 'result.json'}")
 
 
 def stage_rates(data: datasets.Stream, config: Any) -> dict[str, float]:
@@ -117,9 +117,7 @@ def step_rate(config: Any) -> float:
     batches = build.make_train_batches(config, job.train)
     batch = pmap.shard(next(batches))
     batches.close()
-    array_record.say(
-        f"Compiling the step of {config.model.encoder} for {config.batch_size} images..."
-    )
+    console.say(f"Compiling the step of {config.model.encoder} for {config.batch_size} images...")
     update = pmap.pmap_update(job.update)
     state, *_ = jax.block_until_ready(update(pmap.replicate(job.state), batch))
     start, count = time.perf_counter(), 0

@@ -9,22 +9,18 @@ import os
 import pathlib
 import re
 import shlex
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
-
-import google_crc32c
 
 from byol_jax import config as config_lib
 from byol_jax.data import datasets, tfds_source
-from byol_jax.data.prepare import array_record
-from byol_jax.workdir import files
+from byol_jax.data.prepare import array_record, tfrecord
+from byol_jax.workdir import console, files
 
 UsageError = config_lib.UsageError
 
 INFO, FEATURES = array_record.INFO, array_record.FEATURES
 _SHARD_NUMBER = re.compile(r"\d{5,}-of-\d{5,}")
-_COMPRESSED = (b"\x1f\x8b", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")  # gzip, zlib
 
 
 class Shard(NamedTuple):
@@ -66,9 +62,9 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     if not name:
         raise UsageError("Which set is to be converted? Give --config.data.name=NAME.")
     folder = pathlib.Path(os.path.abspath(tfds_source.find_folder(name, config.data.dir)))
-    info = _read_info(folder / INFO, _AGAIN)
+    info = _read_info(folder / INFO, tfrecord.AGAIN)
     if info.get("fileFormat", "tfrecord") == "array_record":
-        array_record.say(f"{name} in {folder} is an ArrayRecord set already: nothing to do.")
+        console.say(f"{name} in {folder} is an ArrayRecord set already: nothing to do.")
         return
     _run(make_plan(name, folder, info, config.output_dir))
 
@@ -109,7 +105,9 @@ def _make_shards(folder: pathlib.Path, target: pathlib.Path, info: dict[str, Any
             filetype_suffix="tfrecord",
         )
         if "%" in template.template:
-            raise UsageError(f"{folder} holds compressed files, {template.template}. {_AGAIN}")
+            raise UsageError(
+                f"{folder} holds compressed files, {template.template}. {tfrecord.AGAIN}"
+            )
         new = template.replace(data_dir=target, filetype_suffix="array_record")
         pairs = zip(*(t.sharded_filepaths(len(lengths)) for t in (template, new)), strict=True)
         shards += [
@@ -118,7 +116,9 @@ def _make_shards(folder: pathlib.Path, target: pathlib.Path, info: dict[str, Any
         ]
     missing = [shard.source for shard in shards if not shard.source.is_file()]
     if missing:
-        raise UsageError(f"{len(missing)} files are missing, such as {missing[0]}. {_AGAIN}")
+        raise UsageError(
+            f"{len(missing)} files are missing, such as {missing[0]}. {tfrecord.AGAIN}"
+        )
     return shards
 
 
@@ -157,23 +157,23 @@ def _read_info(path: pathlib.Path, advice: str) -> dict[str, Any]:
 def _run(plan: Plan) -> None:
     missing = [s for s in plan.shards if array_record.count(s.target) != s.num_records]
     if not missing and (plan.target / INFO).exists():
-        array_record.say(f"{plan.name} is already converted.\n{_how_to_train(plan)}")
+        console.say(f"{plan.name} is already converted.\n{_how_to_train(plan)}")
         return
     if len(missing) < len(plan.shards):
         finished = len(plan.shards) - len(missing)
-        array_record.say(f"{finished} of {len(plan.shards)} shards are finished; going on.")
+        console.say(f"{finished} of {len(plan.shards)} shards are finished; going on.")
     total, left = (sum(s.source.stat().st_size for s in some) for some in (plan.shards, missing))
     title = f"{plan.name} to ArrayRecord"
-    with array_record.progress_bar(total=total, done=total - left, unit="B", title=title) as bar:
+    with console.progress_bar(total=total, done=total - left, unit="B", title=title) as bar:
         for shard in missing:
-            source = read_tfrecord(shard.source, shard.num_records, on_bytes=bar.update)
+            source = tfrecord.read_tfrecord(shard.source, shard.num_records, on_bytes=bar.update)
             array_record.write_shard(shard.target, source)
     _write_metadata(plan)
     size = sum(shard.target.stat().st_size for shard in plan.shards)
     count = sum(shard.num_records for shard in plan.shards)
-    array_record.say(
+    console.say(
         f"Converted {plan.name}: {count:,} records in {len(plan.shards):,} shards, "
-        f"{array_record.format_size(size)}, in {plan.target}.\n{_how_to_train(plan)}"
+        f"{console.format_size(size)}, in {plan.target}.\n{_how_to_train(plan)}"
     )
 
 
@@ -209,67 +209,3 @@ def _write_metadata(plan: Plan) -> None:
 def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
     """Copies a small file."""
     files.write_bytes(target, source.read_bytes())
-
-
-_AGAIN = (
-    "Get that file once more from where it came, or prepare the set anew; shards that were "
-    "finished are kept: rerun the same command to resume."
-)
-
-
-def read_tfrecord(
-    path: pathlib.Path,
-    num_records: int,
-    *,
-    on_bytes: Callable[[int], Any] = lambda number: None,
-) -> Iterator[bytes]:
-    """Yields the records of a TFRecord file, one at a time in memory.
-
-    Args:
-      path: of the file.
-      num_records: how many it has to hold.
-      on_bytes: called after every record with the number of bytes that it took in the file.
-
-    Raises:
-      UsageError: a wrong checksum, a truncated file, another number of records, a compressed file;
-        with the record's number and where it begins.
-    """
-    offset = number = 0
-    with path.open("rb", buffering=1 << 20) as file:
-        while header := file.read(12):
-            where = f"{path}, record {number} at byte {offset:,}"
-            if number == 0 and header.startswith(_COMPRESSED) and not _is_sound(header):
-                raise UsageError(f"{path} is compressed, which cannot be converted. {_AGAIN}")
-            yield _read_record(file, header, where)
-            size = file.tell() - offset
-            offset += size
-            number += 1
-            on_bytes(size)
-    if number != num_records:
-        raise UsageError(
-            f"{path} ends at byte {offset:,} after {number:,} records; {INFO} says that it has "
-            f"{num_records:,}. {_AGAIN}"
-        )
-
-
-def _is_sound(header: bytes) -> bool:
-    return len(header) == 12 and _checksum(header[:8]) == header[8:]
-
-
-def _read_record(file: Any, header: bytes, where: str) -> bytes:
-    if len(header) == 12 and not _is_sound(header):
-        raise UsageError(f"{where}: damaged, the checksum of its length is wrong. {_AGAIN}")
-    # A sound length is no reason to believe that so many bytes are there.
-    length = struct.unpack("<Q", header[:8])[0] if len(header) == 12 else 0
-    data, checksum = file.read(length), file.read(4)
-    if len(header) < 12 or len(data) < length or len(checksum) < 4:
-        raise UsageError(f"{where}: the file ends within it. {_AGAIN}")
-    if _checksum(data) != checksum:
-        raise UsageError(f"{where}: damaged, its checksum is wrong. {_AGAIN}")
-    return data
-
-
-def _checksum(data: bytes) -> bytes:
-    """TFRecord's: a CRC-32C, turned and shifted."""
-    crc = google_crc32c.value(data)
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)

@@ -16,10 +16,9 @@ import numpy as np
 
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import encoders
-from byol_jax.data.prepare import array_record
 from byol_jax.evaluation import features as features_lib
 from byol_jax.evaluation import protocol, result_folder, results
-from byol_jax.workdir import files, run_folder
+from byol_jax.workdir import console, files, run_folder
 
 UsageError = config_lib.UsageError
 
@@ -66,10 +65,10 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         with files.writing(path):
             files.sync(part)  # what may fail yet fails before the result is written
         result_folder.write(workdir, result)
-    array_record.say(
+    console.say(
         f"{count:,} images of {source.name} ({split}), {data.num_images - count:,} bad ones left "
         f"out: {encoder.embedding_size} features each, by {encoder.identity['path']}\n"
-        f"Written: {path} ({array_record.format_size(path.stat().st_size)})"
+        f"Written: {path} ({console.format_size(path.stat().st_size)})"
     )
 
 

@@ -14,11 +14,9 @@ import numpy as np
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import encoders, export_contents, sources, torch_checkpoint
 from byol_jax.data import datasets
-from byol_jax.data.prepare import array_record
 from byol_jax.export import export_folder, formats
-from byol_jax.models import encoder_spec
-from byol_jax.training import train_step
-from byol_jax.workdir import files, run_folder
+from byol_jax.models import encoder_spec, inference
+from byol_jax.workdir import console, files, run_folder
 
 UsageError = config_lib.UsageError
 
@@ -46,13 +44,13 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         batch = {"images": export.images, "embeddings": export.expected}
         torch_checkpoint.save_safetensors(folder / TEST_BATCH, batch, metadata={})
         for name, write in writers.items():
-            array_record.say(f"Writing {name}...")
+            console.say(f"Writing {name}...")
             model["checks"][name] = write(export)
             formats.require_equal(name, model["checks"][name])
         model["torch"] = formats.advise_torch(export) if "torch" in writers else None
         model["files"] = export_folder.list_files(folder)
         _write_model(folder, model)
-    array_record.say(describe(model, workdir))
+    console.say(describe(model, workdir))
 
 
 def _card(config: Any, found: sources.Weights) -> encoder_spec.Card:
@@ -80,7 +78,7 @@ def _make(
     forward = encoder_spec.make_forward(card, **({"projector": projector} if projector else {}))
 
     def apply(trees: Any, images: jax.Array) -> jax.Array:
-        pixels = train_step.resize(images, card.image_size)
+        pixels = inference.resize(images, card.image_size)
         outputs, _ = forward.apply(*trees, None, pixels, is_training=False, part=part)
         return outputs.projection if head else outputs.embedding
 

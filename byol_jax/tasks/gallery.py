@@ -6,12 +6,12 @@ from typing import Any
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import encoders
 from byol_jax.data import datasets, eval_loader
-from byol_jax.data.prepare import array_record
 from byol_jax.evaluation import baselines, protocol
 from byol_jax.evaluation import features as features_lib
 from byol_jax.report import cli
 from byol_jax.training import build, online_eval
 from byol_jax.visualize import gallery, recorder
+from byol_jax.workdir import console
 
 
 def run(config: Any, workdir: pathlib.Path) -> None:
@@ -32,10 +32,10 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     train, test = protocol.load_splits(encoder, source, splits, decode="full")
     _write_pairs(trained, train, folder / recorder.FOLDER)
     _write_learned(config, encoder, train, test, folder / recorder.FOLDER)
-    array_record.say(f"Written: {folder / recorder.FOLDER}")
+    console.say(f"Written: {folder / recorder.FOLDER}")
     page = cli.write_for(folder)
     if page:
-        array_record.say(f"Written: {page}")
+        console.say(f"Written: {page}")
 
 
 def _write_pairs(trained: Any, train: datasets.Dataset, folder: pathlib.Path) -> None:

@@ -13,10 +13,10 @@ import numpy as np
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import encoders
 from byol_jax.data import datasets
-from byol_jax.data.prepare import array_record
 from byol_jax.evaluation import baselines, protocol, result_folder, results
 from byol_jax.evaluation import features as features_lib
 from byol_jax.metrics import knn
+from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
 Features = features_lib.Features
@@ -90,7 +90,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         found |= {"label_free": quality, "choices": CHOICES}
         subject = protocol.Subject(encoder, source, train, 0, evaluated, names)
         result = results.write_result(workdir, config, subject, found, start=start)
-    array_record.say(describe(result))
+    console.say(describe(result))
 
 
 def make_settings(config: Any) -> list[knn.Setting]:

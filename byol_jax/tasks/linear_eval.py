@@ -13,10 +13,10 @@ import numpy as np
 
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import encoders
-from byol_jax.data.prepare import array_record
 from byol_jax.distributed import pmap
 from byol_jax.evaluation import baselines, linear_probe, protocol, results, resume, train_input
 from byol_jax.evaluation import features as features_lib
+from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
 Features = features_lib.Features
@@ -72,7 +72,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
             "choices": CHOICES,
         } | found
         result = results.write_result(workdir, config, subject, found, start=start)
-    array_record.say(results.describe(result, _table))
+    console.say(results.describe(result, _table))
 
 
 def _check(config: Any) -> None:
@@ -171,7 +171,7 @@ def _cached(config: Any, measured: Measured, _: resume.Unfinished) -> Train:
         features, labels = measured.train.features[positions], measured.train.labels[positions]
         batch_size = pmap.batch_size(config.batch_size, len(labels))
         steps = int(state.total_steps)
-        with array_record.progress_bar(total=steps, done=0, unit="step", title=title) as bar:
+        with console.progress_bar(total=steps, done=0, unit="step", title=title) as bar:
             return linear_probe.train(
                 state, features, labels, batch_size=batch_size, seed=seed, on_steps=bar.update
             )

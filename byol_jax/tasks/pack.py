@@ -10,7 +10,8 @@ import numpy as np
 
 from byol_jax import config as config_lib
 from byol_jax.data import host_crops, image_decoding, tfds_source
-from byol_jax.data.prepare import array_record, pack_sources, packed_dataset
+from byol_jax.data.prepare import pack_sources, packed_dataset
+from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
 
@@ -38,12 +39,12 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         source, target, settings, max_bad_share=config.data.max_bad_share
     )
     if packed.is_finished():
-        array_record.say(f"{target} is packed already.")
+        console.say(f"{target} is packed already.")
     else:
         packed.pack()
-        array_record.say(_describe(source, packed, target))
-        array_record.say(_describe_speed(source, output, config.image_size))
-    array_record.say(f"To train on it: {_how_to_train(config, source, output)}")
+        console.say(_describe(source, packed, target))
+        console.say(_describe_speed(source, output, config.image_size))
+    console.say(f"To train on it: {_how_to_train(config, source, output)}")
 
 
 def shorter_side(config: Any) -> int:
@@ -78,7 +79,7 @@ def _describe(
     bad = f" (bad ones left out: {packed.num_bad:,}, see {packed_dataset.BAD_IMAGES})"
     return (
         f"Packed {packed.num_images:,} images{bad if packed.num_bad else ''} into {target}.\n"
-        f"Size: {array_record.format_size(before)} before, {array_record.format_size(after)} now."
+        f"Size: {console.format_size(before)} before, {console.format_size(after)} now."
     )
 
 

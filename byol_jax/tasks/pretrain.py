@@ -10,11 +10,10 @@ import numpy as np
 
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import manager
-from byol_jax.data import bad_images, datasets
-from byol_jax.data.prepare import array_record
-from byol_jax.distributed import cluster, pmap
+from byol_jax.data import agreement, bad_images, datasets
+from byol_jax.distributed import multihost, pmap
 from byol_jax.host import signals
-from byol_jax.metrics import accuracy
+from byol_jax.metrics import representation
 from byol_jax.training import (
     build,
     collapse_monitor,
@@ -28,7 +27,7 @@ from byol_jax.training import (
     train_step,
 )
 from byol_jax.visualize import recorder
-from byol_jax.workdir import place, run_folder, sessions
+from byol_jax.workdir import console, place, run_folder, sessions
 
 UsageError = config_lib.UsageError
 
@@ -39,17 +38,18 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     Raises:
         UsageError: a mistake in the config, or a workdir that does not fit it; nothing is written.
         loop.NonFiniteError: the loss or a gradient stopped being a number.
-        collapse_monitor.CollapseError: the projections have collapsed, and the config says to stop then.
+        collapse_monitor.CollapseError: the projections have collapsed, and the config says to
+            stop then.
         manager.SaveError: a checkpoint could not be written.
         workdir.WriteError: metrics could not be written.
         place.LeftError: the workdir was renamed or removed.
         loop.NothingDoneError: it was stopped before its first step.
-        pmap.OtherProcessError: another process failed; only the first one uses the workdir.
+        multihost.OtherProcessError: another process failed; only the first one uses the workdir.
     """
     with contextlib.ExitStack() as stack:
         job = _build(config, workdir)
-        array_record.say(f"{time_estimate.describe_run(config, job, workdir)}\n")
-        pmap.on_writer(lambda: _open(stack, workdir, config), what="opening the workdir")
+        console.say(f"{time_estimate.describe_run(config, job, workdir)}\n")
+        multihost.on_writer(lambda: _open(stack, workdir, config), what="opening the workdir")
         stop = stack.enter_context(loop.StopRequest())
         _Run(config, workdir, job, stop).run()
 
@@ -58,25 +58,25 @@ def _build(config: Any, workdir: pathlib.Path) -> build.Job:
     """The parts of the run, alike on all processes."""
 
     def read() -> dict[str, Any] | None:
-        card = run_files.read_card(workdir, warn=array_record.say)
+        card = run_files.read_card(workdir, warn=console.say)
         return card and card._asdict()
 
-    known = pmap.on_writer(read, what="reading the workdir")
+    known = multihost.on_writer(read, what="reading the workdir")
     card = known and run_folder.make_data_card(known)
-    job = pmap.together(lambda: build.build(config, card), what="building the run")
+    job = multihost.together(lambda: build.build(config, card), what="building the run")
     for split, data in ((config.data.train_split, job.train), (config.data.eval_split, job.test)):
-        cluster.require_same_data(f"{config.data.name} ({split})", data)
+        agreement.require_same_data(f"{config.data.name} ({split})", data)
     mean, std = job.data_card.mean, job.data_card.std
-    cluster.require_same({"mean": mean, "std": std}, what="comparing statistics of the images")
+    agreement.require_same({"mean": mean, "std": std}, what="comparing statistics of the images")
     return job
 
 
 def _open(stack: contextlib.ExitStack, workdir: pathlib.Path, config: Any) -> None:
     """Keeps the workdir for this run until the stack ends, if the config is the run's."""
     stack.enter_context(run_folder.lock(workdir))
-    changes = run_files.changes(workdir, config, warn=array_record.say)
+    changes = run_files.changes(workdir, config, warn=console.say)
     if changes:
-        array_record.say("Changes that accept_changes allows:\n  " + "\n  ".join(changes))
+        console.say("Changes that accept_changes allows:\n  " + "\n  ".join(changes))
 
 
 class _Run:
@@ -103,24 +103,24 @@ class _Run:
             first_step=first_step,
             total_steps=self._job.total_steps,
             batch_size=self._config.batch_size,
-            is_shown=pmap.is_writer(),
+            is_shown=multihost.is_writer(),
         )
         try:
-            pmap.on_writer(lambda: self._writer.open(first_step), what="opening the logs")
+            multihost.on_writer(lambda: self._writer.open(first_step), what="opening the logs")
             self._curator = recorder.Curator(
                 self._config, self._workdir, self._job, self._writer.logger, self._progress.say
             )
             step = self._train(state, first_step)
             # The writer may take longer, the others wait.
-            pmap.together(lambda: None, what="the last logs")
+            multihost.together(lambda: None, what="the last logs")
         finally:
             self._batches.close()
             self._progress.close()
             self._writer.close()
         if step < self._job.total_steps:
-            array_record.say(summary.stopped(first_step, step))
-        elif pmap.is_writer():
-            array_record.say(summary.summarise(self._workdir, self._config))
+            console.say(summary.stopped(first_step, step))
+        elif multihost.is_writer():
+            console.say(summary.summarise(self._workdir, self._config))
 
     def _restore(self) -> tuple[train_step.TrainState, int]:
         """The newest sound checkpoint, which one process reads, or else the initial state."""
@@ -128,21 +128,21 @@ class _Run:
 
         def read() -> list[Any]:
             nonlocal state
-            restored = manager.restore_newest(self._workdir, self._job.state, warn=array_record.say)
+            restored = manager.restore_newest(self._workdir, self._job.state, warn=console.say)
             if restored is None:
                 return [0, None]
             state = restored.state
-            array_record.say(f"Resuming from step {restored.step:,} of {self._workdir}.")
+            console.say(f"Resuming from step {restored.step:,} of {self._workdir}.")
             return [restored.step, restored.iterator]
 
-        step, iterator_state = pmap.on_writer(read, what="reading a checkpoint")
+        step, iterator_state = multihost.on_writer(read, what="reading a checkpoint")
         if iterator_state is not None:
             self._batches.set_state(iterator_state)
             self._bad_images.look(step)
-        return pmap.broadcast(state, what="sharing the state"), step
+        return multihost.broadcast(state, what="sharing the state"), step
 
     def _train(self, state: train_step.TrainState, first_step: int) -> int:
-        total_steps, vote = self._job.total_steps, pmap.Vote()
+        total_steps, vote = self._job.total_steps, multihost.Vote()
         with self._stop.interrupting(message=loop.NOTHING_TO_SAVE, ends=True):
             update, state = self._prepare(state, first_step)
         try:
@@ -162,14 +162,14 @@ class _Run:
                 should_stop=lambda: vote.any(self._stop.is_made or self._writer.is_left()),
             )
         except loop.NonFiniteError as error:
-            good = pmap.on_writer(self._writer.last_good, what="finding the last checkpoint")
+            good = multihost.on_writer(self._writer.last_good, what="finding the last checkpoint")
             key = f"optimizer.{self._config.optimizer.name}.base_learning_rate"
             raise loop.NonFiniteError(
                 f"{error} Last good checkpoint: {good}. A smaller {key} or a longer warm-up may "
                 "help; give it another --workdir."
             ) from None
         except collapse_monitor.CollapseError as error:
-            last = pmap.on_writer(self._writer.last_good, what="finding the last checkpoint")
+            last = multihost.on_writer(self._writer.last_good, what="finding the last checkpoint")
             raise collapse_monitor.CollapseError(
                 f"{error}\nStopped, as collapse.action says. Another config needs another "
                 f"--workdir. Last checkpoint: {last}."
@@ -178,7 +178,7 @@ class _Run:
             self._follow(state, step if step > first_step else None)
         if step > first_step:
             self._save(step, state)
-        pmap.on_writer(self._writer.finish, what="writing the last checkpoint")
+        multihost.on_writer(self._writer.finish, what="writing the last checkpoint")
         if step == total_steps and not summary.has_probe(self._workdir, step):
             with self._stop.interrupting(message="All is saved but the last probe.", ends=True):
                 self._probe(step, state)
@@ -221,17 +221,17 @@ class _Run:
             yield pmap.shard(batch)
 
     def _is_left(self) -> bool:
-        return pmap.on_writer(self._writer.is_left, what="looking at the workdir")
+        return multihost.on_writer(self._writer.is_left, what="looking at the workdir")
 
     def _follow(self, state: train_step.TrainState, step: int | None) -> NoReturn:
         """Ends the run, whose workdir is elsewhere; its newest state is saved there."""
         old = self._workdir
-        new = pmap.on_writer(self._writer.follow, what="looking for the workdir")
+        new = multihost.on_writer(self._writer.follow, what="looking for the workdir")
         if new and step is not None:
             self._write_checkpoint(step, state)
         last = "none"
         if new:
-            last = pmap.on_writer(self._writer.last_good, what="writing the last checkpoint")
+            last = multihost.on_writer(self._writer.last_good, what="writing the last checkpoint")
         advice = f"Rerun the command with --workdir={new} to resume. " if new else ""
         raise place.LeftError(
             f"The workdir {old} was {f'renamed to {new}' if new else 'removed'} while the run was "
@@ -243,7 +243,7 @@ class _Run:
             self._write_checkpoint(step, state)
 
     def _write_checkpoint(self, step: int, state: train_step.TrainState) -> None:
-        pmap.assert_replicated(state)
+        multihost.assert_replicated(state)
         if self._is_streamed:
             self._bad_images.share()
         self._writer.save(step, state, self._batches.get_state())
@@ -255,7 +255,7 @@ class _Run:
     def _probe(self, step: int, state: train_step.TrainState) -> None:
         measured = self._score(step, state)
         self._writer.log(step, measured.scalars)
-        if pmap.is_writer():
+        if multihost.is_writer():
             run_folder.note_bad_images(self._workdir, measured.bad)
             self._note_probe(measured)
         self._progress.say(summary.probe_line(step, measured))
@@ -270,10 +270,10 @@ class _Run:
     def _log(self, step: int, scalars: dict[str, Any], projection: jax.Array) -> None:
         """Logs a step; spread and rank are those of the projections, which the loss compares."""
         features = np.asarray(projection).reshape(-1, projection.shape[-1])  # [D, b, P] -> [D b, P]
-        features = pmap.gather_rows(features, what=f"logging step {step}")  # [B, P]
+        features = multihost.gather_rows(features, what=f"logging step {step}")  # [B, P]
         watched = collapse_monitor.Measures(
-            accuracy.feature_std(features),
-            accuracy.effective_rank(features),
+            representation.feature_std(features),
+            representation.effective_rank(features),
             float(scalars["target_cosine"]),
         )
         row = {

@@ -14,11 +14,10 @@ import numpy as np
 from byol_jax import config as config_lib
 from byol_jax.augment import image_ops, random_resized_crop
 from byol_jax.data import datasets, eval_loader, train_loader
-from byol_jax.data.prepare import array_record
 from byol_jax.report import augmentations, figures, run_data, writing
 from byol_jax.training import build, config_checks
 from byol_jax.visualize import gallery, recorder, thumbnails
-from byol_jax.workdir import files
+from byol_jax.workdir import console, files
 
 UsageError = config_lib.UsageError
 
@@ -69,7 +68,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     with files.whole(picture) as part, files.writing(picture):
         figures.write_grid(part, [*_paired(views), *alone])
     for path in (page, picture):
-        array_record.say(f"Written: {path}")
+        console.say(f"Written: {path}")
 
 
 def _paired(views: Sequence[tuple[str, Cells]]) -> Iterator[tuple[str, Cells]]:
@@ -100,7 +99,7 @@ def _pairs(
     finally:
         batches.close()
     for index, reason in bad.items():
-        array_record.say(f"Left out: {batches.bad_image_name(index)}: {reason}")
+        console.say(f"Left out: {batches.bad_image_name(index)}: {reason}")
     views = recorder.draw_views(config, jax.random.key(config.seed), batch)
     subject = recorder.make_subject(config, train)
     for row, index in recorder.find_rows(config, train, count, bad):

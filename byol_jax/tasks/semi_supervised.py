@@ -16,11 +16,11 @@ import numpy as np
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import encoders
 from byol_jax.data import datasets, eval_loader, label_subsets
-from byol_jax.data.prepare import array_record
 from byol_jax.distributed import pmap
 from byol_jax.evaluation import baselines, finetune, protocol, results, resume, train_input
 from byol_jax.evaluation import features as features_lib
-from byol_jax.training import train_step
+from byol_jax.models import inference
+from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
 
@@ -96,7 +96,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         share = config.labels.list or f"{config.labels.share:.3g} of the labels"
         found |= {"protocol": f"the whole network trained on {share}", "choices": CHOICES}
         result = results.write_result(workdir, config, subject, found, start=start)
-    array_record.say(results.describe(result, _table))
+    console.say(results.describe(result, _table))
 
 
 def _note_bad(subject: protocol.Subject, bad: eval_loader.BadLimit) -> None:
@@ -175,7 +175,7 @@ def _make_bench(
         subject,
         labels,
         make_update,
-        jax.jit(lambda network, images: classify(network, train_step.resize(images, size))),
+        jax.jit(lambda network, images: classify(network, inference.resize(images, size))),
         min_area,
         bad,
         work,

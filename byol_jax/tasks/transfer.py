@@ -13,10 +13,10 @@ import numpy as np
 
 from byol_jax import config as config_lib
 from byol_jax.data import datasets, transfer_datasets
-from byol_jax.data.prepare import array_record
 from byol_jax.evaluation import baselines, logistic_regression, protocol, result_folder, results
 from byol_jax.evaluation import features as features_lib
 from byol_jax.metrics import accuracy
+from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
 Features = features_lib.Features
@@ -84,7 +84,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         )
         found |= {"protocol": "transfer, logistic regression", "metric": metric, "choices": CHOICES}
         result = results.write_result(workdir, config, subject, found, start=start)
-    array_record.say(results.describe(result, _table))
+    console.say(results.describe(result, _table))
 
 
 def _check(config: Any) -> None:
@@ -216,7 +216,7 @@ def _fits(
 def _with_bar(
     fits: Iterator[logistic_regression.Fit], total: int
 ) -> Iterator[logistic_regression.Fit]:
-    with array_record.progress_bar(total=total, done=0, unit="fit", title="sweep") as bar:
+    with console.progress_bar(total=total, done=0, unit="fit", title="sweep") as bar:
         for fit in fits:
             yield fit
             bar.update()

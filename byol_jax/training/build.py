@@ -15,7 +15,7 @@ from byol_jax import config as config_lib
 from byol_jax.augment import image_ops, two_views
 from byol_jax.data import data_cards, datasets, eval_loader, train_loader
 from byol_jax.distributed import pmap
-from byol_jax.models import byol_network, encoder_spec, microbatch
+from byol_jax.models import byol_network, encoder_spec, inference, microbatch
 from byol_jax.objectives import byol
 from byol_jax.training import (
     config_checks,
@@ -215,11 +215,11 @@ def make_probe(
     train, test = (data.take(config.probe.max_images) for data in (job.train, job.test))
     batch_size = min(256, train.num_images)
     size = config.data.image_size
-    calibrate = train_step.make_calibrate(job.forward, image_size=size)
+    calibrate = inference.make_calibrate(job.forward, image_size=size)
     scores = online_eval.Probe(
         train,
         test,
-        train_step.make_encode(job.forward, image_size=size),
+        inference.make_encode(job.forward, image_size=size),
         batch_size=batch_size,
         image_size=size,
         k=config.probe.k,

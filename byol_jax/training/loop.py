@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import tqdm
 
-from byol_jax.distributed import pmap
+from byol_jax.distributed import multihost
 from byol_jax.host import signals
 
 NOTHING_TO_SAVE = "Interrupted before the next step: rerun the same command to resume."
@@ -197,7 +197,7 @@ def run(
         previous = metrics
         is_stopped = should_stop()
         if step == first_step + 1:
-            with pmap.waiting(f"step {step}"):
+            with multihost.waiting(f"step {step}"):
                 jax.block_until_ready(metrics)
             progress.restart(step)  # compilation is no part of the speed
         _flush(pending, on_metrics)
@@ -207,7 +207,7 @@ def run(
         progress.advance()
         due = [hook for hook in hooks if hook.every and step % hook.every == 0]
         if due:
-            with pmap.waiting(f"step {step}"):
+            with multihost.waiting(f"step {step}"):
                 jax.block_until_ready(metrics)
             _check_finite(step, jax.device_get(metrics))
             _flush(pending, on_metrics)
@@ -224,7 +224,7 @@ def _flush(pending: Any, on_metrics: Callable[..., None]) -> None:
     if pending is None:
         return
     step, metrics, outputs = pending
-    with pmap.waiting(f"step {step}"):
+    with multihost.waiting(f"step {step}"):
         jax.block_until_ready(metrics)
     metrics = jax.device_get(metrics)
     _check_finite(step, metrics)
@@ -238,7 +238,7 @@ def _check_finite(step: int, metrics: dict[str, np.ndarray]) -> None:
 
 
 def _run_hooks(due: list[Hook], step: int, state: Any, progress: Progress) -> None:
-    with pmap.waiting(f"step {step}"):
+    with multihost.waiting(f"step {step}"):
         jax.block_until_ready(state)  # else its computation would count as the hooks' time
     start = time.monotonic()
     for hook in due:

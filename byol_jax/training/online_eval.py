@@ -16,9 +16,9 @@ import sklearn.preprocessing
 
 from byol_jax import config as config_lib
 from byol_jax.data import datasets, eval_loader
-from byol_jax.data.prepare import array_record
-from byol_jax.distributed import pmap
-from byol_jax.metrics import accuracy, knn
+from byol_jax.distributed import multihost
+from byol_jax.metrics import knn, representation
+from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
 
@@ -94,7 +94,7 @@ def show(
     title: str,
 ) -> Iterator[eval_loader.EvalBatch]:
     """The same batches, with progress that is shown if it takes long."""
-    with array_record.progress_bar(total=num_images, unit="img", title=title, delay=2) as bar:
+    with console.progress_bar(total=num_images, unit="img", title=title, delay=2) as bar:
         for batch in batches:
             yield batch
             bar.update(int(batch.mask.sum()))
@@ -192,8 +192,8 @@ class Probe:
 
         test, test_labels, indices = features(self._test, "evaluation")
         scalars = {
-            "probe/feature_std": accuracy.feature_std(test),
-            "probe/effective_rank": accuracy.effective_rank(test),
+            "probe/feature_std": representation.feature_std(test),
+            "probe/effective_rank": representation.effective_rank(test),
         }
         bad = self._bad.found
         found = Measured(scalars, test, test_labels, indices, None, num_classes, self._k, bad)
@@ -226,11 +226,11 @@ class Probe:
             bad=self._bad,
         )
 
-        features, labels, indices = pmap.together(
+        features, labels, indices = multihost.together(
             lambda: extract_features(encode, show(batches, len(own), title)), what=title
         )
         self._bad.share()
-        indices, features, labels = pmap.gather_sorted(
+        indices, features, labels = multihost.gather_sorted(
             own[indices], features, labels, what="gathering features of a probe"
         )
         return features, labels, indices

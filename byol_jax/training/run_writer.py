@@ -5,9 +5,16 @@ import pathlib
 from typing import Any
 
 from byol_jax.checkpoints import manager
-from byol_jax.data.prepare import array_record
 from byol_jax.training import run_files
-from byol_jax.workdir import metrics_log, place, run_folder, sessions, trackers
+from byol_jax.workdir import (
+    console,
+    metric_writer,
+    metrics_log,
+    place,
+    run_folder,
+    sessions,
+    trackers,
+)
 
 NO_CHECKPOINT = "none yet"
 
@@ -25,20 +32,20 @@ class RunWriter:
         self._config, self._workdir, self._data_card = config, workdir, data_card
         self._checkpoints: manager.Checkpoints | None = None
         self._place: place.Place | None = None
-        self.logger: run_folder.Logger | None = None
+        self.logger: metric_writer.Logger | None = None
 
     def open(self, first_step: int) -> None:
         """Writes into the workdir for the first time; the checkpoint is known to fit the config."""
         aside = "" if first_step else run_files.set_aside(self._workdir, self._config)
         if aside:
-            array_record.say(aside)
+            console.say(aside)
         run_files.store(self._workdir, self._config, self._data_card)
         sessions.note_start(self._workdir)
         self._place = place.Place(self._workdir)
         with run_folder.writing(self._workdir / metrics_log.NAME):
             for note in metrics_log.cut(self._workdir, first_step):
-                array_record.say(f"WARNING: {note}.")
-        self.logger = run_folder.Logger(
+                console.say(f"WARNING: {note}.")
+        self.logger = metric_writer.Logger(
             self._workdir,
             first_step=first_step,
             others=trackers.make_trackers(self._config, self._workdir),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from byol_jax.data import datasets, label_subsets
-from byol_jax.distributed import pmap
+from byol_jax.distributed import multihost
 from byol_jax.training import collapse_monitor, loop, online_eval
 from byol_jax.workdir import metrics_log
 
@@ -61,7 +61,7 @@ def has_probe(workdir: pathlib.Path, step: int) -> bool:
         last = metrics_log.last_row(workdir, having="probe/feature_std")
         return last is not None and last["step"] == step
 
-    return pmap.on_writer(find, what="looking for a probe")
+    return multihost.on_writer(find, what="looking for a probe")
 
 
 def summarise(workdir: pathlib.Path, config: Any) -> str:

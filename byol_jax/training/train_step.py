@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import haiku as hk
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from byol_jax.augment import two_views
@@ -241,43 +240,3 @@ def _mean_state(state: Any, axis: str) -> Any:
     return jax.tree.map(
         lambda x: jax.lax.pmean(x, axis) if jnp.issubdtype(x.dtype, jnp.floating) else x, state
     )
-
-
-def make_encode(
-    forward: hk.TransformedWithState, *, image_size: int
-) -> Callable[[Any, Any, np.ndarray], jax.Array]:
-    """Builds encode(params, state, uint8 images [b, H, W, 3]) -> embedding [b, F], compiled."""
-
-    @jax.jit
-    def encode(params: Any, state: Any, images: jax.Array) -> jax.Array:
-        images = resize(images, image_size)
-        outputs, _ = forward.apply(params, state, None, images, is_training=False, part="encoder")
-        return outputs.embedding
-
-    return encode
-
-
-def make_calibrate(
-    forward: hk.TransformedWithState, *, image_size: int
-) -> Callable[[Any, Any, np.ndarray], Any]:
-    """Builds calibrate(params, state, images) -> state after one pass in training mode.
-
-    The new state holds running batch-norm statistics of the images.
-    """
-
-    @jax.jit
-    def calibrate(params: Any, state: Any, images: jax.Array) -> Any:
-        images = resize(images, image_size)
-        _, new = forward.apply(params, state, None, images, is_training=True, part="encoder")
-        return new
-
-    return calibrate
-
-
-def resize(images: jax.Array, size: int) -> jax.Array:
-    """uint8 [b, H, W, 3] to float [b, size, size, 3] in [0, 1], bicubic if sizes differ."""
-    images = images.astype(jnp.float32) / 255
-    if images.shape[1:3] == (size, size):
-        return images
-    shape = (images.shape[0], size, size, 3)
-    return jnp.clip(jax.image.resize(images, shape, "cubic", antialias=False), 0, 1)

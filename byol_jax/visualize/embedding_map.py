@@ -10,7 +10,7 @@ import numpy as np
 import threadpoolctl
 from sklearn import decomposition, manifold, neighbors
 
-from byol_jax.metrics import accuracy
+from byol_jax.metrics import representation
 
 COMPONENTS = 50  # that t-SNE starts from; more are slower and bring nothing that a map can show
 ITERATIONS = 400
@@ -25,7 +25,7 @@ def project(features: np.ndarray) -> np.ndarray:
     begun at the first two of them. Features that are all the same, as after a collapse, are all
     at 0; of less than five images there are only principal components.
     """
-    points = accuracy.unit(np.asarray(features, np.float32))
+    points = representation.unit(np.asarray(features, np.float32))
     points = points - points.mean(axis=0)
     if not np.isfinite(points).all() or np.abs(points).max(initial=0) < 1e-6:
         return np.zeros((len(points), 2))

@@ -18,7 +18,7 @@ import numpy as np
 
 from byol_jax.data import datasets, image_decoding
 from byol_jax.host import machine
-from byol_jax.metrics import accuracy
+from byol_jax.metrics import representation
 from byol_jax.training import online_eval
 from byol_jax.visualize import embedding_map, thumbnails
 from byol_jax.workdir import files
@@ -174,7 +174,7 @@ def choose_queries(labels: np.ndarray) -> np.ndarray:
 
 def nearest(features: np.ndarray, queries: np.ndarray, k: int = NEAREST) -> np.ndarray:
     """Rows [queries, k] of the most similar features by cosine, without the queries themselves."""
-    points = accuracy.unit(features)
+    points = representation.unit(features)
     similarity = points[queries] @ points.T
     similarity[np.arange(len(queries)), queries] = -np.inf
     return np.argsort(-similarity, axis=1, kind="stable")[:, : min(k, len(features) - 1)]

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from byol_jax.data import datasets, train_loader
-from byol_jax.distributed import pmap
+from byol_jax.distributed import multihost, pmap
 from byol_jax.evaluation import features as features_lib
 from byol_jax.training import build, online_eval
 from byol_jax.visualize import gallery
-from byol_jax.workdir import run_folder
+from byol_jax.workdir import metric_writer
 
 FOLDER = "gallery"
 
@@ -39,12 +39,12 @@ class Curator:
         config: Any,
         workdir: pathlib.Path,
         job: build.Job,
-        logger: run_folder.Logger,
+        logger: metric_writer.Logger,
         say: Callable[[str], None],
     ):
         self._config, self._workdir, self._job = config, workdir, job
         self._logger, self._say = logger, say
-        self._is_active = pmap.is_writer() and config.gallery.max_images > 0
+        self._is_active = multihost.is_writer() and config.gallery.max_images > 0
 
     def see_batch(self, step: int, batch: Mapping[str, np.ndarray], bad: Mapping[int, str]) -> None:
         """Keeps the views of the first step: images and views of the batch [B, ...] it is fed."""

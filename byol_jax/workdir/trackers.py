@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax.data.prepare import array_record
 from byol_jax.host import processes
+from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
 
@@ -85,9 +85,7 @@ class Harmless:
 
 
 def _say_without(name: str, reason: str) -> None:
-    array_record.say(
-        f"Warning: the run goes on without {name} ({reason}). metrics.jsonl has all of it."
-    )
+    console.say(f"Warning: the run goes on without {name} ({reason}). metrics.jsonl has all of it.")
 
 
 class Background:

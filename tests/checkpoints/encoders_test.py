@@ -9,7 +9,8 @@ import pytest
 
 from byol_jax.checkpoints import encoders
 from byol_jax.config import UsageError
-from byol_jax.training import build, train_step
+from byol_jax.models import inference
+from byol_jax.training import build
 from tests.conftest import final_state, make_config
 
 pytestmark = pytest.mark.slow  # each worker would train a run for them
@@ -25,7 +26,7 @@ def encoder(run_folder):
 def test_it_gives_what_the_runs_own_network_gives(encoder, run_folder):
     config = make_config()
     state = final_state(run_folder, config)
-    encode = train_step.make_encode(build.build(config).forward, image_size=32)
+    encode = inference.make_encode(build.build(config).forward, image_size=32)
     expected = encode(state.online_params, state.online_state, IMAGES)
     np.testing.assert_array_equal(encoder.encode(IMAGES), expected)
     assert expected.shape == (5, encoder.embedding_size) and encoder.image_size == 32

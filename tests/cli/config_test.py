@@ -11,7 +11,8 @@ from byol_jax import config as config_lib
 from byol_jax import main_loop
 from byol_jax.augment import image_ops
 from byol_jax.data import datasets
-from byol_jax.training import build, config_checks, optimizers, train_step
+from byol_jax.models import inference
+from byol_jax.training import build, config_checks, optimizers
 from configs import byol
 from tests.conftest import make_config
 from tests.support import golden_data
@@ -137,7 +138,7 @@ def test_every_key_of_every_preset_is_used(monkeypatch, tmp_path):
     )
     monkeypatch.setattr(build.online_eval.Probe, "score_raw_pixels", lambda *_: {})
     monkeypatch.setattr(
-        train_step, "make_calibrate", lambda *_, **__: lambda params, state, images: state
+        inference, "make_calibrate", lambda *_, **__: lambda params, state, images: state
     )
     read = set()
     for optimizer in optimizers.OPTIMIZERS:

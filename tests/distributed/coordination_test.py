@@ -4,7 +4,8 @@ import threading
 
 import pytest
 
-from byol_jax.distributed import cluster, coordination, liveness, pmap
+from byol_jax.data import agreement
+from byol_jax.distributed import cluster, coordination, liveness, multihost, pmap
 from tests.conftest import make_config
 
 
@@ -158,7 +159,7 @@ def two_processes(monkeypatch):
 
     def pretend(other):
         monkeypatch.setattr(cluster.jax, "process_count", lambda: 2)
-        monkeypatch.setattr(pmap, "gather_json", lambda value, what: [value, other(value)])
+        monkeypatch.setattr(multihost, "gather_json", lambda value, what: [value, other(value)])
 
     return pretend
 
@@ -176,7 +177,7 @@ CHANGES = {
 def test_a_key_that_differs_between_processes_is_named(key, two_processes):
     two_processes(lambda facts: facts | {f"--config.{key}": CHANGES[key]})
     with pytest.raises(pmap.UsageError, match=rf"Process 1 differs .*--config\.{key} is "):
-        cluster.require_same_program(make_config())
+        agreement.require_same_program(make_config())
 
 
 @pytest.mark.parametrize("name", ["version of jax", "version of numpy", "code of byol_jax"])
@@ -187,17 +188,17 @@ def test_versions_and_code_that_differ_are_named(name, two_processes):
 
     two_processes(other)
     with pytest.raises(pmap.UsageError, match=f"{name} is 0 there"):
-        cluster.require_same_program(make_config())
+        agreement.require_same_program(make_config())
 
 
 def test_where_the_data_lies_may_differ(two_processes):
     def other(facts):
-        assert not any(key.removeprefix("--config.") in cluster.HOST_KEYS for key in facts)
+        assert not any(key.removeprefix("--config.") in agreement.HOST_KEYS for key in facts)
         return facts
 
     two_processes(other)
-    cluster.require_same_program(make_config())
-    assert set(cluster.HOST_KEYS) <= set(pmap.config_lib.flatten(make_config().to_dict()))
+    agreement.require_same_program(make_config())
+    assert set(agreement.HOST_KEYS) <= set(pmap.config_lib.flatten(make_config().to_dict()))
 
 
 def test_images_that_differ_between_processes_are_refused(two_processes):
@@ -206,17 +207,17 @@ def test_images_that_differ_between_processes_are_refused(two_processes):
     data = datasets.load("patterns", "test")
     changed = data.images.copy()
     changed[0, 0, 0] += 1
-    other = cluster.digest(data._replace(images=changed))
+    other = agreement.digest(data._replace(images=changed))
     two_processes(lambda facts: facts | {"fingerprint of patterns (test)": other})
     with pytest.raises(pmap.UsageError, match="fingerprint of patterns"):
-        cluster.require_same_data("patterns (test)", data)
+        agreement.require_same_data("patterns (test)", data)
 
 
-@pytest.mark.parametrize("task", cluster.LONE_TASKS)
+@pytest.mark.parametrize("task", agreement.LONE_TASKS)
 def test_a_task_that_writes_one_file_is_refused_in_two_processes(task, two_processes):
     from byol_jax import main_loop
 
     assert task in main_loop.TASKS
     two_processes(lambda facts: facts)
     with pytest.raises(pmap.UsageError, match=f"'{task}' runs in one process, and 2 were"):
-        cluster.require_same_program(make_config(task=task))
+        agreement.require_same_program(make_config(task=task))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_jax.distributed import cluster, pmap
+from byol_jax.distributed import cluster, multihost, pmap
 
 
 def test_shard_and_replicate_give_pmap_what_it_gives_back():
@@ -28,14 +28,14 @@ def test_shard_and_replicate_give_pmap_what_it_gives_back():
     assert state["n"].shape == () and state["n"] == 3 * 28 and metrics["total"] == 28
     assert outputs.shape == (4, 2)
     assert len(traces) == 1
-    pmap.assert_replicated(state)
+    multihost.assert_replicated(state)
 
 
 def test_assert_replicated_notices_a_forgotten_mean():
     update = pmap.pmap_update(lambda state, batch: (batch["x"].sum(), {}, batch["x"]))
     wrong, _, _ = update(jnp.zeros(()), pmap.shard({"x": np.arange(4.0)}))
     with pytest.raises(AssertionError, match="disagree"):
-        pmap.assert_replicated({"w": wrong})
+        multihost.assert_replicated({"w": wrong})
 
 
 def test_keys_differ_by_seed_and_step():
@@ -62,13 +62,15 @@ def test_flags_that_make_no_sense_are_refused(case):
 
 
 def test_one_process_needs_no_other():
-    assert pmap.gather_json({"a": [1]}, what="") == [{"a": [1]}]
+    assert multihost.gather_json({"a": [1]}, what="") == [{"a": [1]}]
     rows = np.arange(6).reshape(3, 2)
-    assert pmap.gather_rows(rows, what="") is rows and pmap.broadcast(rows, what="") is rows
-    assert pmap.on_writer(lambda: 3, what="") == pmap.together(lambda: 3, what="") == 3
+    assert (
+        multihost.gather_rows(rows, what="") is rows and multihost.broadcast(rows, what="") is rows
+    )
+    assert multihost.on_writer(lambda: 3, what="") == multihost.together(lambda: 3, what="") == 3
     with pytest.raises(KeyError, match="own"):
-        pmap.on_writer(lambda: {}["own"], what="")
-    assert [pmap.Vote().any(flag) for flag in (False, True)] == [False, True]
+        multihost.on_writer(lambda: {}["own"], what="")
+    assert [multihost.Vote().any(flag) for flag in (False, True)] == [False, True]
 
 
 @pytest.fixture
@@ -89,9 +91,9 @@ def three_processes(monkeypatch):
         return np.stack(exchange(rows))
 
     monkeypatch.setattr(pmap.jax, "process_count", lambda: 3)
-    monkeypatch.setattr(pmap, "gather_json", lambda value, what: exchange(value))
-    monkeypatch.setattr(pmap, "waiting", lambda what: contextlib.nullcontext())
-    monkeypatch.setattr(pmap.multihost_utils, "process_allgather", allgather)
+    monkeypatch.setattr(multihost, "gather_json", lambda value, what: exchange(value))
+    monkeypatch.setattr(multihost, "waiting", lambda what: contextlib.nullcontext())
+    monkeypatch.setattr(multihost.multihost_utils, "process_allgather", allgather)
 
     def call(function):
         results = [None] * 3
@@ -114,7 +116,7 @@ def three_processes(monkeypatch):
 def test_rows_of_all_processes_come_in_order_and_a_few_at_a_time(
     limit, three_processes, monkeypatch
 ):
-    monkeypatch.setattr(pmap, "GATHER_BYTES", limit)
+    monkeypatch.setattr(multihost, "GATHER_BYTES", limit)
     features = np.random.default_rng(0).standard_normal((50, 3)).astype(np.float32)
     order = np.arange(50, dtype=np.int64) * 7
     owned = [order[index::3] for index in range(3)]
@@ -122,7 +124,9 @@ def test_rows_of_all_processes_come_in_order_and_a_few_at_a_time(
 
     def gather(index):
         own = owned[index]
-        return pmap.gather_sorted(own, features[own // 7], (own // 7).astype(np.int32), what="")
+        return multihost.gather_sorted(
+            own, features[own // 7], (own // 7).astype(np.int32), what=""
+        )
 
     results, largest = three_processes(gather)
     kept = np.sort(np.concatenate(owned))
@@ -136,7 +140,7 @@ def test_rows_of_all_processes_come_in_order_and_a_few_at_a_time(
 
 def test_rows_are_joined_in_the_order_of_processes(three_processes):
     results, _ = three_processes(
-        lambda index: pmap.gather_rows(np.full((index, 2), index), what="")
+        lambda index: multihost.gather_rows(np.full((index, 2), index), what="")
     )
     for joined in results:
         np.testing.assert_array_equal(joined, [[1, 1], [2, 2], [2, 2]])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.scale import topologies
+from tests.support import topologies
 from tests.support import golden_data
 
 

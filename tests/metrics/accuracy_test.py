@@ -5,7 +5,7 @@ import fractions
 import numpy as np
 import pytest
 
-from byol_jax.metrics import accuracy
+from byol_jax.metrics import accuracy, representation
 from tests.objectives.byol_test import HELPERS
 
 
@@ -23,26 +23,30 @@ def test_constant_logits_score_only_the_last_class():
 def test_feature_std_is_one_for_directions_of_all_kinds_and_zero_for_one():
     rng = np.random.RandomState(0)
     spread = rng.standard_normal((20_000, 64))
-    assert abs(accuracy.feature_std(spread) - 1) < 0.02
-    assert accuracy.feature_std(np.tile(spread[:1], (100, 1))) < 1e-6
-    assert accuracy.feature_std(7 * spread) == pytest.approx(accuracy.feature_std(spread))
+    assert abs(representation.feature_std(spread) - 1) < 0.02
+    assert representation.feature_std(np.tile(spread[:1], (100, 1))) < 1e-6
+    assert representation.feature_std(7 * spread) == pytest.approx(
+        representation.feature_std(spread)
+    )
 
 
 @pytest.mark.parametrize("rank", [1, 5, 16])
 def test_effective_rank_counts_equal_orthogonal_directions(rank):
     basis = np.linalg.qr(np.random.RandomState(0).standard_normal((16, 16)))[0][:rank]
-    assert accuracy.effective_rank(np.repeat(basis, 4, axis=0)) == pytest.approx(rank, rel=1e-3)
+    assert representation.effective_rank(np.repeat(basis, 4, axis=0)) == pytest.approx(
+        rank, rel=1e-3
+    )
 
 
 def test_effective_rank_of_unequal_directions_is_the_entropy_of_their_singular_values():
     share = np.array([4, 2, 1, 1]) / 8
     expected = np.exp(-(share * np.log(share)).sum())
-    assert accuracy.effective_rank(np.diag(share)) == pytest.approx(expected, rel=1e-4)
+    assert representation.effective_rank(np.diag(share)) == pytest.approx(expected, rel=1e-4)
 
 
 def test_nothing_but_zeros_is_no_error():
-    assert accuracy.feature_std(np.zeros((4, 3))) == 0
-    assert np.isfinite(accuracy.effective_rank(np.zeros((4, 3))))
+    assert representation.feature_std(np.zeros((4, 3))) == 0
+    assert np.isfinite(representation.effective_rank(np.zeros((4, 3))))
 
 
 def unit_points(n, size=5, seed=0):
@@ -53,15 +57,17 @@ def unit_points(n, size=5, seed=0):
 def test_alignment_and_uniformity_agree_with_double_loops():
     (first, unit1), (second, unit2) = unit_points(12), unit_points(12, seed=1)
     distances = [sum((a - b) ** 2) for a, b in zip(unit1, unit2, strict=True)]
-    assert accuracy.alignment(first, second) == pytest.approx(sum(distances) / 12)
+    assert representation.alignment(first, second) == pytest.approx(sum(distances) / 12)
     potential = [np.exp(-2 * sum((unit1[i] - unit1[j]) ** 2)) for i in range(12) for j in range(i)]
-    assert accuracy.uniformity(first) == pytest.approx(np.log(sum(potential) / len(potential)))
+    assert representation.uniformity(first) == pytest.approx(
+        np.log(sum(potential) / len(potential))
+    )
 
 
 def test_collapsed_features_are_aligned_and_not_uniform():
     same = np.ones((9, 3), np.float32)
-    assert accuracy.alignment(same, 2 * same) == pytest.approx(0, abs=1e-12)
-    assert accuracy.uniformity(same) == pytest.approx(0, abs=1e-12)
+    assert representation.alignment(same, 2 * same) == pytest.approx(0, abs=1e-12)
+    assert representation.uniformity(same) == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize(("n", "share"), [(2000, 0.5), (2000, 0.9), (400, 0.3)])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import sklearn.neighbors
 
-from byol_jax.metrics import accuracy, knn
+from byol_jax.metrics import knn, representation
 from tests.training.online_eval_test import clusters
 
 UNWEIGHTED = 1e6  # a temperature at which all neighbours weigh the same
@@ -86,7 +86,10 @@ def test_of_equal_neighbours_the_first_are_the_nearest(k, monkeypatch):
     labels = rng.integers(0, 50, 203)
     tied = knn.Bank(features * rng.choice([1, 2, 4], (203, 1)), labels, 50)
     queries = rng.standard_normal((40, 37)).astype(np.float32)
-    exact = accuracy.unit(queries.astype(np.float64)) @ accuracy.unit(features.astype(np.float64)).T
+    exact = (
+        representation.unit(queries.astype(np.float64))
+        @ representation.unit(features.astype(np.float64)).T
+    )
     expected = np.stack([np.lexsort([np.arange(203), -row]) for row in exact.round(9)])[:, :k]
     for size in (1 << 25, 203, 7 * 203):
         monkeypatch.setattr(knn, "TABLE_SIZE", size)

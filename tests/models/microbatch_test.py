@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_jax.distributed import pmap
+from byol_jax.distributed import multihost, pmap
 from byol_jax.models import byol_network, microbatch, resnet
 from byol_jax.objectives import byol
 from byol_jax.training import build, optimizers, train_step
@@ -62,7 +62,7 @@ def train(num_devices, *, steps=20, parts=1, plan=microbatch.PLAIN, group_size=N
             batch = train_step_test.golden_batch(step, num_devices, np.float64)
             state, scalars, _ = update(state, batch)
             rows.append(jax.device_get(scalars))
-        pmap.assert_replicated(state)
+        multihost.assert_replicated(state)
     return jax.device_get(state), {key: np.array([row[key] for row in rows]) for key in rows[0]}
 
 

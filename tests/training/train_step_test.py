@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from byol_jax.augment import image_ops, two_views
-from byol_jax.distributed import pmap
+from byol_jax.distributed import multihost, pmap
 from byol_jax.models import byol_network
 from byol_jax.objectives import byol
 from byol_jax.training import optimizers, train_step
@@ -179,7 +179,7 @@ def train(num_devices, *, dtype=np.float32, synchronised=True):
     for step in range(RUN_CONFIG["num_steps"]):
         state, scalars, _ = update(state, golden_batch(step, num_devices, dtype))
         rows.append(jax.device_get(scalars))
-    pmap.assert_replicated(state)
+    multihost.assert_replicated(state)
     return jax.device_get(state), {key: np.array([row[key] for row in rows]) for key in rows[0]}
 
 

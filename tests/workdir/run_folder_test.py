@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from byol_jax.training import run_files
-from byol_jax.workdir import metrics_log, run_folder
+from byol_jax.workdir import metric_writer, metrics_log, run_folder
 
 CONFIG = ConfigDict({"seed": 0, "data": {"name": "patterns"}, "accept_changes": False})
 CARD = run_folder.DataCard(1000, 10, "c0ffee", (0.5, 0.25, 0.125), (0.2, 0.1, 0.05))
@@ -171,7 +171,7 @@ def test_bad_images_with_unusual_names_are_listed_once_and_in_one_line(tmp_path,
 
 
 def log(folder, *steps):
-    logger = run_folder.Logger(folder)
+    logger = metric_writer.Logger(folder)
     for step in steps:
         logger.write(step, {"train/loss": step / 10})
     logger.close()
@@ -182,7 +182,7 @@ def test_a_resumed_log_drops_what_will_be_done_again_and_half_lines(tmp_path):
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 40, "train/lo')
     assert metrics_log.cut(tmp_path, 20) == []
-    second = run_folder.Logger(tmp_path, first_step=20)
+    second = metric_writer.Logger(tmp_path, first_step=20)
     second.write(25, {"train/loss": float("nan")})
     second.close()
     assert run_folder.read_metrics(tmp_path) == [
@@ -196,7 +196,7 @@ def test_a_resumed_log_drops_what_will_be_done_again_and_half_lines(tmp_path):
 
 def test_a_disk_that_is_full_when_metrics_are_written_is_named(tmp_path):
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
-    logger = run_folder.Logger(tmp_path)
+    logger = metric_writer.Logger(tmp_path)
     with pytest.raises(
         run_folder.WriteError, match="Cannot write to .*metrics.jsonl: No space left"
     ):
@@ -207,7 +207,7 @@ def test_a_disk_that_is_full_when_metrics_are_written_is_named(tmp_path):
 
 
 def test_tensorboard_gets_the_scalars_and_the_pictures(tmp_path):
-    logger = run_folder.Logger(tmp_path)
+    logger = metric_writer.Logger(tmp_path)
     logger.write(1, {"train/loss": 1.0})
     logger.write_image(1, "pairs", np.zeros((8, 8, 3), np.uint8))
     logger.close()

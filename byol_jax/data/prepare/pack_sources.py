@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from byol_jax import config as config_lib
 from byol_jax.data import datasets, image_folder, tfds_source
 from byol_jax.data.prepare import array_record
+from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
 _NAME = re.compile(r"[a-z][a-z0-9_]*")  # of a set, a part of what TFDS allows
@@ -107,7 +108,7 @@ def _open_folder(data_dir: str, output_name: str) -> Source:
     root = pathlib.Path(os.path.abspath(os.path.expanduser(data_dir)))
     name = _set_name(root, output_name, tfds.list_builders(with_community_datasets=False))
     for listing in listings.values():
-        array_record.say(listing.about)
+        console.say(listing.about)
     classes = [_printable(label) for label in image_folder.find_classes(data_dir)]
     features = {"file_name": tfds.features.Text(), "image": _image_feature(tfds)}
     if classes:

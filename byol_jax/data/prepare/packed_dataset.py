@@ -20,7 +20,7 @@ from byol_jax import config as config_lib
 from byol_jax.data import eval_loader, grey, image_decoding
 from byol_jax.data.prepare import array_record, pack_sources
 from byol_jax.host import machine
-from byol_jax.workdir import files
+from byol_jax.workdir import console, files
 
 UsageError = config_lib.UsageError
 
@@ -123,11 +123,11 @@ class PackedSet:
         missing, shards = self._missing(), self.shards()
         if len(missing) < len(shards):
             done = len(shards) - len(missing)
-            array_record.say(f"{done} of {len(shards)} shards are finished; going on.")
+            console.say(f"{done} of {len(shards)} shards are finished; going on.")
         total, left = (sum(s.stop - s.start for s in some) for some in (shards, missing))
         threads = machine.processors()
         title = f"packing {self._source.info['name']}"
-        bar = array_record.progress_bar(total=total, done=total - left, unit=" images", title=title)
+        bar = console.progress_bar(total=total, done=total - left, unit=" images", title=title)
         with bar, futures.ThreadPoolExecutor(threads) as pool:
             for shard in missing:
                 encode = functools.partial(self._encode, shard.split)

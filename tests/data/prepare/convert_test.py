@@ -12,7 +12,7 @@ import pytest
 
 from byol_jax.config import UsageError
 from byol_jax.data import datasets, image_decoding, tfds_source
-from byol_jax.data.prepare import array_record
+from byol_jax.data.prepare import array_record, tfrecord
 from byol_jax.tasks import convert
 from configs import convert as config_file
 
@@ -82,7 +82,7 @@ def test_records_are_the_same_bytes_in_the_same_shards(source, tmp_path):
             old = source / BELOW / f"{stem}.tfrecord{end}"
             new = tmp_path / "out" / BELOW / f"{stem}.array_record{end}"
             reader = array_record.array_record_module.ArrayRecordReader(str(new))
-            assert reader.read_all() == list(convert.read_tfrecord(old, int(length)))
+            assert reader.read_all() == list(tfrecord.read_tfrecord(old, int(length)))
 
 
 def test_the_command_that_the_error_names_works(source, tmp_path):

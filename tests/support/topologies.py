@@ -1,6 +1,6 @@
 """Twenty recorded steps on several topologies: losses, time, and what is all-reduced.
 
-    python -m experiments.scale.topologies
+    python -m tests.support.topologies
 
 Every topology is started as processes of its own, joined by `cluster.initialize`.
 """
@@ -32,7 +32,7 @@ def run(topology: tuple[int, int], dtype: str = "float64") -> dict:
     }
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", "experiments.scale.topologies"]
+            [sys.executable, "-m", "tests.support.topologies"]
             + [dtype, f"localhost:{port}", str(processes), str(index)],
             env=environment,
             stdout=subprocess.PIPE,
@@ -53,7 +53,7 @@ def _train(dtype: str, coordinator: str, processes: int, index: int) -> dict:
       ``losses`` of every step, ``milliseconds`` of a step (median), ``all_reduces`` and ``bytes``
       that a device all-reduces in a step.
     """
-    from byol_jax.distributed import cluster, pmap
+    from byol_jax.distributed import cluster, multihost, pmap
 
     if processes > 1:
         cluster.initialize(coordinator, processes, index)
@@ -74,7 +74,7 @@ def _train(dtype: str, coordinator: str, processes: int, index: int) -> dict:
         state, scalars, _ = update(state, batch)
         losses.append(float(scalars["loss"]))
         seconds.append(time.perf_counter() - start)
-    pmap.assert_replicated(state)
+    multihost.assert_replicated(state)
     count, size = all_reduced(text)
     return {
         "losses": losses,

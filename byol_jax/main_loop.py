@@ -23,7 +23,7 @@ from byol_jax import config as config_lib
 from byol_jax.checkpoints import manager, orbax_reader
 from byol_jax.cli import command_line, effects
 from byol_jax.data import agreement, train_loader
-from byol_jax.distributed import cluster, coordination, multihost, pmap
+from byol_jax.distributed import cluster, coordination, multihost
 from byol_jax.evaluation import result_folder, resume
 from byol_jax.host import processes
 from byol_jax.report import cli
@@ -77,7 +77,7 @@ EVALUATIONS = ("linear_eval", "semi_supervised", "transfer", "knn", "embed")
 SHARED_FAILURES = (
     collapse_monitor.CollapseError,
     loop.NonFiniteError,
-    pmap.OtherProcessError,
+    coordination.OtherProcessError,
     place.LeftError,
 )
 LONE_FAILURES = (

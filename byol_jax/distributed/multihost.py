@@ -153,7 +153,7 @@ def together(call: Callable[[], T], *, what: str) -> T:
         raise own
     for index, other in enumerate(reports):
         if other:
-            kind = UsageError if other["is_usage"] else pmap.OtherProcessError
+            kind = UsageError if other["is_usage"] else coordination.OtherProcessError
             raise kind(f"Process {index}: {other['text']}")
     return result
 

@@ -12,11 +12,9 @@ import jax
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax.distributed import coordination
 
 T = TypeVar("T")
 UsageError = config_lib.UsageError
-OtherProcessError = coordination.OtherProcessError
 
 AXIS = "devices"  # name of the axis that `jax.lax.pmean` and batch norm reduce over
 

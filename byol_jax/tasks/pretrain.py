@@ -44,7 +44,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         workdir.WriteError: metrics could not be written.
         place.LeftError: the workdir was renamed or removed.
         loop.NothingDoneError: it was stopped before its first step.
-        multihost.OtherProcessError: another process failed; only the first one uses the workdir.
+        coordination.OtherProcessError: another process failed; only the first one uses the workdir.
     """
     with contextlib.ExitStack() as stack:
         job = _build(config, workdir)

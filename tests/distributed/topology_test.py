@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.support import topologies
-from tests.support import golden_data
+from tests.support import golden_data, topologies
 
 
 def test_all_reduces_of_a_program_are_counted_with_their_bytes():

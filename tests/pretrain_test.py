@@ -346,3 +346,15 @@ def test_target_starts_from_another_key_and_without_predictor_and_classifier():
     assert roots == {"tiny_res_net", "projector"}
     online = state.online_params["projector/linear"]["w"]
     assert np.abs(online - state.target_params["projector/linear"]["w"]).max() > 0.01
+
+
+def test_images_are_resized_as_the_reference_does_without_smoothing():
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 9, 9, 3)).astype(np.uint8)
+    shape, scaled = (2, 4, 4, 3), golden_data.images(pixels)
+    plain, smoothed = (
+        np.clip(jax.image.resize(scaled, shape, "cubic", antialias=antialias), 0, 1)
+        for antialias in (False, True)
+    )
+    np.testing.assert_allclose(pretrain.resize(pixels, 4), plain, atol=1e-6)
+    assert np.abs(plain - smoothed).max() > 0.1
+    np.testing.assert_array_equal(pretrain.resize(pixels, 9), scaled)

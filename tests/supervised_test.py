@@ -38,7 +38,7 @@ def test_images_are_cut_to_at_least_the_given_share():
         for share in (0.9, 0.08)
     )
     assert wide.min() > 0.7 and narrow.min() < 0.4
-    assert 0.6 < narrow.mean() < 0.8  # areas are drawn evenly up to the whole
+    assert 0.57 < narrow.mean() < 0.69  # areas are drawn evenly up to the whole
 
 
 def test_whole_steps_are_taken():

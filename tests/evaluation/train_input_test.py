@@ -3,8 +3,11 @@
 import types
 
 import jax
+import ml_collections
 import numpy as np
+import pytest
 
+from byol_jax.config import UsageError
 from byol_jax.evaluation import train_input
 from tests.support.samples import random_images
 
@@ -35,8 +38,28 @@ def test_images_are_cut_to_at_least_the_given_share():
         for share in (0.9, 0.08)
     )
     assert wide.min() > 0.7 and narrow.min() < 0.4
+    assert 0.57 < narrow.mean() < 0.69  # areas are drawn evenly up to the whole
 
 
 def test_whole_steps_are_taken():
     assert train_input.total_steps(1.5, 10, 4) == 3
     assert train_input.total_steps(0.01, 10, 4) == 1
+
+
+def encoder_of(min_area=None):
+    crop = {"augment": {"crop": {"min_area": min_area}}}
+    config = ml_collections.ConfigDict(crop) if min_area else None
+    return types.SimpleNamespace(image_size=S, config=config)
+
+
+def area(value, encoder):
+    config = ml_collections.ConfigDict({"crop": {"min_area": value}})
+    return train_input.min_area(config, encoder)
+
+
+def test_the_least_area_is_the_configs_or_the_runs_or_the_papers():
+    assert area(0.5, encoder_of(0.3)) == 0.5 and area(1.0, encoder_of()) == 1.0
+    assert area(None, encoder_of(0.3)) == 0.3 and area(None, encoder_of()) == 0.08
+    for wrong in (0.0, 1.1):
+        with pytest.raises(UsageError, match="crop.min_area must be above 0, at most 1"):
+            area(wrong, encoder_of())

@@ -10,7 +10,7 @@ import pytest
 
 from byol_jax.augment import image_ops, two_views
 from byol_jax.distributed import multihost, pmap
-from byol_jax.models import byol_network
+from byol_jax.models import byol_network, inference
 from byol_jax.objectives import byol
 from byol_jax.training import optimizers, train_step
 from tests.support import golden_data
@@ -425,3 +425,15 @@ def test_a_batch_without_labels_moves_the_classifier_nowhere():
 def test_if_all_have_labels_each_weighs_exactly_one(size):
     weights, share = jax.jit(lambda x: train_step.label_weights(x, axis=None))(np.zeros(size, int))
     assert (np.asarray(weights) == 1).all() and share == 1
+
+
+def test_images_are_resized_as_the_reference_does_without_smoothing():
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 9, 9, 3)).astype(np.uint8)
+    shape, scaled = (2, 4, 4, 3), golden_data.images(pixels)
+    plain, smoothed = (
+        np.clip(jax.image.resize(scaled, shape, "cubic", antialias=antialias), 0, 1)
+        for antialias in (False, True)
+    )
+    np.testing.assert_allclose(inference.resize(pixels, 4), plain, atol=1e-6)
+    assert np.abs(plain - smoothed).max() > 0.1
+    np.testing.assert_array_equal(inference.resize(pixels, 9), scaled)

@@ -30,15 +30,19 @@ FIELDS = ("module", "line", "before", "after", "result", "seconds")
 
 # Fast tests of a module, quick ones first.
 TESTS = {
-    "logistic": "logistic_test eval_tables_test",
-    "neighbours": "neighbours_test eval_tables_test",
-    "metrics": "metrics_test eval_tables_test",
-    "subjects": "evaluation_test",
-    "evaluation": "evaluation_test eval_tables_test",
-    "supervised": "supervised_test eval_tables_test",
-    "linear": "linear_test eval_tables_test eval_reference_test",
-    "finetune": "finetune_test eval_tables_test eval_reference_test",
-    "pretrain": "pretrain_test",
+    "evaluation.logistic_regression": "evaluation/logistic_regression_test evaluation/tables_test",
+    "metrics.knn": "metrics/knn_test evaluation/tables_test",
+    "metrics.accuracy": "metrics/accuracy_test evaluation/tables_test",
+    "evaluation.protocol": "evaluation/results_test",
+    "evaluation.results": "evaluation/results_test evaluation/tables_test",
+    "evaluation.train_input": "evaluation/train_input_test evaluation/tables_test",
+    "evaluation.linear_probe": (
+        "evaluation/linear_probe_test evaluation/tables_test evaluation/reference_test"
+    ),
+    "evaluation.finetune": (
+        "evaluation/finetune_test evaluation/tables_test evaluation/reference_test"
+    ),
+    "training.train_step": "training/train_step_test",
 }
 COMPARISONS = {
     ast.Lt: ast.LtE,
@@ -88,9 +92,14 @@ def changes(node: ast.AST) -> Iterator[tuple[str, object, object]]:
         yield "test", node.test, ast.UnaryOp(ast.Not(), node.test)
 
 
+def module_path(module: str) -> pathlib.Path:
+    """The file of a module such as ``metrics.knn``."""
+    return (ROOT / "byol_jax").joinpath(*module.split(".")).with_suffix(".py")
+
+
 def mutants(module: str) -> list[Mutant]:
     """All of a module but those in annotations, of which Python takes no notice."""
-    tree = ast.parse((ROOT / "byol_jax" / f"{module}.py").read_text())
+    tree = ast.parse(module_path(module).read_text())
     found = []
     for node in ast.walk(tree):
         for name, old, new in changes(node):
@@ -145,7 +154,7 @@ def main() -> None:
         if not rows:
             writer.writerow(FIELDS)
         for module in modules:
-            same = (ROOT / "byol_jax" / f"{module}.py").read_text()
+            same = module_path(module).read_text()
             if judge(Mutant(module, 0, "", "", same), options.seconds) != "survived":
                 sys.exit(f"The tests of {module} fail or take too long without any change.")
             everything = mutants(module)

@@ -1,18 +1,37 @@
-"""Installs the byol_jax package; requirements.txt holds exact versions for Python 3.11 on Linux."""
+"""Metadata of the byol_jax package; requirements.txt holds exact versions for Python 3.11 on Linux."""
 
+import ast
 import pathlib
+import tempfile
 
 import setuptools
 
+ROOT = pathlib.Path(__file__).parent
+# What building writes goes to a folder of its own, so that the source tree stays as it is.
+SCRATCH = tempfile.mkdtemp(prefix="byol_jax-build-")
+
+
+def _version() -> str:
+    """`__version__`, read without importing the package."""
+    for node in ast.parse((ROOT / "byol_jax" / "__init__.py").read_text()).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == "__version__":
+            return ast.literal_eval(node.value)
+    raise ValueError("byol_jax/__init__.py has no __version__")
+
+
 setuptools.setup(
     name="byol_jax",
-    version="0.1.0",
+    version=_version(),
     description="Bootstrap Your Own Latent (BYOL) in JAX and Haiku, tested against the reference",
-    long_description=pathlib.Path(__file__).with_name("README.md").read_text(),
+    long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=["byol_jax"],
-    package_data={"byol_jax": ["page/*"]},
+    # configs/ of the source tree is installed as byol_jax.configs.
+    packages=[*setuptools.find_packages(include=["byol_jax", "byol_jax.*"]), "byol_jax.configs"],
+    package_dir={"byol_jax.configs": "configs"},
+    package_data={"byol_jax": ["py.typed"], "byol_jax.report": ["static/*"]},
+    entry_points={"console_scripts": ["byol-jax = byol_jax.__main__:main"]},
+    options={"build": {"build_base": SCRATCH}, "egg_info": {"egg_base": SCRATCH}},
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",

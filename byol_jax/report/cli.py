@@ -7,21 +7,10 @@
 RUN is the workdir of a pretraining or of an evaluation. The page of one run is written into it.
 """
 
-import os
-import signal
-
-
-def _interrupted(number: int, _frame: object) -> None:
-    os.write(2, b"\nInterrupted.\n")
-    os._exit(128 + number)
-
-
-if __name__ == "__main__":  # before the imports below; pages are written whole or not at all
-    signal.signal(signal.SIGINT, _interrupted)
-
 import argparse
 import pathlib
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -129,10 +118,3 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--port", type=int, default=8321, help="of --watch; 0: any free one")
     return parser.parse_args(arguments)
-
-
-if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    finally:  # the interpreter's own end takes no handler
-        signal.signal(signal.SIGINT, signal.SIG_IGN)

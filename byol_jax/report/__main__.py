@@ -17,4 +17,7 @@ import sys
 from byol_jax.report import cli
 
 if __name__ == "__main__":
-    sys.exit(cli.main())
+    try:
+        cli.main(sys.argv[1:])
+    finally:  # the interpreter's own end takes no handler
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

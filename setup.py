@@ -1,4 +1,4 @@
-"""Metadata of the byol_jax package; requirements.txt holds exact versions for Python 3.11 on Linux."""
+"""Metadata of byol_jax; requirements.txt holds exact versions for Python 3.11 on Linux."""
 
 import ast
 import pathlib

@@ -106,7 +106,7 @@ def main(_: Sequence[str]) -> None:
         with signals.reacting(reaction):
             _run(config)
     except signals.Interrupted as stop:
-        _leave(farewell, 128 + stop.number, title="")
+        _leave(stop.message or farewell, 128 + stop.number, title="")
     except MemoryError as error:
         _leave(f"Out of memory{f' ({error})' if str(error) else ''}. {advice}")
     except OSError as error:

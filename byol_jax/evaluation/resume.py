@@ -45,7 +45,7 @@ def opened(workdir: pathlib.Path, config: Any, encoder_sha256: str) -> Iterator[
       UsageError: as `result_folder.opened`.
     """
     settings = config_lib.flatten(config.to_dict())
-    settings.pop("data.max_bad_share")  # may be raised to go on
+    settings.pop("data.max_bad_share", None)  # may be raised to go on
     facts = {"config": settings, "encoder": encoder_sha256, "devices": jax.device_count()}
     identity = checksums.digest_json(facts)
     with result_folder.opened(workdir):

@@ -35,11 +35,12 @@ class Interrupted(KeyboardInterrupt):
 
     Attributes:
       number: of the signal.
+      message: what there is to say; empty if nobody has said it.
     """
 
-    def __init__(self, number: int = signal.SIGINT):
+    def __init__(self, number: int = signal.SIGINT, message: str = ""):
         super().__init__(number)
-        self.number = number
+        self.number, self.message = number, message
 
 
 class Reaction(NamedTuple):
@@ -124,7 +125,7 @@ class _Watch:
 
     def __init__(self):
         self.reactions: list[Reaction] = []
-        self._is_heard = False
+        self._heard: Reaction | None = None
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         self._handlers = {n: signal.signal(n, self._hear) for n in _numbers()}
@@ -145,8 +146,8 @@ class _Watch:
 
     def _hear(self, number: int, _frame: Any) -> None:
         reaction = self._reaction()
-        if not self._is_heard and reaction:
-            self._is_heard = True
+        if not self._heard and reaction:
+            self._heard = reaction
             reaction.hear(number)
 
     def _pass_over(self, unraisable: Any) -> None:
@@ -157,7 +158,8 @@ class _Watch:
     def _listen(self) -> None:
         """Runs in the thread: answers the first signal, and ends the process if need be."""
         number = self._next(None)
-        reaction = self._reaction()
+        # The main thread may have been quicker, and have left the part that reacted.
+        reaction = self._heard or self._reaction()
         if number is None or reaction is None:
             return
         if reaction.message:

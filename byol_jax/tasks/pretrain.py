@@ -143,8 +143,13 @@ class _Run:
 
     def _train(self, state: train_step.TrainState, first_step: int) -> int:
         total_steps, vote = self._job.total_steps, multihost.Vote()
-        with self._stop.interrupting(message=loop.NOTHING_TO_SAVE, ends=True):
-            update, state = self._prepare(state, first_step)
+        try:
+            with self._stop.interrupting(message=loop.NOTHING_TO_SAVE, ends=True):
+                update, state = self._prepare(state, first_step)
+        except signals.Interrupted:
+            if first_step == 0:
+                raise
+            return first_step  # whose checkpoint is there
         try:
             state, step = loop.run(
                 update,
@@ -256,7 +261,8 @@ class _Run:
         measured = self._score(step, state)
         self._writer.log(step, measured.scalars)
         if multihost.is_writer():
-            run_folder.note_bad_images(self._workdir, measured.bad)
+            if measured.bad:
+                run_folder.note_bad_images(self._workdir, measured.bad)
             self._note_probe(measured)
         self._progress.say(summary.probe_line(step, measured))
         self._curator.see_probe(step, measured)

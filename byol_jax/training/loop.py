@@ -17,7 +17,7 @@ import tqdm
 from byol_jax.distributed import multihost
 from byol_jax.host import signals
 
-NOTHING_TO_SAVE = "Interrupted before the next step: rerun the same command to resume."
+NOTHING_TO_SAVE = "Stopped before a step: rerun the same command to begin again."
 
 
 class NonFiniteError(RuntimeError):
@@ -138,7 +138,7 @@ class StopRequest:
 
         def hear(number: int) -> NoReturn:
             self.is_made = True
-            signals.interrupt(number)
+            raise signals.Interrupted(number, message)
 
         if jax.process_count() > 1:
             yield
@@ -149,7 +149,7 @@ class StopRequest:
             reaction = signals.Reaction(hear, limit=limit, farewell=f"\n{message}")
         with signals.reacting(reaction):
             if self.is_made:
-                raise signals.Interrupted
+                raise signals.Interrupted(message=message)
             yield
 
 

@@ -159,7 +159,7 @@ def set_aside(workdir: pathlib.Path, config: Any) -> str:
     if last is None and not _has_text(workdir / metrics_log.NAME):
         return ""
     step = last["step"] if last else 0
-    if step >= _first_save(workdir, config) and not manager.has_unfinished(workdir):
+    if _was_saved(workdir, config, step) and not manager.has_unfinished(workdir):
         raise UsageError(
             f"{workdir} has metrics up to step {step:,} but no checkpoint: its folder "
             "'checkpoints' is gone or empty. Put it back to resume, or give another --workdir. To "
@@ -183,8 +183,15 @@ def _has_text(path: pathlib.Path) -> bool:
     return path.exists() and path.stat().st_size > 0
 
 
-def _first_save(workdir: pathlib.Path, config: Any) -> int:
-    """The step of the first checkpoint, of the run as it was started before."""
+def _was_saved(workdir: pathlib.Path, config: Any, step: int) -> bool:
+    """Whether a run that has logged this step must have had a checkpoint that was whole.
+
+    A save may be cut off at any moment until the next one, which waits for it, or, if it is the
+    last one, until the last probe.
+    """
     stored = _read(workdir, CONFIG, warn=lambda _: None) or config.to_dict()
     every, total = stored["checkpoint_every_steps"], stored["total_steps"]
-    return min(every, total) if total else every
+    if not total or every < total:
+        return step >= min(2 * every, total or 2 * every)
+    probed = metrics_log.last_row(workdir, having="probe/feature_std")
+    return probed is not None and probed["step"] == total

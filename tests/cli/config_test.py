@@ -126,7 +126,9 @@ def test_every_key_of_every_preset_is_used(monkeypatch, tmp_path):
     def stop(*_, **__):
         raise Done
 
-    monkeypatch.setattr(build.pmap, "pmap_update", stop)
+    monkeypatch.setattr(pretrain.loop, "run", stop)
+    monkeypatch.setattr(pretrain.resource_estimate, "make_forecast", lambda *_: None)
+    monkeypatch.setattr(pretrain.resource_estimate, "describe", lambda *_: "")
     monkeypatch.setattr(
         build.online_eval.Probe,
         "score",
@@ -142,9 +144,9 @@ def test_every_key_of_every_preset_is_used(monkeypatch, tmp_path):
     )
     read = set()
     for optimizer in optimizers.OPTIMIZERS:
-        config = make_config(**{"optimizer.name": optimizer})
+        config = make_config(**{"optimizer.name": optimizer, "accept_changes": True})
         with pytest.raises(Done):
-            pretrain.run(Recording(config, read), tmp_path / optimizer)
+            pretrain.run(Recording(config, read), tmp_path)
     for preset in byol.PRESETS:
         keys = config_lib.flatten(byol.get_config(preset).to_dict())
         # `preset` and `task` are for the main loop.

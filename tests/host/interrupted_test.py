@@ -67,6 +67,9 @@ def test_ctrl_c_during_imports(module, tmp_path):
     for seconds in (0, 0.3, 1):
         process = start([f"byol_jax.{module}"], tmp_path)
         wait_until_heard(process)
+        if process.poll() is not None:  # it was quicker than this test: it has nothing to do
+            assert "Usage" in process.communicate()[0]
+            continue
         status, text = end(process, signal.SIGINT, seconds)
         assert status == 0 or "Interrupted" in text or "Error" in text, text
     assert not list(tmp_path.iterdir())
@@ -150,8 +153,8 @@ def test_before_the_first_step_there_is_nothing_to_save_and_nobody_says_so(tmp_p
 
 
 ENDS = {
-    "memory": (MemoryError(), "Error: Out of memory. Checkpoints are as they were: rerun"),
-    "system": (OSError(5, "Input/output error", "/data/x.jpg"), "Error: .*'/data/x.jpg'. Check"),
+    "memory": (MemoryError(), "Error: Out of memory. What was saved is kept: rerun"),
+    "system": (OSError(5, "Input/output error", "/data/x.jpg"), "Error: .*'/data/x.jpg'. What"),
     "fault": (ZeroDivisionError("by zero"), "Error: A fault of this program, ZeroDivisionError."),
 }
 

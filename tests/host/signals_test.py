@@ -83,9 +83,9 @@ def test_the_same_request_that_comes_several_times_is_one(numbers):
 BUSY = {
     # As while XLA compiles: another thread gets the signal, and Python's handler has to wait.
     "code that is not Python": f"""
-import ctypes
+import ctypes, threading
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-{READY}
+threading.Timer(0.5, lambda: {READY}).start()  # when the code below has begun
 ctypes.CDLL(None).sleep(9)
 """,
     "a library that swallows it": f"""

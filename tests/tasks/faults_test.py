@@ -112,8 +112,8 @@ def test_told_to_stop_before_the_first_step_nothing_is_said_to_be_saved(uninterr
     life = run_process.Life(tmp_path / "run")
     life.wait_for_text("Compiling the training step")
     life.signal(signal.SIGTERM)
-    assert life.finish() == [1], life.text()
-    assert "Stopped before the first step: there is nothing to save." in life.text()
+    assert life.finish() == [128 + signal.SIGTERM], life.text()
+    assert "Stopped before a step" in life.text()
     assert "saved" not in life.text() and run_process.steps(tmp_path / "run") == []
     run_process.finish(tmp_path / "run")
     assert_same_run(tmp_path / "run", uninterrupted(1))

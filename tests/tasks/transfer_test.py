@@ -205,13 +205,13 @@ def test_a_folder_is_measured_in_its_largest_centre_squares(
     run_folder, pictures, tmp_path, monkeypatch
 ):
     shares = []
-    crop = features.eval_loader.host_views.center_crop
+    crop = features.eval_loader.host_crops.center_crop
 
-    def center_crop(image, size, *, share):
+    def center_crop(image, size, *, share, is_reduced):
         shares.append(share)
-        return crop(image, size, share=share)
+        return crop(image, size, share=share, is_reduced=is_reduced)
 
-    monkeypatch.setattr(features.eval_loader.host_views, "center_crop", center_crop)
+    monkeypatch.setattr(features.eval_loader.host_crops, "center_crop", center_crop)
     found = measure(tmp_path, run_folder, **of_folder(pictures, metric="mean_per_class"), seeds=2)
     assert set(shares) == {1.0} and len(shares) == 80
     assert set(found["deviation"]) == {"mean_per_class", "top1", "top5"}

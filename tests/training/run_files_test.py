@@ -48,9 +48,9 @@ def test_what_a_start_without_a_checkpoint_has_logged_is_moved_aside_by_name(sta
 def test_a_workdir_with_metrics_and_no_checkpoints_is_refused(total, started):
     """It had checkpoints: somebody has removed them, or they are on a disk that is not there."""
     config = ConfigDict(CONFIG.to_dict() | {"total_steps": total})
-    workdir = started(10, config)
+    workdir = started(20, config)
     before = sorted(workdir.rglob("*"))
-    with pytest.raises(UsageError, match="metrics up to step 10 but no checkpoint") as error:
+    with pytest.raises(UsageError, match="metrics up to step 20 but no checkpoint") as error:
         run_files.set_aside(workdir, config)
     assert sorted(workdir.rglob("*")) == before
     assert str(error.value).endswith(f"rename {workdir / 'metrics.jsonl'}.")
@@ -60,12 +60,22 @@ def test_a_workdir_with_metrics_and_no_checkpoints_is_refused(total, started):
 
 def test_a_short_run_that_lost_its_only_checkpoint_is_refused(started):
     config = ConfigDict(CONFIG.to_dict() | {"checkpoint_every_steps": 1000})
+    workdir = started(40, config)
+    with (workdir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 40, "probe/feature_std": 1.0}\n')  # comes after the last checkpoint
     with pytest.raises(UsageError, match="metrics up to step 40 but no checkpoint"):
-        run_files.set_aside(started(40, config), config)
+        run_files.set_aside(workdir, config)
+
+
+@pytest.mark.parametrize("step, every", [(10, 10), (19, 10), (40, 40), (40, 1000)])
+def test_a_run_killed_before_its_first_save_was_finished_begins_again(step, every, started):
+    """A save goes on in the background, and may be cut off before there is anything of it."""
+    config = ConfigDict(CONFIG.to_dict() | {"checkpoint_every_steps": every})
+    assert "earlier-1" in run_files.set_aside(started(step, config), config)
 
 
 def test_a_run_killed_within_its_first_checkpoint_begins_again(started):
-    workdir = started(12)
+    workdir = started(22)
     (workdir / "checkpoints" / "10.orbax-checkpoint-tmp").mkdir()
     assert "earlier-1" in run_files.set_aside(workdir, CONFIG)
 

@@ -43,7 +43,7 @@ DOORS = {
     "pickle": set(),
     "pickletools": {"checkpoints.safe_pickle"},
     "PIL": {
-        "data.image_decoding",
+        "data.deep_color",
         "data.image_formats",
         "data.pillow_images",
         "visualize.thumbnails",

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from byol_jax import config as config_lib
+from byol_jax.workdir import files
 
 # What damaged content leads a reader to; anything else says nothing about a checkpoint.
 _DAMAGE = (
@@ -59,7 +60,7 @@ def first_difference(
 def read_digests(folder: pathlib.Path) -> dict[str, str] | None:
     """The digests by which a checkpoint is verified; None for one of a version without them."""
     path = folder / "digests" / "metadata"
-    return json.loads(path.read_text()) if path.parent.is_dir() else None
+    return json.loads(files.read_bytes(path)) if path.parent.is_dir() else None
 
 
 def require_readable(folder: pathlib.Path, error: Exception) -> None:
@@ -104,7 +105,7 @@ def _unreadable_file(folder: pathlib.Path) -> str:
     try:
         for top, _, names in os.walk(folder, onerror=_raise):
             for name in names:
-                with open(os.path.join(top, name), "rb") as file:
+                with files.open_regular(os.path.join(top, name)) as file:
                     while file.read(1 << 22):
                         pass
     except OSError as error:

@@ -8,6 +8,7 @@ from typing import Any
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import safe_pickle, torch_checkpoint
 from byol_jax.models import encoder_spec, resnet
+from byol_jax.workdir import files
 
 UsageError = config_lib.UsageError
 
@@ -56,7 +57,7 @@ def read_model(folder: pathlib.Path) -> dict[str, Any]:
     """
     path = folder / MODEL
     try:
-        model = json.loads(path.read_text())
+        model = json.loads(files.read_bytes(path))
         if model["format"] != FORMAT:
             raise ValueError(f"it is of format {model['format']!r}, not {FORMAT!r}")
         model["card"] = to_card(model["card"])

@@ -2,10 +2,12 @@
 
 import pathlib
 
+from byol_jax.workdir import files
+
 
 def recognise(path: pathlib.Path) -> str:
     """What a file is that can be no weights, for people; empty if it may be some."""
-    with path.open("rb") as file:
+    with files.open_regular(path) as file:
         head = file.read(8)
     if not head:
         return "empty"

@@ -14,6 +14,7 @@ import orbax.checkpoint as ocp
 
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import checksums, orbax_reader
+from byol_jax.workdir import files
 
 UsageError = config_lib.UsageError
 
@@ -168,7 +169,7 @@ def _read(folder: pathlib.Path, template: Any) -> Restored:
         with orbax_reader.Reader(folder / "state") as reader:
             _require_same(folder, expected or {}, reader.tree, template)
             state = reader.read(template)
-        iterator = json.loads((folder / "iterator" / "metadata").read_text())
+        iterator = json.loads(files.read_bytes(folder / "iterator" / "metadata"))
         changed = expected and checksums.first_difference(
             expected, _digests(state, iterator), expected
         )
@@ -226,14 +227,18 @@ class About(NamedTuple):
 
 def read_about(workdir: pathlib.Path) -> About | None:
     """The newest copy that can be read and is sound; None if no checkpoint has one."""
-    for step in reversed(steps(workdir)):
-        folder = workdir / "checkpoints" / str(step)
-        try:
-            stored = json.loads((folder / "about" / "metadata").read_bytes())
-            if stored["content"] and checksums.digest_json(stored["content"]) == stored["sha256"]:
-                return About(folder, stored["content"])
-        except (OSError, ValueError, LookupError, TypeError):
-            continue  # an older one may do, and without any the caller says what is missing
+    copies = (read_copy(workdir / "checkpoints" / str(step)) for step in reversed(steps(workdir)))
+    return next((copy for copy in copies if copy), None)
+
+
+def read_copy(folder: pathlib.Path) -> About | None:
+    """The copy in a checkpoint; None if it has none that can be read and is sound."""
+    try:
+        stored = json.loads(files.read_bytes(folder / "about" / "metadata"))
+        if stored["content"] and checksums.digest_json(stored["content"]) == stored["sha256"]:
+            return About(folder, stored["content"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        pass  # an older one may do, and without any the caller says what is missing
     return None
 
 

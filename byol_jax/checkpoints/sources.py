@@ -4,7 +4,6 @@ A run, its checkpoints and exports are the project's own. DeepMind's ``.pkl`` fi
 `deepmind`, PyTorch's and safetensors by `torch_files`, whose names `torch_layout` understands.
 """
 
-import json
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,12 +17,12 @@ from byol_jax.checkpoints import (
     export_contents,
     file_kinds,
     orbax_reader,
+    run_facts,
     safe_pickle,
     torch_checkpoint,
     torchvision_names,
 )
 from byol_jax.models import encoder_spec
-from byol_jax.workdir import run_folder
 
 UsageError = config_lib.UsageError
 
@@ -139,7 +138,7 @@ def open_and_load(path: str, network: str) -> tuple[Weights, Network]:
 def _open_run(path: str) -> Weights:
     folder = orbax_reader.find(path)
     run = folder.absolute().parent.parent
-    config, data = _read_config(run / "config.json"), _read_data_card(run)
+    config, data = run_facts.config_of(run, folder), run_facts.card_of(run, folder)
     try:
         card = encoder_spec.of_run(config, data.mean, data.std, data.grey_ranges)
     except (AttributeError, KeyError) as error:
@@ -151,32 +150,6 @@ def _open_run(path: str) -> Weights:
 
     loaders = {name: lambda name=name: load(name) for name in ("online", "target")}
     return Weights(str(folder), "run", int(folder.name), card, loaders, config)
-
-
-def _read_data_card(run: pathlib.Path) -> run_folder.DataCard:
-    card = run_folder.read_data_card(run)
-    if card is None:
-        raise UsageError(
-            f"{run / 'data.json'} is missing, which says how the images of the checkpoint were "
-            "normalised: copy it from the run's workdir, next to config.json."
-        )
-    return card
-
-
-def _read_config(path: pathlib.Path) -> Any:
-    try:
-        config = ml_collections.ConfigDict(json.loads(path.read_text()))
-        task = config.get("task")
-    except FileNotFoundError:
-        raise UsageError(
-            f"{path} is missing, which says what network the checkpoint is of: copy it from the "
-            "run's workdir, next to its folder 'checkpoints'."
-        ) from None
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise UsageError(f"Cannot read {path}: {error}. Copy it from the run's workdir.") from None
-    if task != "pretrain":
-        raise UsageError(f"{path} is of the task '{task}': give the workdir of a pretraining run.")
-    return config
 
 
 def _open_file(path: pathlib.Path) -> Weights:

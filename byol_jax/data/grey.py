@@ -1,4 +1,4 @@
-"""Greyscale of more than 8 bits: which values are black and white.
+"""Greyscale, and colors, of more than 8 bits: which values are black and white.
 
 Microscopes and scanners write 12 bits into 16, signed numbers and floats. What a file says of its
 values decides, if it says something; else what was measured over the whole set, `range_of`.
@@ -46,11 +46,12 @@ def stated_range(image: Any) -> tuple[float, float] | None:
     in 16 are often written with it.
     """
     bits = _tag(image, _BITS) or 0
-    if kind(image) == "unsigned" and bits not in (8, 16, 32):
+    is_unsigned = kind(image) in ("unsigned", None)  # None: colors
+    if is_unsigned and bits not in (8, 16, 32):
         return (0, 2**bits - 1) if bits else None
     for tags in _STATED:
         low, high = (_tag(image, tag) for tag in tags)
-        low = 0 if low is None and kind(image) == "unsigned" else low
+        low = 0 if low is None and is_unsigned else low
         numbers = (int, float)
         if not (isinstance(low, numbers) and isinstance(high, numbers)):
             continue
@@ -132,7 +133,7 @@ def range_of(kind: str, summaries: Sequence[Summary]) -> tuple[float, float]:
 def describe(ranges: Ranges) -> str:
     """A line for people on what was measured."""
     parts = [f"{kind} values {low:g} to {high:g}" for kind, (low, high) in ranges.items()]
-    return f"Greyscale of more than 8 bits: {', '.join(parts)} become black to white."
+    return f"Pixels of more than 8 bits: {', '.join(parts)} become black to white."
 
 
 def to_bytes(sample: np.ndarray, low: float, high: float) -> np.ndarray:

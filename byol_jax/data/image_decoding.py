@@ -70,7 +70,7 @@ class EncodedImage:
         else:
             self._pillow = pillow_images.open_image(data, self.format)
             width, height = self._pillow.size
-            self._needed = pillow_images.bytes_needed(self._pillow)
+            self._needed = pillow_images.bytes_needed(self._pillow, data)
         _check_size(height, width)
         self.height, self.width = height, width
         self._check_memory()  # first, since Pillow may decode a PNG to find its EXIF

@@ -16,6 +16,10 @@ UNLABELLED = -1
 SPLITS = ("train", "test", "all")  # of a folder without such folders
 
 
+class EmptySplitError(config_lib.UsageError):
+    """Too few images for one of them to fall into a split."""
+
+
 class Listing(NamedTuple):
     """The images of one split, in an order that depends on their names alone.
 
@@ -94,7 +98,7 @@ def _held_out(top: pathlib.Path, listing: Listing, split: str) -> Listing:
     is_test = np.array([_hash(name)[0] < 26 for name in listing.files])  # 26 of 256
     kept = np.flatnonzero(is_test == (split == "test"))
     if not kept.size:
-        raise UsageError(
+        raise EmptySplitError(
             f"None of the {len(listing.files)} images of {top} falls into '{split}'; "
             "try 'all' for --config.data.train_split or --config.data.eval_split."
         )

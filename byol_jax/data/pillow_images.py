@@ -9,7 +9,7 @@ from typing import NoReturn
 import numpy as np
 import PIL.Image
 
-from byol_jax.data import grey, image_files, image_formats
+from byol_jax.data import deep_color, grey, image_files, image_formats
 
 if image_formats.HAS_HEIF:
     importlib.import_module("pillow_heif").register_heif_opener()
@@ -32,6 +32,7 @@ _BYTES_PER_PIXEL = {
     "AVIF": 15,
     "HEIF": 19,
 }
+_LOWER_BYTES = 4  # of a pixel, more, where the lower bytes of 16 bits are in an image of their own
 
 
 def open_image(data: bytes, name: str) -> PIL.Image.Image:
@@ -68,15 +69,16 @@ def turns_itself(image: PIL.Image.Image) -> bool:
     return image.format == "TIFF" and image.tag_v2.get(_ORIENTATION, 1) != 1
 
 
-def bytes_needed(image: PIL.Image.Image) -> int:
+def bytes_needed(image: PIL.Image.Image, data: bytes) -> int:
     """Memory for decoding and converting an image, at most."""
     width, height = image.size
+    lower = width * height * (_LOWER_BYTES if deep_color.is_deep(image, data) else 0)
     if image.format != "TIFF":
-        return width * height * _BYTES_PER_PIXEL[image.format]
+        return width * height * _BYTES_PER_PIXEL[image.format] + lower
     bits, samples, tile_width, tile_height = (_number(image, tag) for tag in _LAYOUT)
     # A strip may be the whole image, and a tile larger than that.
     stored = max(width * height, tile_width * tile_height) * max(1, bits * samples // 8)
-    return width * height * (11 if turns_itself(image) else 7) + stored
+    return width * height * (11 if turns_itself(image) else 7) + stored + lower
 
 
 def _number(image: PIL.Image.Image, tag: int) -> int:
@@ -96,8 +98,12 @@ def to_rgb(image: PIL.Image.Image, data: bytes, ranges: grey.Ranges) -> np.ndarr
     Raises:
       image_formats.BadImageError: it is damaged, or its values mean nothing without ``ranges``.
     """
-    load(image)
     try:
+        lower = deep_color.open_lower(image, data) if deep_color.is_deep(image, data) else None
+        load(image)
+        if lower:
+            load(lower)
+            return _convert_deep(image, lower, data, ranges)
         return _convert(image, data, ranges)
     except image_formats.BadImageError:
         raise
@@ -107,7 +113,8 @@ def to_rgb(image: PIL.Image.Image, data: bytes, ranges: grey.Ranges) -> np.ndarr
 
 def _convert(image: PIL.Image.Image, data: bytes, ranges: grey.Ranges) -> np.ndarray:
     kind = grey.kind(image)
-    low_high = _range(image, data, kind, ranges) if kind else None
+    parts = (grey.values(strip, kind) for strip in _strips(image))
+    low_high = _range(image, data, kind, ranges, parts) if kind else None
     width, height = image.size
     pixels = np.empty((height, width, 3), np.uint8)
     top = 0
@@ -116,6 +123,33 @@ def _convert(image: PIL.Image.Image, data: bytes, ranges: grey.Ranges) -> np.nda
         pixels[top : top + strip.height] = part
         top += strip.height
     return pixels
+
+
+def _convert_deep(
+    image: PIL.Image.Image, lower: PIL.Image.Image, data: bytes, ranges: grey.Ranges
+) -> np.ndarray:
+    """The same of colors of 16 bits."""
+    low_high = _range(image, data, "unsigned", ranges, _deep_values(image, lower, data))
+    shade = grey.to_bytes(np.arange(65536, dtype=np.uint16), *low_high)
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    top = 0
+    for strip, part in zip(_strips(image), _deep_values(image, lower, data), strict=True):
+        shades = np.broadcast_to(shade[part], (*part.shape[:2], 3))
+        if strip.has_transparency_data:
+            alpha = np.asarray(strip)[:, :, 3:]
+            strip = PIL.Image.fromarray(np.concatenate([shades, alpha], axis=2))
+            shades = _strip_to_rgb(strip)
+        pixels[top : top + strip.height] = shades
+        top += strip.height
+    return pixels
+
+
+def _deep_values(
+    image: PIL.Image.Image, lower: PIL.Image.Image, data: bytes
+) -> Iterator[np.ndarray]:
+    for upper_strip, lower_strip in zip(_strips(image), _strips(lower), strict=True):
+        yield deep_color.values(upper_strip, lower_strip, data)
 
 
 def load(image: PIL.Image.Image) -> None:
@@ -131,14 +165,19 @@ def load(image: PIL.Image.Image) -> None:
 
 
 def unstated_grey(image: PIL.Image.Image, data: bytes) -> tuple[str, np.ndarray] | None:
-    """Kind and values of deep grey of which the file does not say what is white; else None."""
-    kind = grey.kind(image)
+    """Kind and values of more than 8 bits of which the file does not say what is white; or None."""
+    is_deep = deep_color.is_deep(image, data)
+    kind = "unsigned" if is_deep else grey.kind(image)
     if not kind or grey.stated_range(image):
         return None
+    lower = deep_color.open_lower(image, data) if is_deep else None
     load(image)
     if image.format == "PNG" and grey.significant_bits(data):
         return None
-    return kind, grey.values(image, kind)
+    if lower is None:
+        return kind, grey.values(image, kind)
+    load(lower)
+    return kind, deep_color.values(image, lower, data)
 
 
 def _raise_damaged(name: str, error: Exception) -> NoReturn:
@@ -147,14 +186,17 @@ def _raise_damaged(name: str, error: Exception) -> NoReturn:
 
 
 def _range(
-    image: PIL.Image.Image, data: bytes, kind: str, ranges: grey.Ranges
+    image: PIL.Image.Image,
+    data: bytes,
+    kind: str,
+    ranges: grey.Ranges,
+    parts: Iterator[np.ndarray],
 ) -> tuple[float, float]:
     if stated := grey.stated_range(image):
         return stated
     bits = grey.significant_bits(data) if image.format == "PNG" else None
     if bits:
-        parts = [grey.values(strip, kind) for strip in _strips(image)]
-        return grey.FULL if grey.is_scaled_up(parts, bits) else (0, 2**bits - 1)
+        return grey.FULL if grey.is_scaled_up(list(parts), bits) else (0, 2**bits - 1)
     if kind in ranges:
         return ranges[kind]
     if kind == "float":

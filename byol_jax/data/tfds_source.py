@@ -207,8 +207,12 @@ def _find(name: str, data_dir: str | None) -> tuple[str, Any]:
             f"A dataset_info.json of '{name}' in {where} is damaged ({error}). Get it once more "
             "from where it came, or prepare the set anew."
         ) from None
-    except ValueError as error:  # TFDS cannot take the name apart
-        raise UsageError(f"'{name}' is not the name of a TFDS set: {error}") from None
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UsageError(
+            f"TFDS cannot open '{name}': {reason}. Either this is no name of a set, or its "
+            f"dataset_info.json in {where} does not describe one."
+        ) from None
     if not builder.info.splits:
         raise UsageError(
             f"{name} is not prepared in {where}. To download and prepare it:\n"

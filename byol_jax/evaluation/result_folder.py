@@ -99,7 +99,7 @@ def _require_ours(workdir: pathlib.Path, names: tuple[str, ...]) -> None:
 def _read(path: pathlib.Path) -> dict[str, Any] | None:
     """The result in a file; None if there is none."""
     try:
-        result = json.loads(path.read_text())
+        result = json.loads(files.read_bytes(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:

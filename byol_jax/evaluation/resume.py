@@ -72,7 +72,7 @@ class Unfinished:
 
     def _read_results(self) -> dict[str, Any]:
         try:
-            stored = json.loads((self._folder / "results.json").read_text())
+            stored = json.loads(files.read_bytes(self._folder / "results.json"))
             return stored["results"] if stored["identity"] == self._identity else {}
         except FileNotFoundError:
             return {}

@@ -111,7 +111,7 @@ def _require_replaceable(workdir: pathlib.Path) -> list[pathlib.Path]:
 def _read_files(path: pathlib.Path) -> dict[str, Any] | None:
     """What an export says about its files; None if it is none of ours."""
     try:
-        model = json.loads(path.read_text())
+        model = json.loads(files.read_bytes(path))
         is_ours = model["format"] == export_contents.FORMAT and "path" in model["source"]
         return dict(model["files"]) if is_ours else None
     except (OSError, ValueError, TypeError, KeyError, RecursionError):

@@ -69,6 +69,18 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     _run(make_plan(name, folder, info, config.output_dir))
 
 
+def _shards_by(info: dict[str, Any], folder: pathlib.Path, target: pathlib.Path) -> list[Shard]:
+    """What a description says of the files; it may have been written by anybody."""
+    try:
+        return _make_shards(folder, target, info)
+    except UsageError:
+        raise
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{folder / INFO} does not describe its files: {error!r}. {tfrecord.AGAIN}"
+        ) from None
+
+
 def make_plan(name: str, folder: pathlib.Path, info: dict[str, Any], output_dir: str) -> Plan:
     """What there is to do for the set in ``folder``; ``info`` is its ``dataset_info.json``.
 
@@ -86,7 +98,7 @@ def make_plan(name: str, folder: pathlib.Path, info: dict[str, Any], output_dir:
         raise UsageError(f"--config.output_dir={output} is where the set is; choose another one.")
     new_info = {key: value for key, value in info.items() if key != "alternativeFileFormats"}
     new_info["fileFormat"] = "array_record"
-    plan = Plan(name, folder, target, output, new_info, _make_shards(folder, target, info))
+    plan = Plan(name, folder, target, output, new_info, _shards_by(info, folder, target))
     _check_target(plan)
     return plan
 
@@ -146,7 +158,7 @@ _ELSEWHERE = "Choose another folder by --config.output_dir."
 
 def _read_info(path: pathlib.Path, advice: str) -> dict[str, Any]:
     try:
-        info = json.loads(path.read_text())
+        info = json.loads(files.read_bytes(path))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"Cannot read {path}: {error}. {advice}") from None
     if not isinstance(info, dict):
@@ -156,6 +168,12 @@ def _read_info(path: pathlib.Path, advice: str) -> dict[str, Any]:
 
 def _run(plan: Plan) -> None:
     missing = [s for s in plan.shards if array_record.count(s.target) != s.num_records]
+    theirs = next((s for s in missing if s.target.exists()), None)  # ours are whole or not there
+    if theirs:
+        raise UsageError(
+            f"{theirs.target} is there already, does not hold the {theirs.num_records:,} records "
+            f"of its shard, and is left as it is: remove it. {_ELSEWHERE}"
+        )
     if not missing and (plan.target / INFO).exists():
         console.say(f"{plan.name} is already converted.\n{_how_to_train(plan)}")
         return

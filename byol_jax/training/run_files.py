@@ -9,13 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 from byol_jax import config as config_lib
-from byol_jax.checkpoints import manager
+from byol_jax.checkpoints import manager, run_facts
 from byol_jax.workdir import files, metrics_log, run_folder
 
 UsageError = config_lib.UsageError
 DataCard = run_folder.DataCard
 
-CONFIG, DATA = "config.json", "data.json"
+CONFIG, DATA = run_facts.CONFIG, run_facts.DATA
 
 # What may differ when a run goes on: none of it changes what is learned.
 CHANGEABLE = (
@@ -53,7 +53,7 @@ def read_card(workdir: pathlib.Path, *, warn: Callable[[str], None]) -> DataCard
     Raises:
       UsageError: it is damaged and no checkpoint has a copy, or it cannot be read at the moment.
     """
-    stored = _read(workdir, DATA, warn=warn)
+    stored = run_facts.read(workdir, DATA, warn=warn)
     return run_folder.make_data_card(stored) if stored else None
 
 
@@ -71,7 +71,7 @@ def changes(workdir: pathlib.Path, config: Any, *, warn: Callable[[str], None]) 
       UsageError: they differ, and ``config.accept_changes`` does not say that they may; or the
         stored config is damaged.
     """
-    stored = _read(workdir, CONFIG, warn=warn)
+    stored = run_facts.read(workdir, CONFIG, warn=warn)
     if stored is None:
         if manager.steps(workdir):
             warn(f"WARNING: {workdir / CONFIG} is missing; the given config is taken for its own.")
@@ -101,45 +101,10 @@ def store(workdir: pathlib.Path, config: Any, data_card: DataCard) -> None:
     try:
         for name, text in texts.items():
             path = workdir / name
-            if not path.exists() or path.read_bytes() != text.encode():
+            if not path.exists() or files.read_bytes(path) != text.encode():
                 files.write_text(path, text)
     except OSError as error:
         raise UsageError(f"Cannot write to the workdir {workdir}: {error}.") from None
-
-
-def _read(
-    workdir: pathlib.Path, name: str, *, warn: Callable[[str], None]
-) -> dict[str, Any] | None:
-    """What a file of the run holds, or its copy in a checkpoint; None if there is neither."""
-    path = workdir / name
-    try:
-        content = json.loads(path.read_bytes())
-        if name == DATA:
-            run_folder.make_data_card(content)
-        if isinstance(content, dict):
-            return content
-        reason = "it holds no JSON object"
-    except (FileNotFoundError, NotADirectoryError):
-        reason = ""
-    except (ValueError, TypeError) as error:
-        reason = str(error)
-    except OSError as error:
-        raise UsageError(f"Cannot read {path}: {error.strerror}. Nothing was changed.") from None
-    copy = manager.read_about(workdir)
-    if copy:
-        warn(f"WARNING: {path} is {_state(reason)}; its copy in {copy.folder} is used.")
-        return copy.content[path.stem]
-    if reason:
-        raise UsageError(
-            f"{path} is {_state(reason)}, and no checkpoint has a copy of it: put one back. If you "
-            f"are sure that the command is the one that the run began with, remove {path} and "
-            "rerun the same command to resume."
-        )
-    return None
-
-
-def _state(reason: str) -> str:
-    return f"damaged ({reason})" if reason else "missing"
 
 
 def set_aside(workdir: pathlib.Path, config: Any) -> str:
@@ -189,7 +154,7 @@ def _was_saved(workdir: pathlib.Path, config: Any, step: int) -> bool:
     A save may be cut off at any moment until the next one, which waits for it, or, if it is the
     last one, until the last probe.
     """
-    stored = _read(workdir, CONFIG, warn=lambda _: None) or config.to_dict()
+    stored = run_facts.read(workdir, CONFIG, warn=lambda _: None) or config.to_dict()
     every, total = stored["checkpoint_every_steps"], stored["total_steps"]
     if not total or every < total:
         return step >= min(2 * every, total or 2 * every)

@@ -1,4 +1,7 @@
-"""Writes files whole: under a name there is the old content or the new one, never half of it."""
+"""Writes files whole: under a name there is the old content or the new one, never half of it.
+
+Also opens files of a folder that is somebody else's, too, where a name may be that of a pipe.
+"""
 
 import contextlib
 import errno
@@ -7,7 +10,9 @@ import os
 import pathlib
 import re
 import secrets
+import stat
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from byol_jax import config as config_lib
 
@@ -33,6 +38,28 @@ class WriteError(OSError, config_lib.UsageError):
             f"Cannot write to {self.filename}: {self.strerror}. Make room, or choose another "
             "folder by --workdir or --config.output_dir, and rerun the same command."
         )
+
+
+def open_regular(path: str | pathlib.Path) -> BinaryIO:
+    """Opens a file for reading; never waits for a pipe or a device.
+
+    Raises:
+      OSError: there is no such file, it cannot be read, or it is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return open(descriptor, "rb")
+    os.close(descriptor)
+    code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+    reason = os.strerror(code) if stat.S_ISDIR(mode) else "not a regular file"
+    raise OSError(code, reason, str(path))
+
+
+def read_bytes(path: str | pathlib.Path) -> bytes:
+    """The content of a file, as `open_regular` opens it."""
+    with open_regular(path) as file:
+        return file.read()
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

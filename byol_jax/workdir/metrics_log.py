@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from byol_jax.workdir import files
+
 NAME = "metrics.jsonl"
 _BLOCK = 1 << 20
 _LINE = re.compile(rb"[^\n]*\n|[^\n]+")
@@ -28,7 +30,7 @@ def rows(workdir: pathlib.Path, *, having: str = "") -> Iterator[dict[str, Any]]
     if not path.exists():
         return
     key = f'"{having}"'.encode() if having else b""
-    with path.open("rb") as file:
+    with files.open_regular(path) as file:
         for line in file:
             row = parse(line) if key in line else None
             if row is not None:
@@ -67,7 +69,7 @@ def cut(workdir: pathlib.Path, step: int) -> list[str]:
     end, damaged = _find_end(path, step)
     if damaged:
         aside = unused(workdir / "metrics-dropped.jsonl")
-        with path.open("rb") as file:
+        with files.open_regular(path) as file:
             file.seek(end)
             aside.write_bytes(file.read())
         notes.append(f"damaged lines at the end of {path} are now in {aside}")
@@ -112,7 +114,7 @@ def _from_the_end(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
     """Lines with their newlines and where each begins, the last one first."""
     if not path.exists():
         return
-    with path.open("rb") as file:
+    with files.open_regular(path) as file:
         start = file.seek(0, os.SEEK_END)
         rest = b""
         while start > 0:
@@ -136,7 +138,7 @@ def _ends_in_newline(file: Any, end: int) -> bool:
 
 def _damaged_lines(path: pathlib.Path) -> list[int]:
     """Numbers, from 1, of lines that cannot be read; only what looks odd is parsed."""
-    with path.open("rb") as file:
+    with files.open_regular(path) as file:
         return [
             number
             for number, line in enumerate(file, 1)

@@ -65,7 +65,7 @@ def make_data_card(fields: Mapping[str, Any]) -> DataCard:
 def read_data_card(workdir: pathlib.Path) -> DataCard | None:
     """The card of the run in this folder; None if there is none yet."""
     try:
-        return make_data_card(json.loads((workdir / "data.json").read_text()))
+        return make_data_card(json.loads(files.read_bytes(workdir / "data.json")))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError) as error:

@@ -7,14 +7,15 @@ pixel, and what `bytes_needed` expects. Nothing may take more than that.
 """
 
 import io
+import struct
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import PIL.Image
 
 from byol_jax.data import image_decoding
-from tests.support import jpegs
 
 
 def _pixels(side: int, channels: int) -> np.ndarray:
@@ -55,20 +56,46 @@ def _animated(side: int) -> bytes:
     return _save(_rgba(side), "WEBP", save_all=True, append_images=[_rgb(side)] * 2, quality=1)
 
 
+def _lossless(side: int, channels: int) -> bytes:
+    """A lossless JPEG (SOF3), all of whose samples are the middle grey."""
+    ids = b"RGBA"[:channels]
+    frame = struct.pack(">BHHB", 8, side, side, channels) + b"".join(b"%c\x11\0" % i for i in ids)
+    scan = bytes((channels,)) + b"".join(b"%c\0" % i for i in ids) + b"\1\0\0"
+    parts = [(0xC3, frame), (0xC4, b"\0\1" + bytes(16)), (0xDA, scan)]
+    head = b"".join(struct.pack(">BBH", 255, kind, 2 + len(part)) + part for kind, part in parts)
+    return b"\xff\xd8" + head + bytes(-(-side * side * channels // 8)) + b"\xff\xd9"
+
+
+def _png16(side: int, colors: int) -> bytes:
+    """A PNG of 16 bits, of RGB (2), grey with alpha (4) or RGBA (6)."""
+    channels = {2: 3, 4: 2, 6: 4}[colors]
+    header = struct.pack(">IIBBBBB", side, side, 16, colors, 0, 0, 0)
+    row = b"\0" + bytes(range(256)) * (side * channels * 2 // 256 + 1)
+    rows = row[: 1 + side * channels * 2] * side
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(rows, 1)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(part)) + kind + part + struct.pack(">I", zlib.crc32(kind + part))
+        for kind, part in parts
+    )
+
+
 KINDS = {
     "JPEG": lambda n: _save(_rgb(n), "JPEG"),
     "JPEG, turned": lambda n: _save(_rgb(n), "JPEG", exif=_turned()),
     "JPEG, progressive 4:4:4": lambda n: _save(_rgb(n), "JPEG", progressive=True, subsampling=0),
     "JPEG, CMYK": lambda n: _save(_rgb(n).convert("CMYK"), "JPEG"),
     "JPEG, CMYK progressive": lambda n: _save(_rgb(n).convert("CMYK"), "JPEG", progressive=True),
-    "JPEG, lossless": lambda n: jpegs.lossless(n, n),
-    "JPEG, lossless CMYK": lambda n: jpegs.lossless(n, n, channels=4),
+    "JPEG, lossless": lambda n: _lossless(n, 3),
+    "JPEG, lossless CMYK": lambda n: _lossless(n, 4),
     "PNG": lambda n: _save(_rgb(n), "PNG", compress_level=1),
     "PNG, turned": lambda n: _save(_rgb(n), "PNG", compress_level=1, exif=_turned()),
     "PNG, RGBA": lambda n: _save(_rgba(n), "PNG", compress_level=1),
     "PNG, RGBA turned": lambda n: _save(_rgba(n), "PNG", compress_level=1, exif=_turned()),
     "PNG, palette with alpha": lambda n: _save(_rgb(n).quantize(9), "PNG", transparency=1),
     "PNG, 16 bits": lambda n: _save(_grey16(n), "PNG", compress_level=1),
+    "PNG, RGB of 16 bits": lambda n: _png16(n, 2),
+    "PNG, grey with alpha of 16 bits": lambda n: _png16(n, 4),
+    "PNG, RGBA of 16 bits": lambda n: _png16(n, 6),
     "TIFF": lambda n: _save(_rgb(n), "TIFF"),
     "TIFF, RGBA turned": lambda n: _save(_rgba(n), "TIFF", exif=_turned()),
     "TIFF, one deflated strip": lambda n: _one_strip(_rgba(n), compression="tiff_adobe_deflate"),

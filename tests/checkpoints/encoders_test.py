@@ -1,6 +1,7 @@
 """Encoders of runs: the same numbers as the run itself, frozen, and what is refused."""
 
 import json
+import os
 import shutil
 
 import jax
@@ -80,24 +81,32 @@ def change_config(run, **values):
     (run / "config.json").write_text(json.dumps(config | values))
 
 
+def lose(run, name, text=None):
+    """A file beside the checkpoints that is gone or damaged, and no checkpoint has a copy."""
+    (run / name).unlink() if text is None else (run / name).write_text(text)
+    for copy in run.glob("checkpoints/*/about"):
+        shutil.rmtree(copy)
+
+
 def other_encoder(run):
     model = json.loads((run / "config.json").read_text())["model"]
     change_config(run, model=model | {"encoder": "tiny_resnet"})
 
 
 DAMAGE = {
-    "no config": (lambda run: (run / "config.json").unlink(), "config.json is missing.*copy it"),
+    "no config": (lambda run: lose(run, "config.json"), "config.json is missing.*copy it"),
     "half a config": (
-        lambda run: (run / "config.json").write_text('{"task"'),
-        "Cannot read .*config.json",
+        lambda run: lose(run, "config.json", '{"task"'),
+        "config.json is damaged.*copy it",
     ),
-    "a list": (
-        lambda run: (run / "config.json").write_text("[]"),
-        "Cannot read .*config.json|task",
+    "a list": (lambda run: lose(run, "config.json", "[]"), "config.json is damaged.*copy it"),
+    "a pipe": (
+        lambda run: (lose(run, "config.json"), os.mkfifo(run / "config.json")),
+        "Cannot read .*config.json: not a regular file",
     ),
     "another task": (lambda run: change_config(run, task="knn"), "of the task 'knn'"),
     "a key too few": (lambda run: change_config(run, model={}), "lacks a key.*encoder"),
-    "no card": (lambda run: (run / "data.json").unlink(), "data.json is missing.*copy it"),
+    "no card": (lambda run: lose(run, "data.json"), "data.json is missing.*copy it"),
     "another encoder": (other_encoder, "another network .micro_res_net.*tiny_res_net"),
     "no metadata": (
         lambda run: (run / "checkpoints" / "4" / "state" / "_METADATA").unlink(),
@@ -120,6 +129,23 @@ def test_what_is_damaged_or_missing_is_named(case, copied):
     damage(copied)
     with pytest.raises(UsageError, match=message):
         encoders.load_encoder(str(copied))
+
+
+@pytest.mark.parametrize("damage", ["", '{"task"', "[]", None])
+@pytest.mark.parametrize("name", ["config.json", "data.json"])
+def test_what_a_run_has_lost_beside_a_checkpoint_comes_from_its_copy_there(
+    name, damage, copied, capsys
+):
+    whole = encoders.load_encoder(str(copied / "checkpoints" / "2"))
+    (copied / name).unlink() if damage is None else (copied / name).write_text(damage)
+    assert_same_encoder(encoders.load_encoder(str(copied / "checkpoints" / "2")), whole)
+    said = capsys.readouterr().err
+    assert said.count("WARNING") == 1 and f"{copied / name} is " in said
+    assert f"its copy in {copied / 'checkpoints' / '2'} is used" in said
+
+
+def assert_same_encoder(found, expected):
+    assert (found.identity, found.card) == (expected.identity, expected.card)
 
 
 def test_an_unfinished_step_is_refused_by_name_and_passed_over_in_a_workdir(copied):

@@ -3,7 +3,9 @@
 import json
 import struct
 import types
+import zlib
 
+import cv2
 import ml_collections
 import numpy as np
 import PIL.Image
@@ -266,3 +268,51 @@ def test_evaluations_decode_as_their_config_says(tmp_path):
     assert spread["reduced"] < spread["full"] / 2
     with pytest.raises(protocol.UsageError, match="Unknown data.decode: 'half'.*full, reduced"):
         protocol.load_splits(encoder, source, ["all"], decode="half")
+
+
+# Colors of 16 bits.
+
+COLORS = drawn_picture(45, 61).astype(np.uint16) * 16 + 5  # 12 bits
+ALPHA = np.linspace(0, 65535, 45 * 61).astype(np.uint16).reshape(45, 61, 1)
+OPAQUE = np.full_like(ALPHA, 65535)
+
+
+def png16(values, colors):
+    """A PNG of 16 bits, of grey with transparency (4), colors (2), and both (6)."""
+    height, width, _ = values.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, colors, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+
+
+def deep_colors(alpha=OPAQUE):
+    """Files of the same picture by name; those of grey show its red."""
+    tiff = cv2.imencode(".tif", COLORS[:, :, ::-1])[1].tobytes()
+    plain = cv2.imencode(".tif", COLORS[:, :, ::-1], [cv2.IMWRITE_TIFF_COMPRESSION, 1])[1]
+    return {
+        "colors": png16(COLORS, 2),
+        "colors with alpha": png16(np.concatenate([COLORS, alpha], 2), 6),
+        "grey with alpha": png16(np.concatenate([COLORS[:, :, :1], alpha], 2), 4),
+        "tiff": tiff,
+        "uncompressed tiff": plain.tobytes(),
+    }
+
+
+@pytest.mark.parametrize("name", deep_colors())
+def test_colors_of_few_bits_are_not_black(name):
+    data = deep_colors()[name]
+    expected = np.broadcast_to(COLORS[:, :, :1], COLORS.shape) if "grey" in name else COLORS
+    np.testing.assert_array_equal(decode(data), expected >> 8)  # as ever, where nothing is known
+    ranges = eval_loader.measure_grey(lambda _: data, 1)
+    assert ranges == TWELVE
+    np.testing.assert_array_equal(decode(data, ranges), expected >> 4)
+
+
+@pytest.mark.parametrize("name", ["colors with alpha", "grey with alpha"])
+def test_what_is_transparent_in_16_bits_is_on_white(name):
+    values = deep_colors(ALPHA)[name]
+    expected = np.broadcast_to(COLORS[:, :, :1], COLORS.shape) if "grey" in name else COLORS
+    share = ALPHA / 65535
+    mixed = (expected >> 4) * share + 255 * (1 - share)
+    assert np.abs(decode(values, TWELVE) - mixed).max() < 2

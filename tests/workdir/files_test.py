@@ -105,3 +105,15 @@ def test_what_a_killed_writer_left_goes_and_what_others_own_stays(tmp_path):
         stack.enter_context(files.whole(path))
         assert alive.exists() and not (tmp_path / left).exists()
     assert names(tmp_path) == sorted([*theirs, "shard"])
+
+
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a regular file.*pipe"):
+        files.read_bytes(tmp_path / "pipe")
+    with pytest.raises(IsADirectoryError):
+        files.read_bytes(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        files.read_bytes(tmp_path / "nothing")
+    (tmp_path / "file").write_bytes(b"text")
+    assert files.read_bytes(tmp_path / "file") == b"text"

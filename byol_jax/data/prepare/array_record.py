@@ -7,7 +7,10 @@ from typing import TypeVar
 
 from array_record.python import array_record_module
 
+from byol_jax import config as config_lib
 from byol_jax.workdir import files
+
+UsageError = config_lib.UsageError
 
 T = TypeVar("T")
 
@@ -18,9 +21,20 @@ FEATURES = "features.json"
 
 
 def count(path: pathlib.Path) -> int | None:
-    """The number of records of a shard; None if there is none, or not a whole one."""
-    if not path.is_file():
+    """The number of records of a shard; None if there is none, or not a whole one.
+
+    Raises:
+      UsageError: there is something that cannot be read, which says nothing about what it holds.
+    """
+    try:
+        files.open_regular(path).close()
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise UsageError(
+            f"Cannot read {path}: {error.strerror}. It is left as it is: mend it, or choose "
+            "another folder by --config.output_dir, and rerun the same command to resume."
+        ) from None
     options = "readahead_buffer_size:0,max_parallelism:0"
     reader = array_record_module.ArrayRecordReader(str(path), options)
     try:

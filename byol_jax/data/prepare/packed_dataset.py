@@ -203,7 +203,7 @@ class PackedSet:
             files.write_text(path, json.dumps(card, indent=2) + "\n")
             return
         try:
-            differences = config_lib.differences(json.loads(path.read_text()), card)
+            differences = config_lib.differences(json.loads(files.read_bytes(path)), card)
         except (OSError, ValueError, AttributeError, RecursionError) as error:
             raise UsageError(f"Cannot read {path}: {error}. {_ELSEWHERE}") from None
         if differences:
@@ -249,7 +249,7 @@ class PackedSet:
         bad: dict[str, dict[int, str]] = {split: {} for split in self._source.splits}
         path = self._target / BAD_IMAGES
         try:
-            for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+            for line in files.read_bytes(path).decode().splitlines() if path.exists() else []:
                 split, index, text = line.split("\t", 2)
                 bad[split][int(index)] = text
         except (OSError, ValueError, KeyError):

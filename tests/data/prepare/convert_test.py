@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -295,3 +296,49 @@ def test_the_default_config_of_a_set_that_is_there_stays(source, tmp_path):
         (top / path).write_text(text)
     convert.run(make_config(source, tmp_path / "out"), tmp_path)
     assert (tmp_path / "out" / path).read_text() == "ours"
+
+
+@pytest.mark.parametrize("make", ["a text", "a folder", "a pipe"])
+def test_what_is_no_shard_of_ours_is_never_replaced(make, source, tmp_path):
+    theirs = tmp_path / "out" / BELOW / "tiny_shapes-test.array_record-00001-of-00003"
+    theirs.parent.mkdir(parents=True)
+    {"a text": pathlib.Path.touch, "a folder": pathlib.Path.mkdir, "a pipe": os.mkfifo}[make](
+        theirs
+    )
+    before = theirs.lstat()
+    with pytest.raises(UsageError, match=f"{theirs.name}.*left as it is.*--config.output_dir"):
+        convert.run(make_config(source, tmp_path / "out"), tmp_path)
+    assert theirs.lstat().st_ino == before.st_ino
+    assert [path.name for path in theirs.parent.iterdir()] == [theirs.name]
+
+
+def test_a_shard_that_cannot_be_read_is_not_taken_for_a_missing_one(tmp_path, monkeypatch):
+    def fails(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(array_record.files, "open_regular", fails)
+    with pytest.raises(UsageError, match="shard: Input/output error. It is left as it is"):
+        array_record.count(tmp_path / "shard")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda info: info.pop("name"),
+        lambda info: info.update(splits=3),
+        lambda info: info.update(splits=["train"]),
+        lambda info: info["splits"][0].pop("name"),
+        lambda info: info["splits"][0].update(shardLengths=["many"]),
+        lambda info: info["splits"][0].update(shardLengths=3),
+        lambda info: info["splits"][0].update(filepathTemplate="{NOTHING}"),
+        lambda info: info["splits"][0].update(filepathTemplate=3),
+    ],
+)
+def test_a_description_with_other_fields_than_those_of_a_set_is_named(change, source, tmp_path):
+    path = source / BELOW / "dataset_info.json"
+    info = json.loads(path.read_text())
+    change(info)
+    path.write_text(json.dumps(info))
+    with pytest.raises(UsageError, match="dataset_info.json|no set"):
+        convert.run(make_config(source, tmp_path / "out"), tmp_path)
+    assert not (tmp_path / "out").exists()

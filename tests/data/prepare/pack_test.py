@@ -13,7 +13,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from byol_jax.config import UsageError
-from byol_jax.data import datasets, image_decoding
+from byol_jax.data import datasets, image_decoding, image_folder
 from byol_jax.data.prepare import array_record, pack_sources, packed_dataset
 from byol_jax.tasks import convert, pack
 from byol_jax.workdir import files
@@ -346,3 +346,16 @@ def test_a_folder_of_somebody_else_is_left_alone(name, packed, folder, tmp_path)
     with pytest.raises(UsageError, match=f"{name}.*--config.output_dir"):
         pack.run(make_config(folder, tmp_path), tmp_path)
     assert theirs.read_text() == "[]" and len(list(theirs.parent.iterdir())) == 1
+
+
+def test_a_split_that_cannot_be_listed_is_not_taken_for_one_without_images(folder, monkeypatch):
+    scan = image_folder.scan
+
+    def fails(root, split):
+        if split == "test":
+            raise UsageError("Cannot read a folder")
+        return scan(root, split)
+
+    monkeypatch.setattr(image_folder, "scan", fails)
+    with pytest.raises(UsageError, match="Cannot read a folder"):
+        pack.run(make_config(folder), folder)

@@ -1,0 +1,122 @@
+"""What ``config.json`` and ``data.json`` of a run say, or their copies in its checkpoints."""
+
+import functools
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import ml_collections
+
+from byol_jax import config as config_lib
+from byol_jax.checkpoints import manager
+from byol_jax.workdir import console, files, run_folder
+
+UsageError = config_lib.UsageError
+
+CONFIG, DATA = "config.json", "data.json"
+
+
+def read(
+    workdir: pathlib.Path,
+    name: str,
+    *,
+    warn: Callable[[str], None],
+    checkpoint: pathlib.Path | None = None,
+    advice: str = "",
+) -> dict[str, Any] | None:
+    """What a file of the run holds, or its copy in a checkpoint; None if there is neither.
+
+    Args:
+      workdir: of the run.
+      name: `CONFIG` or `DATA`.
+      warn: takes a line of text, if it has to come from a checkpoint.
+      checkpoint: whose copy comes first; else that of the newest.
+      advice: what to do without any copy; unset: how to resume all the same.
+
+    Raises:
+      UsageError: it is damaged and no checkpoint has a copy, or it cannot be read at the moment.
+    """
+    path = workdir / name
+    try:
+        content = json.loads(files.read_bytes(path))
+        if name == DATA:
+            run_folder.make_data_card(content)
+        if isinstance(content, dict):
+            return content
+        reason = "it holds no JSON object"
+    except (FileNotFoundError, NotADirectoryError):
+        reason = ""
+    except (ValueError, TypeError, RecursionError) as error:
+        reason = str(error)
+    except OSError as error:
+        raise UsageError(f"Cannot read {path}: {error.strerror}. Nothing was changed.") from None
+    copy = checkpoint and manager.read_copy(checkpoint) or manager.read_about(workdir)
+    if copy:
+        warn(f"WARNING: {path} is {_state(reason)}; its copy in {copy.folder} is used.")
+        return copy.content[path.stem]
+    if reason:
+        raise UsageError(
+            f"{path} is {_state(reason)}, and no checkpoint has a copy of it: "
+            + (advice or _put_back(path))
+        )
+    return None
+
+
+def config_of(run: pathlib.Path, checkpoint: pathlib.Path) -> ml_collections.ConfigDict:
+    """The config of the run that a checkpoint is of.
+
+    Args:
+      run: its workdir.
+      checkpoint: one of its ``checkpoints/<step>``.
+
+    Raises:
+      UsageError: there is none, or it is of another task.
+    """
+    path = run / CONFIG
+    stored = _read_of(run, CONFIG, checkpoint)
+    if stored is None:
+        raise UsageError(
+            f"{path} is missing, which says what network the checkpoint is of: copy it from the "
+            "run's workdir, next to its folder 'checkpoints'."
+        )
+    try:
+        config = ml_collections.ConfigDict(stored)
+        task = config.get("task")
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(f"Cannot read {path}: {error}. Copy it from the run's workdir.") from None
+    if task != "pretrain":
+        raise UsageError(f"{path} is of the task '{task}': give the workdir of a pretraining run.")
+    return config
+
+
+def card_of(run: pathlib.Path, checkpoint: pathlib.Path) -> run_folder.DataCard:
+    """The data card of the run that a checkpoint is of, as `config_of`."""
+    stored = _read_of(run, DATA, checkpoint)
+    if stored is None:
+        raise UsageError(
+            f"{run / DATA} is missing, which says how the images of the checkpoint were "
+            "normalised: copy it from the run's workdir, next to config.json."
+        )
+    return run_folder.make_data_card(stored)
+
+
+def _read_of(run: pathlib.Path, name: str, checkpoint: pathlib.Path) -> dict[str, Any] | None:
+    advice = "copy it from the run's workdir."
+    return read(run, name, checkpoint=checkpoint, warn=_say_once, advice=advice)
+
+
+@functools.cache  # a command opens its checkpoint more than once
+def _say_once(text: str) -> None:
+    console.say(text)
+
+
+def _state(reason: str) -> str:
+    return f"damaged ({reason})" if reason else "missing"
+
+
+def _put_back(path: pathlib.Path) -> str:
+    return (
+        "put one back. If you are sure that the command is the one that the run began with, remove "
+        f"{path} and rerun the same command to resume."
+    )

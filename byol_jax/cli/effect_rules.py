@@ -38,7 +38,7 @@ def _is_in_memory(config: Any) -> bool:
     data = _set_of(config)
     if data.name in ("patterns", "folder"):
         return data.name == "patterns"
-    return isinstance(_open(config), datasets.Images)
+    return isinstance(_open(config), datasets.ArrayDataset)
 
 
 def _has_labels(config: Any) -> bool:

@@ -107,10 +107,10 @@ def require_same_data(what: str, data: datasets.Dataset) -> None:
 def digest(data: datasets.Dataset, *, num_images: int = 16) -> str:
     """Differs if the images do: over what is cheap to know of all, and the bytes of some."""
     found = hashlib.sha256(f"{data.fingerprint} {data.num_images}".encode())
-    if isinstance(data, datasets.Images):
+    if isinstance(data, datasets.ArrayDataset):
         found.update(np.ascontiguousarray(data.labels))
     for index in np.linspace(0, data.num_images - 1, min(num_images, data.num_images)).astype(int):
-        if isinstance(data, datasets.Images):
+        if isinstance(data, datasets.ArrayDataset):
             found.update(np.ascontiguousarray(data.images[index]))
             continue
         try:

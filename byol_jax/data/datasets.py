@@ -3,62 +3,22 @@
 Sets that fit in memory come as arrays, all others as encoded images that are read when needed.
 """
 
+import dataclasses
 import math
 import os
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax.data import grey, image_folder, patterns, tfds_source
+from byol_jax.data import array_dataset, grey, image_folder, patterns, tfds_source
 from byol_jax.host import machine
 
 UsageError = config_lib.UsageError
+ArrayDataset = array_dataset.ArrayDataset
 
 MEMORY_LIMIT = 4 << 30  # bytes of one split's pixels, above which a set is read from disk
-
-
-class Images(NamedTuple):
-    """One split in memory.
-
-    Attributes:
-      images: [N, H, W, 3] uint8, RGB.
-      labels: [N] int32 in [0, num_classes), or -1 without.
-      num_classes: number of classes of the data set, also of those absent from this split.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    num_classes: int
-
-    @property
-    def num_images(self) -> int:
-        """N."""
-        return len(self.images)
-
-    @property
-    def num_tags(self) -> int:
-        """Each image has one label."""
-        return 0
-
-    @property
-    def fingerprint(self) -> str:
-        """Nothing to tell: name and split say it all."""
-        return ""
-
-    @property
-    def about(self) -> str:
-        """Nothing to tell."""
-        return ""
-
-    def take(self, n: int) -> "Images":
-        """The first n images."""
-        return Images(self.images[:n], self.labels[:n], self.num_classes)
-
-    def select(self, indices: np.ndarray) -> "Images":
-        """Some of the images, in the order given."""
-        return Images(self.images[indices], self.labels[indices], self.num_classes)
 
 
 class Records(Protocol):
@@ -156,7 +116,8 @@ class Joined:
         return (self._first, index) if index < count else (self._second, index - count)
 
 
-class Stream(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class RecordDataset:
     """One split on disk.
 
     Attributes:
@@ -181,35 +142,42 @@ class Stream(NamedTuple):
     is_reduced: bool = False
     about: str = ""
 
-    def take(self, n: int) -> "Stream":
+    def __len__(self) -> int:
+        return self.num_images
+
+    def take(self, n: int) -> "RecordDataset":
         """The first n images."""
-        return self._replace(num_images=min(n, self.num_images))
+        return dataclasses.replace(self, num_images=min(n, self.num_images))
 
-    def select(self, indices: np.ndarray) -> "Stream":
+    def select(self, indices: np.ndarray) -> "RecordDataset":
         """Some of the images, in the order given."""
-        return self._replace(records=Selected(self.records, indices), num_images=len(indices))
+        return dataclasses.replace(
+            self, records=Selected(self.records, indices), num_images=len(indices)
+        )
 
 
-Dataset = Images | Stream
+Dataset = ArrayDataset | RecordDataset
 
 
-def tags(data: Stream, indices: np.ndarray) -> np.ndarray:
+def tags(data: RecordDataset, indices: np.ndarray) -> np.ndarray:
     """Which of the T classes images have, int8 [n, T]: 1 has, 0 has not, -1 not to be counted."""
     return np.stack([data.records.tags(int(index)) for index in indices])
 
 
 def with_grey_ranges(data: Dataset, ranges: grey.Ranges | None) -> Dataset:
     """The same images, read with these ranges if they are read from files."""
-    return data if isinstance(data, Images) else data._replace(grey_ranges=ranges)
+    return data if isinstance(data, ArrayDataset) else dataclasses.replace(data, grey_ranges=ranges)
 
 
 def join(first: Dataset, second: Dataset) -> Dataset:
     """All images of one split, then all of another of the same set."""
-    if isinstance(first, Images):
-        pixels, labels = (np.concatenate(pair) for pair in zip(first[:2], second[:2], strict=True))
-        return Images(pixels, labels, first.num_classes)
+    if isinstance(first, ArrayDataset):
+        pixels = np.concatenate([first.images, second.images])
+        return first.replace(images=pixels, labels=np.concatenate([first.labels, second.labels]))
     parts = [split.select(np.arange(split.num_images)).records for split in (first, second)]
-    return first._replace(records=Joined(*parts), num_images=len(parts[0]) + len(parts[1]))
+    return dataclasses.replace(
+        first, records=Joined(*parts), num_images=len(parts[0]) + len(parts[1])
+    )
 
 
 def load(name: str, split: str, *, data_dir: str | None = None) -> Dataset:
@@ -254,17 +222,17 @@ def class_names(name: str, data_dir: str | None, num_classes: int) -> list[str]:
     return [str(class_name) for class_name in names]
 
 
-def _load_patterns(name: str, split: str, data_dir: str | None) -> Images:
+def _load_patterns(name: str, split: str, data_dir: str | None) -> ArrayDataset:
     del name, data_dir
-    return Images(*patterns.load(split), len(patterns.CLASS_NAMES))
+    return ArrayDataset(*patterns.load(split), len(patterns.CLASS_NAMES))
 
 
-def _load_folder(name: str, split: str, data_dir: str | None) -> Stream:
+def _load_folder(name: str, split: str, data_dir: str | None) -> RecordDataset:
     del name
     listing = image_folder.scan(data_dir or "", split)
     files = image_folder.Files(listing)
     num_classes = len(listing.classes)
-    return Stream(files, len(files), num_classes, listing.fingerprint, about=listing.about)
+    return RecordDataset(files, len(files), num_classes, listing.fingerprint, about=listing.about)
 
 
 def _load_tfds(name: str, split: str, data_dir: str | None) -> Dataset:
@@ -272,11 +240,12 @@ def _load_tfds(name: str, split: str, data_dir: str | None) -> Dataset:
     records = tfds_source.Records(tfds_set, split)
     shape, num_classes = tfds_set.image_shape, tfds_set.num_classes
     if None in shape or not num_classes or len(records) * math.prod(shape) > MEMORY_LIMIT:
-        return Stream(records, len(records), num_classes, num_tags=tfds_set.num_tags)
+        return RecordDataset(records, len(records), num_classes, num_tags=tfds_set.num_tags)
     _require_memory(len(records) * math.prod(shape), f"{name} ({split})")
-    data = Images(*tfds_source.load(tfds_set, split), num_classes)
-    _check(data, f"{name} ({split})")
-    return data
+    try:
+        return ArrayDataset(*tfds_source.load(tfds_set, split), num_classes)
+    except ValueError as error:
+        raise UsageError(f"{name} ({split}): {error}") from None
 
 
 def _require_memory(needed: int, what: str) -> None:
@@ -286,21 +255,6 @@ def _require_memory(needed: int, what: str) -> None:
             f"The images of {what} take {needed / 2**30:.1f} GiB in memory, of which this process "
             f"may have {available / 2**30:.1f} GiB: give it more, or a smaller split, such as "
             "--config.data.train_split='train[:10%]'."
-        )
-
-
-def _check(data: Images, what: str) -> None:
-    images, labels, num_classes = data
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
-        raise UsageError(
-            f"{what}: images must be uint8 [N, H, W, 3], not {images.dtype} {images.shape}."
-        )
-    bad = np.flatnonzero((labels < -1) | (labels >= num_classes))
-    if len(labels) != len(images) or bad.size:
-        example = f", such as {labels[bad[0]]} at image {bad[0]}" if bad.size else ""
-        raise UsageError(
-            f"{what}: {len(images)} images need as many labels in [0, {num_classes}), or -1 for "
-            f"none; there are {len(labels)}, {bad.size} of them out of range{example}."
         )
 
 

@@ -104,7 +104,7 @@ def eval_batches(
     Raises:
       UsageError: more images cannot be used than may be.
     """
-    if isinstance(data, datasets.Images):
+    if isinstance(data, datasets.ArrayDataset):
         for start in range(0, data.num_images, batch_size):
             part = slice(start, start + batch_size)
             pixels = data.images[part]
@@ -126,7 +126,7 @@ def eval_batches(
 
 
 def _center_crops(
-    data: datasets.Stream, image_size: int, share: float
+    data: datasets.RecordDataset, image_size: int, share: float
 ) -> Iterator[tuple[np.ndarray, int] | image_decoding.BadImageError]:
     """Crop and label of every image, or why there is none."""
     threads = machine.processors()
@@ -136,7 +136,7 @@ def _center_crops(
 
 
 def _load_center(
-    index: int, *, data: datasets.Stream, size: int, share: float
+    index: int, *, data: datasets.RecordDataset, size: int, share: float
 ) -> tuple[np.ndarray, int] | image_decoding.BadImageError:
     try:
         encoded, label = data.records.read(index)
@@ -203,7 +203,7 @@ def grey_ranges(data: datasets.Dataset) -> grey.Ranges | None:
 
     By its first images (`GREY_SAMPLE`) whose files do not say it; see `grey.range_of`.
     """
-    if isinstance(data, datasets.Images):
+    if isinstance(data, datasets.ArrayDataset):
         return None
     count = min(data.num_images, GREY_SAMPLE)
     return measure_grey(lambda index: data.records.read(index)[0], count)

@@ -20,7 +20,7 @@ def labeled_share(data: datasets.Dataset) -> float:
     """Share of the images that have labels; of a set on disk of some of them, evenly spread."""
     if not data.num_classes:
         return 0.0
-    if isinstance(data, datasets.Images):
+    if isinstance(data, datasets.ArrayDataset):
         return float(np.mean(data.labels >= 0))
     count = min(data.num_images, LOOKED_AT)
     some = np.linspace(0, data.num_images - 1, count).astype(int)
@@ -29,7 +29,7 @@ def labeled_share(data: datasets.Dataset) -> float:
 
 def read_labels(data: datasets.Dataset) -> np.ndarray:
     """The labels [N] of a split; reads every record of one on disk, with a progress line."""
-    if isinstance(data, datasets.Images):
+    if isinstance(data, datasets.ArrayDataset):
         return data.labels
     labels = np.empty(data.num_images, np.int32)
     with console.progress_bar(total=data.num_images, done=0, unit="img", title="labels") as bar:
@@ -108,7 +108,7 @@ def listed(path: str, data: datasets.Dataset, labels: np.ndarray) -> np.ndarray:
       UsageError: no such file, names that no image has, images without names or labels.
     """
     wanted = _read_list(path)
-    if isinstance(data, datasets.Images):
+    if isinstance(data, datasets.ArrayDataset):
         raise UsageError(
             "--config.labels.list needs images with file names, but this set is held in memory "
             "without any: use --config.labels.share."

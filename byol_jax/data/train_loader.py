@@ -110,7 +110,7 @@ class TrainBatches:
     def _start(self) -> Iterator[dict[str, Any]]:
         """Batches from the current position on, as if all before had been drawn."""
         shard = slice(self._position + self._process_index, None, self._process_count)
-        if isinstance(self._data, datasets.Images):
+        if isinstance(self._data, datasets.ArrayDataset):
             batches = self._order[shard].batch(self._batch_size)
             options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
             gather = functools.partial(_gather, self._data)
@@ -170,7 +170,7 @@ def first_indices(num_images: int, *, seed: int, count: int, process_count: int 
     return [int(order[i * process_count % num_images]) for i in range(count)]
 
 
-def _gather(data: datasets.Images, indices: np.ndarray) -> dict[str, np.ndarray]:
+def _gather(data: datasets.ArrayDataset, indices: np.ndarray) -> dict[str, np.ndarray]:
     return {"images": data.images[indices], "labels": data.labels[indices]}
 
 
@@ -192,7 +192,7 @@ def _with_position(position: int, index: int) -> np.ndarray:
 
 
 def _load_group(
-    numbers: np.ndarray, *, data: datasets.Stream, crop: Crop, seed: int, max_bad: int
+    numbers: np.ndarray, *, data: datasets.RecordDataset, crop: Crop, seed: int, max_bad: int
 ) -> dict[str, Any]:
     """The views of each of g images, or of others drawn in place of bad ones.
 
@@ -226,7 +226,7 @@ def _load_group(
 
 
 def _load_views(
-    data: datasets.Stream, index: int, uniforms: np.ndarray, crop: Crop, out: np.ndarray
+    data: datasets.RecordDataset, index: int, uniforms: np.ndarray, crop: Crop, out: np.ndarray
 ) -> int:
     """Writes the views of an image to [views, S, S, 3]; gives its label."""
     encoded, label = data.records.read(index)
@@ -245,7 +245,7 @@ def _join(groups: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return batch | {"bad": [item for group in groups for item in group["bad"]]}
 
 
-def _too_many(data: datasets.Stream, bad: dict[int, str]) -> TooManyBadImagesError:
+def _too_many(data: datasets.RecordDataset, bad: dict[int, str]) -> TooManyBadImagesError:
     examples = bad if len(bad) >= 3 else bad | _find_bad(data)
     lines = [f"\n  {data.records.name(index)}: {reason}" for index, reason in examples.items()]
     return TooManyBadImagesError(
@@ -256,7 +256,7 @@ def _too_many(data: datasets.Stream, bad: dict[int, str]) -> TooManyBadImagesErr
     )
 
 
-def _find_bad(data: datasets.Stream) -> dict[int, str]:
+def _find_bad(data: datasets.RecordDataset) -> dict[int, str]:
     """The first five bad ones of the first 1,000 images, to say what is wrong with the data."""
     found: dict[int, str] = {}
     for index in range(min(data.num_images, 1000)):

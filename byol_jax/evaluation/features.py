@@ -277,7 +277,7 @@ def names(source: Source, data: datasets.Dataset, indices: np.ndarray) -> list[s
 
     Bytes of a file name that are not UTF-8 are written as ``\\xNN``.
     """
-    if isinstance(data, datasets.Images):
+    if isinstance(data, datasets.ArrayDataset):
         return [str(index) for index in indices]
     name = data.records.file_name if source.name == "folder" else data.records.name
     return [

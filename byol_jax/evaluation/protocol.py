@@ -3,6 +3,7 @@
 Shapes: N images of a split.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -101,9 +102,9 @@ def load_splits(
 def _decoded(
     data: datasets.Dataset, ranges: grey.Ranges | None, is_reduced: bool
 ) -> datasets.Dataset:
-    if isinstance(data, datasets.Images):
+    if isinstance(data, datasets.ArrayDataset):
         return data
-    return data._replace(grey_ranges=ranges, is_reduced=is_reduced)
+    return dataclasses.replace(data, grey_ranges=ranges, is_reduced=is_reduced)
 
 
 def split_train(

@@ -29,7 +29,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     config_lib.require_positive(config, "bench.seconds", "bench.step_batch_size")
     data = datasets.load(config.data.name, config.data.train_split, data_dir=config.data.dir)
     data = datasets.with_grey_ranges(data, eval_loader.grey_ranges(data))
-    rates = stage_rates(data, config) if isinstance(data, datasets.Stream) else {}
+    rates = stage_rates(data, config) if isinstance(data, datasets.RecordDataset) else {}
     for name, rate in rates.items():
         console.say(f"{name:<16}{rate:>12,.0f} images/s on one thread")
     rates["pipeline"] = pipeline_rate(data, config)
@@ -43,7 +43,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         console.say(
             f"{'training step':<16}{rates['step']:>12,.0f} images/s of {config.model.encoder}"
         )
-        console.say(_verdict(rates, is_streamed=isinstance(data, datasets.Stream)))
+        console.say(_verdict(rates, is_streamed=isinstance(data, datasets.RecordDataset)))
     result = {
         "images_per_second": rates,
         "devices": pmap.describe_devices(),
@@ -53,7 +53,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     console.say(f"Written: {workdir / 'result.json'}")
 
 
-def stage_rates(data: datasets.Stream, config: Any) -> dict[str, float]:
+def stage_rates(data: datasets.RecordDataset, config: Any) -> dict[str, float]:
     """Images a second of one thread in each stage and in making batches; bad ones are left out."""
     rng, crop = np.random.default_rng(config.seed), build.make_crop(config)
     seconds, views = np.zeros(len(STAGES)), []
@@ -73,7 +73,7 @@ def stage_rates(data: datasets.Stream, config: Any) -> dict[str, float]:
 
 
 def _one_image(
-    data: datasets.Stream,
+    data: datasets.RecordDataset,
     index: int,
     crop: train_loader.Crop,
     uniforms: np.ndarray,

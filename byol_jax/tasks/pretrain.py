@@ -92,7 +92,7 @@ class _Run:
         self._batches = build.make_train_batches(config, job.train)
         self._score = build.make_probe(config, job)
         self._guard = collapse_monitor.make_guard(config, job.settings, job.warmup_steps)
-        self._is_streamed = isinstance(job.train, datasets.Stream)
+        self._is_streamed = isinstance(job.train, datasets.RecordDataset)
         self._is_probe_noted = False
         self._bad_images = bad_images.BadImages(self._batches, workdir)
 

@@ -75,7 +75,7 @@ def check_sizes(config: Any, train: datasets.Dataset) -> None:
             f"--config.batch_size={config.batch_size} is larger than the data set "
             f"({train.num_images} images): take {2 ** (train.num_images.bit_length() - 1)} or less."
         )
-    if isinstance(train, datasets.Stream):  # images have sizes of their own
+    if isinstance(train, datasets.RecordDataset):  # images have sizes of their own
         if config.data.image_size < 8:
             size = config.data.image_size
             raise UsageError(f"--config.data.image_size must be at least 8, not {size}.")

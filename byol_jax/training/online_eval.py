@@ -237,7 +237,7 @@ class Probe:
 
     def score_raw_pixels(self) -> dict[str, float]:
         """kNN accuracy of the pixels of images in memory, centred: what a network has to beat."""
-        if not isinstance(self._train, datasets.Images):
+        if not isinstance(self._train, datasets.ArrayDataset):
             return {}
         is_labeled = self._train.labels >= 0
         if not is_labeled.any() or (self._test.labels < 0).all():

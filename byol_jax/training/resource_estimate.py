@@ -112,7 +112,7 @@ def _empty_batch(config: Any, data: datasets.Dataset) -> dict[str, np.ndarray]:
     """As the input makes it on this process, without the images."""
     count = config.batch_size // jax.process_count()
     labels = {name: np.zeros(count, np.int32) for name in ("labels", "place")}
-    if isinstance(data, datasets.Images):
+    if isinstance(data, datasets.ArrayDataset):
         return {"images": np.zeros((count, *data.images.shape[1:]), np.uint8)} | labels
     shape = (count, config.data.image_size, config.data.image_size, 3)
     return {name: np.zeros(shape, np.uint8) for name in ("view1", "view2")} | labels

@@ -89,7 +89,7 @@ def smaller(
     for key, value in (("model.encoder", SMALL_ENCODER), ("data.image_size", SMALL_SIZE)):
         old = config_lib.get(config, key)
         config.update_from_flattened_dict({key: value})
-        is_of_use = key != "data.image_size" or isinstance(job.train, datasets.Stream)
+        is_of_use = key != "data.image_size" or isinstance(job.train, datasets.RecordDataset)
         if is_of_use and taken() < 0.7 * before:
             changes[key], before = value, taken()
             yield _flags(changes), before

@@ -264,7 +264,7 @@ def load_all(data: datasets.Dataset, indices: np.ndarray, size: int) -> list[np.
     Raises:
       images.BadImageError: one of them is damaged.
     """
-    if isinstance(data, datasets.Images):
+    if isinstance(data, datasets.ArrayDataset):
         return [thumbnails.square(data.images[i], size) for i in indices]
     with futures.ThreadPoolExecutor(machine.processors()) as pool:
         whole = pool.map(lambda index: load(data, index, size), indices)
@@ -281,7 +281,7 @@ def _grown(pixels: np.ndarray, size: int) -> np.ndarray:
 
 def load(data: datasets.Dataset, index: int, size: int) -> np.ndarray:
     """One whole image, uint8 [H, W, 3], not much larger than its shorter side needs to be."""
-    if isinstance(data, datasets.Images):
+    if isinstance(data, datasets.ArrayDataset):
         return data.images[index]
     encoded = image_decoding.EncodedImage(data.records.read(int(index))[0], data.grey_ranges)
     side = min(encoded.height, encoded.width)

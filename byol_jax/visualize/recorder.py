@@ -95,7 +95,7 @@ class _Names(Mapping):
         self._source, self._data = source, data
 
     def __len__(self) -> int:
-        return 0 if isinstance(self._data, datasets.Images) else self._data.num_images
+        return 0 if isinstance(self._data, datasets.ArrayDataset) else self._data.num_images
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(len(self)))

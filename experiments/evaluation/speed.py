@@ -40,7 +40,7 @@ def linear_sweep() -> float:
 def extraction(run: str, batch_size: int, rounds: int = 5) -> float:
     """Images a second of `features.extract` as a share of those of the forward pass alone."""
     encoder = encoders.load_encoder(run)
-    data = datasets.Images(*patterns.load("train"), len(patterns.CLASS_NAMES))
+    data = datasets.ArrayDataset(*patterns.load("train"), len(patterns.CLASS_NAMES))
     batch = data.images[:batch_size]
     options = {"batch_size": batch_size, "title": "extract"}
     options["bad"] = eval_loader.BadLimit([data], 0.0)

@@ -203,7 +203,7 @@ def test_presets_build_and_take_a_step(preset, monkeypatch):
 
 
 def test_encoded_images_are_not_cut_to_next_to_nothing():
-    data = datasets.Stream(None, 100, 0)
+    data = datasets.RecordDataset(None, 100, 0)
     config = make_config(**{"data.image_size": 4})
     with pytest.raises(config_lib.UsageError, match="image_size must be at least 8, not 4"):
         config_checks.check_sizes(config, data)

@@ -181,7 +181,7 @@ def test_the_embedded_set_has_its_splits():
 
 def test_images_of_many_sizes_are_read_one_by_one(tfds_folder):
     data = datasets.load("tfds:byol_test_shapes/mixed", "train", data_dir=tfds_folder)
-    assert isinstance(data, datasets.Stream)
+    assert isinstance(data, datasets.RecordDataset)
     assert data.num_images == len(data.records) == 20 and data.num_classes == 3
     numbers = []
     for index in range(20):
@@ -203,7 +203,7 @@ def test_a_set_can_be_sent_to_worker_processes(tfds_folder):
 
 def test_a_set_without_labels_is_read_one_by_one(tfds_folder):
     data = datasets.load("tfds:byol_test_shapes/unlabelled", "train", data_dir=tfds_folder)
-    assert isinstance(data, datasets.Stream) and data.num_classes == 0
+    assert isinstance(data, datasets.RecordDataset) and data.num_classes == 0
     assert {data.records.read(index)[1] for index in range(20)} == {-1}
     assert data.records.name(3) == "byol_test_shapes/unlabelled/train[3]"
 
@@ -211,9 +211,9 @@ def test_a_set_without_labels_is_read_one_by_one(tfds_folder):
 def test_what_is_too_large_for_memory_is_read_one_by_one(tfds_folder, monkeypatch):
     monkeypatch.setattr(datasets, "MEMORY_LIMIT", 20 * 8 * 8 * 3 - 1)
     data = datasets.load("tfds:byol_test_shapes/rgb", "train", data_dir=tfds_folder)
-    assert isinstance(data, datasets.Stream) and data.num_classes == 3
+    assert isinstance(data, datasets.RecordDataset) and data.num_classes == 3
     whole = datasets.load("tfds:byol_test_shapes/rgb", "test", data_dir=tfds_folder)
-    assert isinstance(whole, datasets.Images)
+    assert isinstance(whole, datasets.ArrayDataset)
 
 
 def test_images_of_several_classes_have_tags_instead_of_a_label(tmp_path):
@@ -311,13 +311,14 @@ def test_a_set_without_images_is_refused(tmp_path):
     ],
 )
 def test_images_and_labels_are_checked(images, labels, message):
-    with pytest.raises(datasets.UsageError, match=message):
-        datasets._check(datasets.Images(images, np.array(labels, np.int32), 3), "these")
+    with pytest.raises(ValueError, match=message):
+        datasets.ArrayDataset(images, np.array(labels, np.int32), 3)
 
 
 def test_images_in_memory_may_lack_labels():
     images = np.zeros((3, 4, 4, 3), np.uint8)
-    datasets._check(datasets.Images(images, np.array([-1, 2, 0], np.int32), 3), "these")
+    data = datasets.ArrayDataset(images, np.array([-1, 2, 0], np.int32), 3)
+    assert len(data) == data.num_images == 3
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")

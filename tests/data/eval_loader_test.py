@@ -59,7 +59,7 @@ def test_a_bad_image_to_evaluate_is_an_error_that_names_it():
 def test_a_constant_channel_is_named(capsys):
     pixels = np.full((3, 8, 8, 3), 7, np.uint8)
     pixels[:, :4, :, :2] = 200
-    data = datasets.Images(pixels, np.zeros(3, np.int32), 1)
+    data = datasets.ArrayDataset(pixels, np.zeros(3, np.int32), 1)
     _, std = eval_loader.channel_stats(data, image_size=8)
     assert std[2] == 0.001 and "blue is the same in all pixels" in capsys.readouterr().err
 
@@ -88,7 +88,7 @@ def test_bad_images_can_be_left_out_of_an_evaluation(bad):
 def test_images_without_labels_are_evaluated_with_minus_one():
     records = Encoded(FILES)
     records.read = lambda index: (FILES[index], -1)
-    _, labels = kept(evaluate(datasets.Stream(records, N, 0)))
+    _, labels = kept(evaluate(datasets.RecordDataset(records, N, 0)))
     np.testing.assert_array_equal(labels, np.full(N, -1))
 
 
@@ -98,7 +98,7 @@ def test_images_without_labels_are_evaluated_with_minus_one():
 def test_channel_stats_equal_numpy():
     pixels = np.random.RandomState(0).randint(0, 256, (120, 6, 6, 3)).astype(np.uint8)
     pixels[..., 1] //= 2
-    data = datasets.Images(pixels, np.zeros(120, np.int32), 1)
+    data = datasets.ArrayDataset(pixels, np.zeros(120, np.int32), 1)
     mean, std = eval_loader.channel_stats(data, image_size=SIZE)
     np.testing.assert_allclose(mean, pixels.mean((0, 1, 2)) / 255, atol=1e-4)
     np.testing.assert_allclose(std, pixels.std((0, 1, 2)) / 255, atol=1e-4)
@@ -114,7 +114,7 @@ def test_channel_stats_of_encoded_images_are_those_of_their_good_centre_crops():
 
 
 def test_channels_that_are_constant_do_not_get_a_std_of_zero():
-    data = datasets.Images(np.full((3, 4, 4, 3), 9, np.uint8), np.zeros(3, np.int32), 1)
+    data = datasets.ArrayDataset(np.full((3, 4, 4, 3), 9, np.uint8), np.zeros(3, np.int32), 1)
     mean, std = eval_loader.channel_stats(data, image_size=SIZE)
     assert min(std) > 0 and mean == pytest.approx([9 / 255] * 3, abs=1e-4)
 

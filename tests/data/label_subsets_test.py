@@ -57,7 +57,7 @@ def files(tmp_path):
         path.write_bytes(encode(drawn_picture(12, 12)))
     listing = image_folder.scan(str(tmp_path / "set"), "all")
     records = image_folder.Files(listing)
-    return datasets.Stream(records, len(records), 2)
+    return datasets.RecordDataset(records, len(records), 2)
 
 
 def test_labels_are_read_without_images(files):
@@ -89,7 +89,7 @@ def test_a_list_names_files_that_are_no_utf8(tmp_path):
     for name in (b"caf\xe9.png", b"th\xe9.png"):
         (tmp_path / os.fsdecode(name)).write_bytes(b"")
     listing = image_folder.scan(str(tmp_path), "all")
-    files = datasets.Stream(image_folder.Files(listing), 2, 0)
+    files = datasets.RecordDataset(image_folder.Files(listing), 2, 0)
     (tmp_path / "list.txt").write_bytes(b"caf\xe9.png\n")
     chosen = label_subsets.listed(str(tmp_path / "list.txt"), files, LABELS)
     assert [os.fsencode(listing.files[i]) for i in chosen] == [b"caf\xe9.png"]
@@ -113,16 +113,16 @@ def test_a_share_is_one_of_the_labeled_images():
 def test_the_share_of_labeled_images_is_told(files):
     assert label_subsets.labeled_share(files) == 1
     labels = np.where(np.arange(100) < 41, 0, -1).astype(np.int32)
-    in_memory = datasets.Images(np.zeros((100, 4, 4, 3), np.uint8), labels, 2)
+    in_memory = datasets.ArrayDataset(np.zeros((100, 4, 4, 3), np.uint8), labels, 2)
     assert label_subsets.labeled_share(in_memory) == 0.41
-    assert label_subsets.labeled_share(in_memory._replace(num_classes=0)) == 0
+    assert label_subsets.labeled_share(datasets.ArrayDataset(in_memory.images)) == 0
 
 
 def test_a_list_that_cannot_be_read_or_used_is_refused(files, tmp_path):
     with pytest.raises(UsageError, match="Cannot read --config.labels.list=/nowhere"):
         label_subsets.listed("/nowhere", files, LABELS)
     (tmp_path / "list.txt").write_text("1.png")
-    in_memory = datasets.Images(np.zeros((2, 4, 4, 3), np.uint8), np.zeros(2, np.int32), 2)
+    in_memory = datasets.ArrayDataset(np.zeros((2, 4, 4, 3), np.uint8), np.zeros(2, np.int32), 2)
     with pytest.raises(UsageError, match="without any: use --config.labels.share"):
         label_subsets.listed(str(tmp_path / "list.txt"), in_memory, LABELS)
 

@@ -150,7 +150,7 @@ def test_both_views_of_an_image_are_cut_from_one_reading_and_differ(monkeypatch)
 
     monkeypatch.setattr(image_decoding.EncodedImage, "decode", counted)
     records = Encoded(FILES)
-    data = datasets.Stream(records, N, N)
+    data = datasets.RecordDataset(records, N, N)
     loaded = train_loader._load_group(
         np.array([[0, 3]]), data=data, crop=train_loader.Crop(SIZE), seed=0, max_bad=0
     )

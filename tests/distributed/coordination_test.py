@@ -207,7 +207,7 @@ def test_images_that_differ_between_processes_are_refused(two_processes):
     data = datasets.load("patterns", "test")
     changed = data.images.copy()
     changed[0, 0, 0] += 1
-    other = agreement.digest(data._replace(images=changed))
+    other = agreement.digest(data.replace(images=changed))
     two_processes(lambda facts: facts | {"fingerprint of patterns (test)": other})
     with pytest.raises(pmap.UsageError, match="fingerprint of patterns"):
         agreement.require_same_data("patterns (test)", data)

@@ -12,7 +12,7 @@ import pytest
 
 from byol_jax.checkpoints import encoders
 from byol_jax.data import eval_loader
-from byol_jax.data.datasets import Images
+from byol_jax.data.datasets import ArrayDataset
 from byol_jax.distributed import pmap
 from byol_jax.evaluation import features, finetune, linear_probe, protocol, results, train_input
 from byol_jax.models import encoder_spec
@@ -60,7 +60,7 @@ def classifier(size):
 
 
 def make_subject(encoder):
-    data = Images(G["images"][0], G["labels"][0], K)
+    data = ArrayDataset(G["images"][0], G["labels"][0], K)
     return protocol.Subject(encoder, features.Source("", ""), data, 0, data, {})
 
 

@@ -30,7 +30,7 @@ def test_no_more_images_are_held_out_than_the_paper_holds_out():
 
 
 def make_subject(num_validation):
-    train = datasets.Images(np.zeros((10, 2, 2, 3), np.uint8), np.zeros(10, np.int32), 2)
+    train = datasets.ArrayDataset(np.zeros((10, 2, 2, 3), np.uint8), np.zeros(10, np.int32), 2)
     return protocol.Subject(None, None, train, num_validation, None, {})
 
 
@@ -138,7 +138,7 @@ def test_images_without_labels_are_left_out_and_counted():
     found = features.Features(np.eye(3), np.array([-1, 0, -1]), np.arange(3))
     counted = protocol.labeled(found, "test")
     assert counted.labels.tolist() == [0] and counted.indices.tolist() == [1]
-    data = datasets.Images(np.zeros((4, 8, 8, 3), np.uint8), np.full(4, -1), 2)
+    data = datasets.ArrayDataset(np.zeros((4, 8, 8, 3), np.uint8), np.full(4, -1), 2)
     assert protocol.count_left_out([data], [found]) == {"bad": 1, "unlabeled": 2}
     with pytest.raises(UsageError, match="None of the 3 images of the test split has a label"):
         protocol.labeled(found._replace(labels=np.full(3, -1)), "test")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from byol_jax.data import eval_loader
-from byol_jax.data.datasets import Images
+from byol_jax.data.datasets import ArrayDataset
 from byol_jax.distributed import pmap
 from byol_jax.evaluation import (
     features,
@@ -32,7 +32,7 @@ CONFIG = golden_data.config(G)
 
 
 def subject_of(encoder=None):
-    data = Images(np.zeros((1, 2, 2, 3), np.uint8), np.zeros(1, np.int32), 3)
+    data = ArrayDataset(np.zeros((1, 2, 2, 3), np.uint8), np.zeros(1, np.int32), 3)
     return protocol.Subject(encoder, features.Source("", ""), data, 0, data, {})
 
 

@@ -12,7 +12,7 @@ def numbered(n):
     """Images in memory whose every pixel, and label, is their number."""
     numbers = np.arange(n)
     pixels = np.broadcast_to(numbers[:, None, None, None], (n, 2, 2, 3)).astype(np.uint8)
-    return datasets.Images(pixels, numbers.astype(np.int32), n)
+    return datasets.ArrayDataset(pixels, numbers.astype(np.int32), n)
 
 
 class Encoded:
@@ -34,7 +34,7 @@ class Encoded:
 
 
 def stream(files):
-    return datasets.Stream(Encoded(files), len(files), len(files))
+    return datasets.RecordDataset(Encoded(files), len(files), len(files))
 
 
 # Pictures of many sizes, as JPEG and as PNG.

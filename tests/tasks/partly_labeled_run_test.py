@@ -44,8 +44,10 @@ class _Encoded:
 
 def partly(data, *, is_labeled=lambda index: index % EVERY == 0, on_disk=False):
     labels = np.where(is_labeled(np.arange(data.num_images)), data.labels, -1)
-    data = data._replace(labels=labels.astype(np.int32))
-    return datasets.Stream(_Encoded(data), len(labels), data.num_classes) if on_disk else data
+    data = data.replace(labels=labels.astype(np.int32))
+    return (
+        datasets.RecordDataset(_Encoded(data), len(labels), data.num_classes) if on_disk else data
+    )
 
 
 @pytest.fixture(params=["in memory", "on disk"])

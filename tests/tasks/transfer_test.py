@@ -113,7 +113,7 @@ def measured(metric="top1", test_labels=None):
         pairs[1] = (pairs[1][0], test_labels)
     made = [Features(x, y, np.arange(len(y))) for x, y in pairs]
     none = np.zeros((200, 2, 2, 3), np.uint8)
-    data = datasets.Images(none, pairs[0][1], 4)
+    data = datasets.ArrayDataset(none, pairs[0][1], 4)
     splits = {"train_split": "train", "validation_split": "", "eval_split": "test"}
     subject = protocol.Subject(None, features.Source("", ""), data, 0, None, splits)
     targets = [transfer._targets(found, data, metric, "some") for found in made]

@@ -62,7 +62,7 @@ def test_linear_probe_agrees_with_scikit_learn():
 @pytest.mark.parametrize("n", [1, 4, 7])
 def test_features_come_in_order_and_without_padding(n):
     images = np.random.RandomState(0).randint(0, 256, (n, 2, 2, 3)).astype(np.uint8)
-    data = datasets.Images(images, np.arange(n, dtype=np.int32), n)
+    data = datasets.ArrayDataset(images, np.arange(n, dtype=np.int32), n)
     features, labels, indices = online_eval.extract_features(
         lambda batch: batch.reshape(len(batch), -1),
         eval_loader.eval_batches(data, batch_size=4, image_size=2),
@@ -99,7 +99,7 @@ def stream(pixels, labels, *, bad=()):
     files = [b"text" if i in bad else encode(image) for i, image in enumerate(pixels)]
     is_labelled = labels is not None
     records = Encoded(files, labels if is_labelled else [-1] * len(files))
-    return datasets.Stream(records, len(files), 4 if is_labelled else 0)
+    return datasets.RecordDataset(records, len(files), 4 if is_labelled else 0)
 
 
 def colour(params, state, batch):
@@ -112,7 +112,7 @@ LABELS = [number % 4 for number in range(40)]
 
 
 def test_encoded_images_are_scored_as_those_in_memory_and_have_no_pixels_to_compare_with():
-    memory = datasets.Images(np.stack(PIXELS), np.array(LABELS, np.int32), 4)
+    memory = datasets.ArrayDataset(np.stack(PIXELS), np.array(LABELS, np.int32), 4)
     encoded = stream(PIXELS, LABELS)
     expected = make_probe(memory, memory, colour).score(None, None, linear=True)
     assert make_probe(encoded, encoded, colour).score(None, None, linear=True) == expected
@@ -152,7 +152,7 @@ def missing(labels, *, every):
 def test_images_without_labels_neither_vote_nor_count(is_in_memory):
     def split(labels):
         if is_in_memory:
-            return datasets.Images(np.stack(PIXELS), np.array(labels, np.int32), 4)
+            return datasets.ArrayDataset(np.stack(PIXELS), np.array(labels, np.int32), 4)
         return stream(PIXELS, labels)
 
     train, test = missing(LABELS, every=3), missing(LABELS, every=7)
@@ -191,7 +191,7 @@ def test_a_split_of_bad_images_alone_is_an_error_for_the_user(is_labelled):
 def test_probe_scores_a_perfect_and_a_collapsed_encoder():
     labels = np.arange(40, dtype=np.int32) % 4
     images = np.broadcast_to(labels[:, None, None, None], (40, 2, 2, 3)).astype(np.uint8)
-    data = datasets.Images(images, labels, 4)
+    data = datasets.ArrayDataset(images, labels, 4)
     encoders = {
         "perfect": lambda params, state, batch: np.eye(4)[batch[:, 0, 0, 0]],
         "collapsed": lambda params, state, batch: np.ones((len(batch), 4)),

@@ -93,7 +93,7 @@ def test_only_a_lack_of_memory_becomes_advice(name, monkeypatch):
             raise jax.errors.JaxRuntimeError(name)
 
     class Job:
-        train = resource_estimate.datasets.Images(
+        train = resource_estimate.datasets.ArrayDataset(
             np.zeros((8, 4, 4, 3), np.uint8), np.zeros(8, int), 2
         )
 

@@ -11,7 +11,7 @@ def job(monkeypatch):
     """The parts that the estimate looks at, of a long run on large images."""
     from byol_jax.data import datasets
 
-    data = datasets.Stream(records=None, num_images=3000, num_classes=0)
+    data = datasets.RecordDataset(records=None, num_images=3000, num_classes=0)
     fields = dict.fromkeys(build.Job._fields) | {"train": data, "total_steps": 3515}
     monkeypatch.setattr(resource_estimate, "matmul_speed", lambda dtype: 5e10)
     return build.Job(**fields)

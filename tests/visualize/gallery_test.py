@@ -25,7 +25,7 @@ def measured(n=40):
 def subject(n=40, labels=None):
     images = np.random.default_rng(0).integers(0, 255, (n, 32, 32, 3)).astype(np.uint8)
     labels = np.zeros(n, np.int32) if labels is None else labels
-    return gallery.Subject(datasets.Images(images, labels, 4), "test", {}, list("wxyz"))
+    return gallery.Subject(datasets.ArrayDataset(images, labels, 4), "test", {}, list("wxyz"))
 
 
 def test_neighbours_are_those_of_a_search_by_hand():

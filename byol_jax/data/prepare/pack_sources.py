@@ -197,7 +197,7 @@ def _open_tfds(name: str, data_dir: str) -> Source:
     sizes = {split: found.num_examples for split, found in info.splits.items()}
     largest = max(sizes, key=sizes.__getitem__)
     whole = f"{largest}[:100%]"  # by no name of the reference's, which hold images out
-    if isinstance(datasets.load(name, whole, data_dir=data_dir), datasets.Images):
+    if isinstance(datasets.load(name, whole, data_dir=data_dir), datasets.ArrayDataset):
         raise UsageError(f"{name} is small already: it is read into memory and needs no packing.")
     features = {"image": _image_feature(tfds)}
     features |= {"file_name": info.features["file_name"]} if "file_name" in info.features else {}

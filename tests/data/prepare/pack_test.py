@@ -296,7 +296,7 @@ def test_mistakes(folder, tmp_path):
 
 
 def test_a_set_that_fits_into_memory_is_refused(packed, monkeypatch):
-    small = datasets.Images(np.zeros((1, 8, 8, 3), np.uint8), np.zeros(1, np.int32), 3)
+    small = datasets.ArrayDataset(np.zeros((1, 8, 8, 3), np.uint8), np.zeros(1, np.int32), 3)
     monkeypatch.setattr(datasets, "load", lambda *arguments, **options: small)
     with pytest.raises(UsageError, match="small already"):
         pack_sources.open_source("tfds:my_photos", str(packed), "")

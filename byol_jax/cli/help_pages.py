@@ -158,7 +158,7 @@ def _wrapped(title: str, words: Sequence[str], *, indent: int = 2) -> list[str]:
 
 
 def _comments(path: pathlib.Path) -> Iterator[tuple[str, str]]:
-    """What is assigned to, such as ``config.data.name``, with the comment behind it, or "".
+    """Keys that are assigned to, also by way of their section, with the comment behind it, or "".
 
     The first assignment of a file comes last: those of presets come after it in the file.
     """
@@ -168,17 +168,10 @@ def _comments(path: pathlib.Path) -> Iterator[tuple[str, str]]:
     for node in sorted(nodes, key=lambda node: -node.lineno):
         if isinstance(node.targets[0], ast.Attribute):
             note = lines[node.end_lineno - 1].encode()[node.end_col_offset :].partition(b"#")[2]
-            yield ast.unparse(node.targets[0]), note.decode().strip()
+            target = ast.unparse(node.targets[0]).removeprefix("config.")
+            yield target, note.decode().strip()
 
 
 def _note(key: str, notes: Mapping[str, str]) -> str:
-    """The comment of a key; sections may be filled by functions that call them otherwise."""
-    section = key.partition(".")[0]
-    for target in (f"config.{key}", key):
-        if target in notes:
-            return notes[target]
-    for target, note in notes.items():
-        root, _, below = target.partition(".")
-        if root == "view" and section == "augment" and key.endswith(f".{below}"):
-            return note
-    return ""
+    """The comment of a key; both views are filled by one function."""
+    return notes.get(key, "") or notes.get(re.sub(r"augment\.view[12]", "view", key), "")

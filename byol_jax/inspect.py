@@ -1,19 +1,22 @@
 """Says what a checkpoint is, and what can be done with it: ``python -m byol_jax.inspect PATH``."""
 
-from byol_jax.host import signals, streams
+import sys
+
+from byol_jax.cli import startup
 
 if __name__ == "__main__":  # before the imports below, which take seconds
-    streams.protect()
-    signals.end_without_work()
+    startup.explain(sys.argv[1:], "INSPECT")
 
 import pathlib
 import shlex
-import sys
+from collections.abc import Sequence
+from typing import NoReturn
 
 import numpy as np
 
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import sources
+from byol_jax.host import signals, streams
 from byol_jax.models import encoder_spec
 from byol_jax.workdir import metrics_log
 
@@ -83,7 +86,7 @@ def _commands(path: str, found: sources.Weights) -> list[str]:
     ]
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Prints what the only argument is; the exit status."""
     if len(arguments) != 1:
         print("Usage: python -m byol_jax.inspect FILE_OR_FOLDER", file=sys.stderr)
@@ -96,7 +99,12 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    status = main(sys.argv[1:])
+def end(arguments: Sequence[str]) -> NoReturn:
+    """`main`, and the end of the process."""
+    status = main(arguments)
     signals.ignore()
     streams.finish(status)
+
+
+if __name__ == "__main__":
+    end(sys.argv[1:])

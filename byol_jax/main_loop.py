@@ -4,12 +4,14 @@ Any key of the config can be overridden, as in ``--config.batch_size=128``. Conf
 ``configs/``; the text on top of each says what it does, on what hardware, and how long it takes.
 """
 
-from byol_jax.host import signals, streams
+import sys
+
+from byol_jax.cli import startup
 
 if __name__ == "__main__":  # before the imports below, which take seconds
-    streams.protect()
-    signals.end_without_work()
+    startup.begin(sys.argv)
 
+import importlib
 import pathlib
 import time
 import traceback
@@ -25,38 +27,25 @@ from byol_jax.cli import command_line, effects
 from byol_jax.data import agreement, train_loader
 from byol_jax.distributed import cluster, coordination, multihost
 from byol_jax.evaluation import result_folder, resume
-from byol_jax.host import processes
+from byol_jax.host import processes, signals, streams
 from byol_jax.report import cli
-from byol_jax.tasks import (
-    bench_input,
-    convert,
-    embed,
-    export,
-    gallery,
-    knn,
-    linear_eval,
-    pack,
-    pretrain,
-    preview,
-    semi_supervised,
-    transfer,
-)
 from byol_jax.training import collapse_monitor, config_ranges, loop
 from byol_jax.workdir import console, place, run_folder, sessions
 
-TASKS: dict[str, Callable[[Any, pathlib.Path], None]] = {
-    "pretrain": pretrain.run,
-    "linear_eval": linear_eval.run,
-    "semi_supervised": semi_supervised.run,
-    "transfer": transfer.run,
-    "knn": knn.run,
-    "embed": embed.run,
-    "export": export.run,
-    "gallery": gallery.run,
-    "preview": preview.run,
-    "bench_input": bench_input.run,
-    "convert": convert.run,
-    "pack": pack.run,
+# By module, of which only the one that is asked for is imported.
+TASKS = {
+    "pretrain": "byol_jax.tasks.pretrain",
+    "linear_eval": "byol_jax.tasks.linear_eval",
+    "semi_supervised": "byol_jax.tasks.semi_supervised",
+    "transfer": "byol_jax.tasks.transfer",
+    "knn": "byol_jax.tasks.knn",
+    "embed": "byol_jax.tasks.embed",
+    "export": "byol_jax.tasks.export",
+    "gallery": "byol_jax.tasks.gallery",
+    "preview": "byol_jax.tasks.preview",
+    "bench_input": "byol_jax.tasks.bench_input",
+    "convert": "byol_jax.tasks.convert",
+    "pack": "byol_jax.tasks.pack",
 }
 
 _SHARDS = "Finished shards are kept: rerun the same command to resume."
@@ -88,6 +77,15 @@ LONE_FAILURES = (
 )
 
 parse_flags = command_line.parse_flags
+
+
+def load_task(name: str) -> Callable[[Any, pathlib.Path], None]:
+    """The function ``run`` of a task's module.
+
+    Raises:
+      UsageError: there is no such task.
+    """
+    return importlib.import_module(config_lib.lookup(TASKS, name, key="task")).run
 
 
 def main(_: Sequence[str]) -> None:
@@ -145,7 +143,7 @@ def _run(config: Any) -> None:
         for note in effects.settle(config, command_line.typed(), has_workdir=has_workdir):
             console.say(f"Note: {note}")
         agreement.require_same_program(config)
-        task = config_lib.lookup(TASKS, config.task, key="task")
+        task = load_task(config.task)
         if has_workdir or config.task not in EVALUATIONS:
             task(config, workdir)
         else:
@@ -201,11 +199,16 @@ def _leave(message: str, status: int = 1, *, title: str = "Error: ") -> NoReturn
     signals.leave("", status)
 
 
-if __name__ == "__main__":
+def start() -> None:
+    """Runs what the flags say, which `startup.begin` has parsed, and ends the process."""
     try:
-        app.run(main, flags_parser=parse_flags)
+        app.run(main, argv=sys.argv[:1], flags_parser=lambda argv: argv)
     except SystemExit as end:
         signals.ignore()
         if not multihost.is_alone():
             raise
         signals.leave(*(("", end.code or 0) if isinstance(end.code, int | None) else (end.code, 1)))
+
+
+if __name__ == "__main__":
+    start()

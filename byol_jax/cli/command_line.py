@@ -10,7 +10,7 @@ from ml_collections import config_flags
 
 from byol_jax import config as config_lib
 from byol_jax.cli import config_files, typed_values
-from byol_jax.distributed import liveness
+from byol_jax.distributed import lifeline
 
 UsageError = config_lib.UsageError
 
@@ -35,7 +35,7 @@ NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes 
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 SILENT_SECONDS = flags.DEFINE_float(
     "silent_seconds",
-    liveness.SILENT_SECONDS,
+    lifeline.SILENT_SECONDS,
     "A process that the others have not heard of for so long counts as dead, and ends the run.",
 )
 FLAGS = (
@@ -88,9 +88,11 @@ def arrange(argv: list[str], known: flags.FlagValues) -> list[str]:
     given = list(_configs(argv))
     if len(given) > 1:
         raise UsageError(f"--config is given {len(given)} times: {', '.join(given)}. Give one.")
-    path = str(pathlib.Path(given[0]).expanduser()) if given and given[0] else DEFAULT
-    found = config_files.load(path if not given or given[0] else "")
+    argument = given[0] if given else DEFAULT
+    found = config_files.load(argument)
     others = list(_Words(config_files.kinds(found), known).check(argv[1:]))
+    name, *preset = argument.split(":", 1)
+    path = ":".join([str(config_files.resolve(name)), *preset])
     return [argv[0], f"--config={path}", *others]
 
 

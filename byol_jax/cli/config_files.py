@@ -1,4 +1,8 @@
-"""Loads config files, also those that somebody else has written, and says what is wrong."""
+"""Finds and loads config files, also those somebody else has written, and says what is wrong.
+
+The project's own are found from any folder: in a clone they are its folder configs/, in an
+installation the package byol_jax.configs.
+"""
 
 import difflib
 import inspect
@@ -15,14 +19,48 @@ from byol_jax import config as config_lib
 UsageError = config_lib.UsageError
 
 
+_PACKAGE = pathlib.Path(config_lib.__file__).parent
+_INSTALLED = _PACKAGE / "configs"
+# The one that is there; beside an installed package "configs" may be anybody's.
+OURS = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.with_name("configs")
+OTHER_NAMES = {"pretrain": "byol"}  # of tasks that are not called like their config
+
+
+def resolve(name: str) -> pathlib.Path:
+    """Where a config file is: one in the working folder, else one of the project's own.
+
+    Args:
+      name: a path, such as ``configs/byol.py``, or just ``byol.py``; without the ending, as in
+        ``byol``, it is one of the project's own.
+
+    Returns:
+      The path as it was given if nothing is found.
+    """
+    path = pathlib.Path(name).expanduser()
+    found = own(name)
+    if found is None and path.parent in (pathlib.Path(), pathlib.Path("configs")):
+        found = own(path.stem) if path.suffix == ".py" and not path.is_file() else None
+    return path if found is None else found
+
+
+def own(name: str) -> pathlib.Path | None:
+    """The project's own config of a name such as ``knn`` or ``pretrain``; None if none has it."""
+    return next((path for path in ours() if path.stem == OTHER_NAMES.get(name, name)), None)
+
+
+def ours() -> list[pathlib.Path]:
+    """The project's own config files."""
+    return sorted(path for path in OURS.glob("*.py") if path.stem != "__init__")
+
+
 def load(argument: str) -> ml_collections.ConfigDict:
-    """The config that ``FILE`` or ``FILE:PRESET`` names.
+    """The config that ``FILE`` or ``FILE:PRESET`` names; `resolve` finds the file.
 
     Raises:
       UsageError: no such file, no such preset, or a mistake in the file; says in which line.
     """
     name, colon, preset = argument.partition(":")
-    path = pathlib.Path(name)
+    path = resolve(name)
     _require_file(path, argument)
     try:
         make = getattr(config_lib.load_file(path), "get_config", None)
@@ -30,9 +68,9 @@ def load(argument: str) -> ml_collections.ConfigDict:
             raise UsageError(f"{path} has no function get_config: it is no config file.{_here()}")
         parameters = inspect.signature(make).parameters.values()
         if colon and not parameters:
-            raise UsageError(f"{path} has no presets: type --config={path}.")
+            raise UsageError(f"{name} has no presets: type --config={name}.")
         if not colon and any(p.default is p.empty for p in parameters):
-            raise UsageError(f"{path} needs a preset: type --config={path}:PRESET.")
+            raise UsageError(f"{name} needs a preset: type --config={name}:PRESET.")
         config = make(*([preset] if colon else []))
     except UsageError:
         raise
@@ -51,14 +89,18 @@ def _require_file(path: pathlib.Path, argument: str) -> None:
             pass
     except OSError as error:
         reason = error.strerror or error
+        near = nearest(path.stem, [config.stem for config in ours()])
+        hint = f" Did you mean --config=configs/{near[0]}.py?" if near else ""
         raise UsageError(
-            f"Cannot read the file of --config={argument}: {reason}.{_here()}"
+            f"Cannot read the file of --config={argument}: {reason}.{hint}{_here()}"
         ) from None
 
 
-def _here(folder: pathlib.Path = pathlib.Path("configs")) -> str:
-    files = ", ".join(sorted(str(path) for path in folder.glob("*.py")))
-    return f" Here are: {files}." if files else " There are some in the project's folder configs."
+def _here(folder: pathlib.Path | None = None) -> str:
+    """Lists the configs of a folder, or else the project's own, as they can be typed anywhere."""
+    files = sorted(str(path) for path in folder.glob("*.py")) if folder else []
+    files = files or [f"configs/{path.name}" for path in ours()]
+    return f" Here are: {', '.join(files)}."
 
 
 def _locate(path: pathlib.Path, error: Exception) -> str:
@@ -111,8 +153,5 @@ def nearest(name: str, valid: Iterable[str]) -> list[str]:
     ends: dict[str, list[str]] = {}
     for full in valid:
         ends.setdefault(full.split(".")[-1], []).append(full)
-    return [
-        full for end in difflib.get_close_matches(last, ends, n=1, cutoff=0.7) for full in ends[end]
-    ][:3]
     close = difflib.get_close_matches(last, ends, n=1, cutoff=0.7)
     return [full for end in close for full in ends[end]][:3]

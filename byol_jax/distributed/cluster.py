@@ -23,7 +23,7 @@ def initialize(
     num_processes: int | None = None,
     process_id: int | None = None,
     *,
-    silent_seconds: float = liveness.SILENT_SECONDS,
+    silent_seconds: float = lifeline.SILENT_SECONDS,
 ) -> None:
     """Joins the processes of one run; to be called before anything else of JAX.
 

@@ -116,5 +116,5 @@ def finish() -> None:
 def group() -> Group | None:
     """The processes of this run; None if it has only one."""
     if _group is None and jax.process_count() > 1:
-        start(liveness.SILENT_SECONDS)
+        start(lifeline.SILENT_SECONDS)
     return _group

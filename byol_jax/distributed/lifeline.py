@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable
 
 CONNECT_SECONDS = 10
+# A process without a heartbeat for so long counts as dead; JAX gives up after 60.
+SILENT_SECONDS = 50.0
 
 
 def listen(on_gone: Callable[[int], None]) -> int:

@@ -16,12 +16,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from byol_jax.distributed import kv_store
+from byol_jax.distributed import kv_store, lifeline
 
 BEAT_SECONDS = 2.0  # between two heartbeats of a process
-SILENT_SECONDS = (
-    50.0  # a process without a heartbeat for so long counts as dead; JAX gives up after 60
-)
 WAIT_SECONDS = 3600.0  # that a process waits for others that are alive
 NOTE_SECONDS = 20.0  # a wait or a silence of this length is mentioned
 GRACE_SECONDS = 4.0  # to fail by oneself, with a message of one's own, after another has failed
@@ -60,7 +57,7 @@ class Watch:
         index: int,
         count: int,
         *,
-        silent_seconds: float = SILENT_SECONDS,
+        silent_seconds: float = lifeline.SILENT_SECONDS,
         wait_seconds: float = WAIT_SECONDS,
         say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True),
     ):

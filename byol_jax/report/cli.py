@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+import byol_jax
 from byol_jax.report import html_page, run_data, writing
 from byol_jax.report.run_data import ReportError
 
@@ -116,5 +117,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--watch", action="store_true", help="serve a page on this machine that follows the run"
     )
+    parser.add_argument("--version", action="version", version=f"byol_jax {byol_jax.__version__}")
     parser.add_argument("--port", type=int, default=8321, help="of --watch; 0: any free one")
     return parser.parse_args(arguments)

@@ -1,6 +1,5 @@
 """Whether a run is still going on, as far as that can be known from its folder."""
 
-import fcntl
 import math
 import pathlib
 import platform
@@ -10,6 +9,11 @@ from typing import Any
 
 from byol_jax.report import metric_curves
 
+try:
+    import fcntl
+except ImportError:  # Windows, where a page can be made of files that were copied there
+    fcntl = None
+
 ALIVE, GONE, UNKNOWN = "alive", "gone", "unknown"
 QUIET_SECONDS = 180  # without a line of metrics, at least, before it is worth a word
 
@@ -17,6 +21,8 @@ QUIET_SECONDS = 180  # without a line of metrics, at least, before it is worth a
 def state(folder: pathlib.Path) -> str:
     """ALIVE if a process holds the folder's lock, GONE if the one that held it on this machine has
     left it; UNKNOWN of another machine's, and without a lock."""
+    if fcntl is None:
+        return UNKNOWN
     path = folder / "lock"
     try:
         if not path.is_file():

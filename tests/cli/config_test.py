@@ -170,7 +170,7 @@ def test_every_key_of_tasks_with_an_encoder_is_used(task, run_folder, tmp_path):
     config = importlib.import_module(f"configs.{task}").get_config()
     config.update_from_flattened_dict(SHORT[task] | {"checkpoint": str(run_folder)})
     read = set()
-    main_loop.TASKS[task](Recording(config, read), tmp_path)
+    main_loop.load_task(task)(Recording(config, read), tmp_path)
     assert set(config_lib.flatten(config.to_dict())) - read - {"task"} == {"preset"}
 
 

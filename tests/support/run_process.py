@@ -16,7 +16,9 @@ import sys
 import time
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["byol_jax.main_loop", "tests.support.run_process"])
+CONTEXT.set_forkserver_preload(
+    ["byol_jax.main_loop", "byol_jax.tasks.pretrain", "tests.support.run_process"]
+)
 OPTIONS = {
     "batch_size": 8,
     "total_steps": 60,

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import stat
 import subprocess
 import sys
 
@@ -47,7 +48,7 @@ def test_content_reaches_the_disk_before_the_name_and_the_name_before_the_end(
     fsync = os.fsync
 
     def note(descriptor):
-        is_folder = os.path.isdir(f"/proc/self/fd/{descriptor}")
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
         events.append(("folder" if is_folder else "file", path.read_text()))
         fsync(descriptor)
 

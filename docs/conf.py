@@ -37,7 +37,7 @@ default_role = "literal"
 
 nb_execution_mode = "force"
 nb_execution_in_temp = True
-nb_execution_timeout = 300
+nb_execution_timeout = 900  # of a cell
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 

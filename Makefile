@@ -3,13 +3,14 @@
 # make test-slow     the tests left out of it: kills, several processes, whole runs
 # make test-browser  the report's page in headless Chromium
 # make test-torch    exports read by PyTorch, torchvision, timm and onnxruntime, which it installs: 5.5 GB
+# make docs          guides, executed tutorials and API reference, in build/docs/html
 # make lint          style checks
 
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: pretrain test test-slow test-browser test-torch lint clean
+.PHONY: pretrain test test-slow test-browser test-torch docs lint clean
 
 pretrain: $(VENV)/installed
 	$(RUN) -m byol_jax.main_loop --config=configs/byol.py
@@ -29,6 +30,11 @@ test-browser: $(VENV)/installed
 test-torch: $(VENV)/installed-torch
 	$(RUN) -m pytest -q -m torch tests/export/torch_test.py
 
+# The tutorials call python as a reader would.
+docs: $(VENV)/installed-docs
+	PATH="$(abspath $(VENV))/bin:$$PATH" PYTHONPATH="$(CURDIR)" \
+	  $(RUN) -m sphinx -W --keep-going -q -d build/docs/doctrees docs build/docs/html
+
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -44,6 +50,10 @@ $(VENV)/installed: requirements.txt
 # Into the same environment: the constraints keep everything that is in it as it is.
 $(VENV)/installed-torch: requirements-torch.txt $(VENV)/installed
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c requirements.txt -r requirements-torch.txt
+	touch $@
+
+$(VENV)/installed-docs: requirements-docs.txt $(VENV)/installed
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c requirements.txt -r requirements-docs.txt
 	touch $@
 
 clean:

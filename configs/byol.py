@@ -14,7 +14,7 @@
 
 (+) on a fifth of CIFAR-10, experiments/cifar10; on all of it, other numbers and more images.
 (*) what the reference's authors report for their code; not run here. These presets have its
-values; their data has to be prepared by TFDS (README, "ImageNet and other large sets").
+values; their data has to be prepared by TFDS (docs/your_images.md).
 """
 
 import re

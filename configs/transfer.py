@@ -20,7 +20,7 @@ from the weights that it has, and tested once.
 | pets, caltech101, flowers | the same | mean of the classes' accuracies |
 | voc2007 | the same; a regression for each class | mean of 11-point average precisions |
 
-They have to be prepared (README, "ImageNet and other large sets"). FGVC-Aircraft and Birdsnap are
+They have to be prepared (docs/your_images.md). FGVC-Aircraft and Birdsnap are
 not in TFDS: make folders of them (data.name=folder; Aircraft with metric=mean_per_class). On 2 CPU
 cores, the 7,000 images of configs/byol.py's default take 40 seconds (raw pixels: minutes).
 

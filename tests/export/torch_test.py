@@ -177,7 +177,7 @@ def test_other_stems_versions_and_widths_in_pytorch(case, tmp_path):
     assert_close(by_module(folder, photos(33)), expected)
 
 
-# The README's snippets, on what the default job has learned.
+# The snippets of the guide, on what the default job has learned.
 
 
 @pytest.fixture(scope="module")
@@ -189,12 +189,12 @@ OURS = {"byol_jax", "haiku", "optax", "orbax", "jax", "jaxlib"}
 SNIPPETS = {
     "import encoder": OURS | {"torchvision", "timm", "onnxruntime"},
     "onnxruntime": OURS | {"torch"},
-    "jax.export": OURS - {"jax", "jaxlib"} | {"torch"},
+    "import jax.export": OURS - {"jax", "jaxlib"} | {"torch"},
 }
 
 
 @pytest.mark.parametrize("word", SNIPPETS)
-def test_snippets_of_the_readme_read_what_the_default_job_learned(
+def test_snippets_of_the_guide_read_what_the_default_job_learned(
     word, learned, run_folder, tmp_path
 ):
     features = snippets.features_of(
@@ -213,7 +213,7 @@ def test_what_the_default_job_learned_is_the_same_for_every_client(client, learn
 
 
 @pytest.mark.parametrize("package", ["timm", "torchvision"])
-def test_the_snippet_of_the_readme_for_plain_networks(package, tmp_path):
+def test_the_snippet_of_the_guide_for_plain_networks(package, tmp_path):
     code = snippets.snippet("timm")
     if package == "torchvision":
         code = code.replace("import timm", "import torchvision").replace(

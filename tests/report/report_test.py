@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from byol_jax.report import charts, cli, figures, run_data, verdicts
+from tests.support import documents
 from tests.support.pages import CONFIG, EVIL, PROBES, Page, make_run, row
 
 
@@ -184,18 +185,15 @@ def test_a_missing_folder_and_one_of_no_run_are_told_from_each_other(tmp_path, c
         assert stopped.value.code == 2 and words in error and str(tmp_path / "run") in error
 
 
-README = pathlib.Path(__file__).parents[2] / "README.md"
-
-
-def readme_commands():
-    for line in README.read_text().splitlines():
+def documented_commands():
+    for line in documents.commands():
         words = shlex.split(line, comments=True) if "-m byol_jax.report " in line else []
         if words and "--watch" not in words:  # report_watch_test
             yield words[words.index("byol_jax.report") + 1 :]
 
 
-@pytest.mark.parametrize("arguments", list(readme_commands()), ids=" ".join)
-def test_commands_of_the_readme_run(arguments, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("arguments", list(documented_commands()), ids=" ".join)
+def test_commands_of_readme_and_guides_run(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name in ("pretrain-patterns", "short"):
         make_run(pathlib.Path("runs") / name, PROBES)

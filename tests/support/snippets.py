@@ -1,13 +1,12 @@
-"""Runs the Python of the README as a reader would: alone, in a process of its own."""
+"""Runs the Python of the guides as a reader would: alone, in a process of its own."""
 
-import pathlib
-import re
 import subprocess
 import sys
 
 import numpy as np
 
-README = pathlib.Path(__file__).parents[2] / "README.md"
+from tests.support import documents
+
 _BLOCK = """\
 import sys
 class Block:
@@ -23,9 +22,8 @@ numpy.save("features.npy", numpy.asarray(features))
 
 
 def snippet(word):
-    """The only block of Python in the README in which a word occurs."""
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    (found,) = [block for block in blocks if word in block]
+    """The only block of Python in README and guides in which a word occurs."""
+    (found,) = [block for block in documents.blocks("python") if word in block]
     return found
 
 

@@ -17,6 +17,8 @@ import PIL.Image
 import psutil
 import pytest
 
+from tests.support import documents
+
 ROOT = pathlib.Path(__file__).parents[2]
 SMALL = [
     "--config=configs/byol.py",
@@ -282,12 +284,11 @@ def test_a_workdir_that_cannot_be_written_to(tmp_path):
     assert status == 2 and "Cannot write to the workdir" in text and "Traceback" not in text
 
 
-def readme_commands():
-    for block in re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL):
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
-            if "byol_jax.main_loop" in words:
-                yield words[words.index("byol_jax.main_loop") + 1 :]
+def documented_commands():
+    for line in documents.commands():
+        words = shlex.split(line, comments=True)
+        if "byol_jax.main_loop" in words:
+            yield words[words.index("byol_jax.main_loop") + 1 :]
 
 
 TFRECORD_SET = ROOT / "tests" / "golden" / "tfrecord_set"
@@ -315,7 +316,7 @@ QUICK = {
 
 
 def smaller(arguments, photographs, checkpoint, output):
-    """What to add to a command of the README, so that it takes seconds and needs no data set."""
+    """What to add to a command of a guide, so that it takes seconds and needs no data set."""
     task = next(a for a in arguments if a.startswith("--config=")).split("/")[1].split(".")[0]
     if any("accumulate" in argument for argument in arguments):
         return [*TINY, "--config.batch_size=32"]  # four micro-batches on each of four devices
@@ -339,8 +340,8 @@ def smaller(arguments, photographs, checkpoint, output):
     return [*where, f"--config.data.name={name}", f"--config.data.dir={records}"]
 
 
-@pytest.mark.parametrize("arguments", list(readme_commands()), ids=" ".join)
-def test_commands_of_the_readme_run(arguments, photographs, uninterrupted, tmp_path):
+@pytest.mark.parametrize("arguments", list(documented_commands()), ids=" ".join)
+def test_commands_of_readme_and_guides_run(arguments, photographs, uninterrupted, tmp_path):
     """As they stand, but for fewer steps on smaller images, and another checkpoint."""
     arguments = [a for a in arguments if not a.startswith("--workdir")]
     added = smaller(arguments, photographs, uninterrupted, tmp_path)

@@ -249,14 +249,14 @@ def test_interrupted_it_leaves_nothing_and_the_same_command_works(tmp_path):
 # What others need to read it.
 
 
-def test_the_readmes_snippet_runs_stablehlo_with_jax_alone(of_pickle, tmp_path):
+def test_the_guides_snippet_runs_stablehlo_with_jax_alone(of_pickle, tmp_path):
     installed = {name.partition(".")[0] for name in sys.modules} - set(sys.stdlib_module_names)
     assert {"byol_jax", "haiku", "optax", "chex", "orbax", "ml_collections"} <= installed
     jaxs_own = {"jax", "jaxlib", "numpy", "scipy", "ml_dtypes", "opt_einsum"}
     public = {name for name in installed if not name.startswith("_")}
     without = public - jaxs_own - {"flatbuffers", "safetensors"}
     features = snippets.features_of(
-        snippets.snippet("jax.export"), tmp_path, {"export": of_pickle}, without=without
+        snippets.snippet("import jax.export"), tmp_path, {"export": of_pickle}, without=without
     )
     batch = {n: x.load() for n, x in torch_checkpoint.open_tensors(of_pickle / TEST_BATCH).items()}
     expected = encoders.load_encoder(str(PICKLE)).encode(batch["images"])

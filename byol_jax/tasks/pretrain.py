@@ -239,7 +239,7 @@ class _Run:
             last = multihost.on_writer(self._writer.last_good, what="writing the last checkpoint")
         advice = f"Rerun the command with --workdir={new} to resume. " if new else ""
         raise place.LeftError(
-            f"The workdir {old} was {f'renamed to {new}' if new else 'removed'} while the run was "
+            f"The workdir {old} was {f'renamed to {new}' if new else place.LOST} while the run was "
             f"writing to it. {advice}Last checkpoint: {last}."
         )
 

@@ -2,6 +2,10 @@
 
 import os
 import pathlib
+import sys
+
+# What has become of a folder that is nowhere to be found; only Linux tells where one went.
+LOST = "removed" if sys.platform == "linux" else "renamed or removed"
 
 
 class LeftError(RuntimeError):

@@ -163,7 +163,7 @@ def fail(case):
     def run(config, workdir):
         raise ENDS[case][0]
 
-    main_loop.TASKS["pretrain"] = run
+    main_loop.load_task = lambda name: run
 
 
 @pytest.mark.parametrize("case", ENDS)

@@ -4,6 +4,7 @@ import ast
 import ctypes
 import errno
 import fcntl
+import importlib.util
 import os
 import pathlib
 import subprocess
@@ -52,6 +53,15 @@ def test_processors_are_counted_without_an_affinity(monkeypatch, tmp_path):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 10)
     assert machine.processors(tmp_path) == 10
+
+
+def test_a_lost_workdir_is_called_removed_only_where_the_system_tells(monkeypatch):
+    for system, words in {"linux": "removed", "darwin": "renamed or removed"}.items():
+        monkeypatch.setattr(sys, "platform", system)
+        spec = importlib.util.spec_from_file_location("place", place.__file__)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        assert module.LOST == words
 
 
 def test_a_renamed_workdir_is_noticed_without_proc_but_not_followed(tmp_path, monkeypatch):

@@ -45,8 +45,8 @@ def load_encoder(path: str, *, network: str = "online") -> Encoder:
     """Loads an encoder from whatever `weights.open_weights` understands.
 
     Args:
-      path: a run's workdir (its newest checkpoint) or one of its ``checkpoints/<step>``, which need
-        the workdir's ``config.json`` and ``data.json`` next to ``checkpoints``; or a file.
+      path: a run's workdir (its newest checkpoint) or one of its ``checkpoints/<step>``, which has
+        copies of the workdir's ``config.json`` and ``data.json`` if these are lost; or a file.
       network: "online" or "target".
 
     Raises:

@@ -1,14 +1,13 @@
 """The folder of an export: ``model.json``, which says what it is, and weights by Haiku's names."""
 
 import json
-import math
 import pathlib
 from typing import Any
 
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import safe_pickle, torch_checkpoint
 from byol_jax.models import encoder_spec, resnet
-from byol_jax.workdir import files
+from byol_jax.workdir import files, run_folder
 
 UsageError = config_lib.UsageError
 
@@ -82,14 +81,15 @@ def to_card(fields: dict[str, Any]) -> encoder_spec.Card:
       TypeError, ValueError: no encoder can be built by them.
     """
     card = encoder_spec.Card(**fields)
-    ranges = card.grey_ranges and {kind: tuple(ends) for kind, ends in card.grey_ranges.items()}
-    card = card._replace(mean=tuple(card.mean), std=tuple(card.std), grey_ranges=ranges)
-    numbers = (*card.mean, *card.std, card.bn_decay_rate, card.bn_eps)
+    rates = [card.bn_decay_rate, card.bn_eps]
     sizes = (card.width_multiplier, card.image_size)
-    if not len(card.mean) == len(card.std) == 3 or not all(map(math.isfinite, numbers)):
+    is_of = run_folder.is_numbers
+    if not (is_of(card.mean, 3) and is_of(card.std, 3) and is_of(rates, 2)):
         raise ValueError("its card holds other things than numbers")
     if any(type(size) is not int or not 0 < size < 1 << 14 for size in sizes):
         raise ValueError(f"its card holds the sizes {sizes}")
+    ranges = run_folder.make_ranges(card.grey_ranges)
+    card = card._replace(mean=tuple(card.mean), std=tuple(card.std), grey_ranges=ranges)
     encoder_spec.shapes(card)  # complains if it cannot be built
     return card
 

@@ -1,6 +1,7 @@
 """What the subfolders of a folder of images are: outer folders, splits, classes."""
 
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,6 +20,9 @@ SPLIT_FOLDERS = {  # names of folders that can be splits, in any case
     "test": "test",
     "testing": "test",
 }
+
+# What may follow such a name: train_set, train_images, train2017.
+_ENDING = re.compile(r"[-_ ]?(set|data|images|split|\d{4})$")
 
 SHOWN = 5  # names in a message
 
@@ -144,7 +148,7 @@ def find_classes(files: Sequence[str]) -> Classes:
 
 
 def _split_of(name: str) -> str | None:
-    return SPLIT_FOLDERS.get(name.lower())
+    return SPLIT_FOLDERS.get(_ENDING.sub("", name.lower()))
 
 
 def _find_splits(top: pathlib.Path, tree: file_tree.Tree) -> dict[str, str]:

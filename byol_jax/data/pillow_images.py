@@ -32,7 +32,7 @@ _BYTES_PER_PIXEL = {
     "AVIF": 15,
     "HEIF": 19,
 }
-_LOWER_BYTES = 4  # of a pixel, more, where the lower bytes of 16 bits are in an image of their own
+_LOWER_BYTES = 5  # of a pixel, more, where the lower bytes of 16 bits are in an image of their own
 
 
 def open_image(data: bytes, name: str) -> PIL.Image.Image:

@@ -4,7 +4,7 @@ import contextlib
 import errno
 import fcntl
 import importlib.metadata
-import json
+import math
 import os
 import pathlib
 import platform
@@ -56,20 +56,39 @@ class DataCard(NamedTuple):
 
 
 def make_data_card(fields: Mapping[str, Any]) -> DataCard:
-    """A card from what has been JSON."""
+    """A card from what has been JSON.
+
+    Raises:
+        TypeError, ValueError: it is not what a card holds.
+    """
     card = DataCard(**fields)
-    ranges = card.grey_ranges and {kind: tuple(ends) for kind, ends in card.grey_ranges.items()}
+    for numbers in (card.mean, card.std):
+        if not is_numbers(numbers, 3):
+            raise ValueError("its mean or std are not three numbers")
+    ranges = make_ranges(card.grey_ranges)
     return card._replace(mean=tuple(card.mean), std=tuple(card.std), grey_ranges=ranges)
 
 
-def read_data_card(workdir: pathlib.Path) -> DataCard | None:
-    """The card of the run in this folder; None if there is none yet."""
-    try:
-        return make_data_card(json.loads(files.read_bytes(workdir / "data.json")))
-    except (FileNotFoundError, NotADirectoryError):
+def make_ranges(stored: Any) -> dict[str, tuple[float, float]] | None:
+    """Ranges of grey values from what has been JSON.
+
+    Raises:
+        ValueError: it is not what ranges are.
+    """
+    if stored is None:
         return None
-    except (OSError, ValueError, TypeError) as error:
-        raise UsageError(f"Cannot read {workdir / 'data.json'}: {error}.") from None
+    if not isinstance(stored, Mapping) or not all(is_numbers(x, 2) for x in stored.values()):
+        raise ValueError("its grey_ranges are not a least and a largest value by kind")
+    return {kind: (low, high) for kind, (low, high) in stored.items()}
+
+
+def is_numbers(value: Any, count: int) -> bool:
+    """Whether something from JSON is a list of so many finite numbers."""
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == count
+        and all(isinstance(x, int | float) and math.isfinite(x) for x in value)
+    )
 
 
 @contextlib.contextmanager

@@ -85,6 +85,9 @@ BAD_CARDS = {
     "infinite": {"card": {"encoder": "micro_resnet", "std": [1e999, 1, 1]}},
     "size": {"card": {"encoder": "micro_resnet", "image_size": 10**9}},
     "width": {"card": {"encoder": "micro_resnet", "width_multiplier": 10**30}},
+    "mean of a word": {"card": {"encoder": "micro_resnet", "mean": "abc"}},
+    "grey": {"card": {"encoder": "micro_resnet", "grey_ranges": [1]}},
+    "grey without an end": {"card": {"encoder": "micro_resnet", "grey_ranges": {"float": [0]}}},
     "unknown key": {"card": {"encoder": "micro_resnet", "depth": 3}},
     "a word": {"card": "micro_resnet"},
 }

@@ -209,7 +209,8 @@ def test_a_run_measures_once_and_keeps_the_ranges(tmp_path, capsys):
 
 
 def test_a_data_card_of_an_earlier_version_loads():
-    fields = {"num_images": 2, "num_classes": 0, "fingerprint": "", "mean": [0.5], "std": [0.5]}
+    fields = {"num_images": 2, "num_classes": 0, "fingerprint": ""}
+    fields |= {"mean": [0.5] * 3, "std": [0.5] * 3}
     assert run_folder.make_data_card(fields).grey_ranges is None
 
 

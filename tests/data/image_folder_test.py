@@ -221,6 +221,9 @@ def test_all_images_train_when_there_are_no_labels(tmp_path):
         (["training", "dev"], ["train", "validation"]),
         (["Validation", "Test"], ["validation", "test"]),
         (["Train"], ["train"]),
+        (["training_set", "test_set"], ["train", "test"]),
+        (["train-images", "valset"], ["train", "validation"]),
+        (["train2017", "val2017"], ["train", "validation"]),
     ],
 )
 def test_splits_may_be_called_by_any_usual_name_in_any_case(tmp_path, names, splits):

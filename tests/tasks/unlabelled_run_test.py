@@ -8,7 +8,7 @@ import pytest
 from byol_jax.config import UsageError
 from byol_jax.report import cli
 from byol_jax.tasks import pretrain
-from byol_jax.training import build, summary
+from byol_jax.training import build, run_files, summary
 from byol_jax.workdir import run_folder
 from tests.conftest import final_state, make_config
 from tests.support import pages
@@ -91,7 +91,7 @@ def test_the_page_has_pictures_but_no_accuracy_where_labels_are_missing(unlabell
 
 
 def test_channels_are_measured_once_and_kept_with_the_run(unlabelled_run, pictures):
-    card = run_folder.read_data_card(unlabelled_run)
+    card = run_files.read_card(unlabelled_run, warn=pytest.fail)
     job = build.build(unlabelled_config(pictures))
     assert card == job.data_card
     assert (card.num_images, card.num_classes) == (22, 0) and card.fingerprint

@@ -57,23 +57,44 @@ def test_a_file_called_lock_that_is_none_is_left_alone(tmp_path):
 
 
 def test_what_was_found_out_about_the_data_comes_back_as_it_was(tmp_path):
-    assert run_folder.read_data_card(tmp_path) is None
+    assert read_card(tmp_path) is None
     open_workdir(tmp_path, CONFIG, CARD)
-    assert run_folder.read_data_card(tmp_path) == CARD
+    assert read_card(tmp_path) == CARD
     unlabelled = CARD._replace(num_classes=0, fingerprint="")
     open_workdir(tmp_path, CONFIG, unlabelled)
-    assert run_folder.read_data_card(tmp_path) == unlabelled
+    assert read_card(tmp_path) == unlabelled
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"num_images": 3}', '{"images": 3}'])
+def read_card(workdir):
+    return run_files.read_card(workdir, warn=pytest.fail)
+
+
+FIELDS = {"num_images": 3, "num_classes": 0, "fingerprint": "", "mean": [0, 0, 0], "std": [1, 1, 1]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "3", '{"num_images": 3}', '{"images": 3}', "[" * 10**5),
+        *(
+            json.dumps(FIELDS | change)
+            for change in (
+                {"mean": [0.5]},
+                {"mean": "abc"},
+                {"std": None},
+                {"std": [1, 1, float("nan")]},
+                {"grey_ranges": [1]},
+                {"grey_ranges": {"unsigned": [0]}},
+            )
+        ),
+    ],
+)
 def test_a_data_card_that_cannot_be_read_is_named(tmp_path, text):
     (tmp_path / "data.json").write_text(text)
-    with pytest.raises(run_folder.UsageError, match="Cannot read .*data.json"):
-        run_folder.read_data_card(tmp_path)
     with pytest.raises(
         run_folder.UsageError, match="data.json is damaged.*remove .*data.json and re"
     ):
-        run_files.read_card(tmp_path, warn=pytest.fail)
+        read_card(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "\xff"])

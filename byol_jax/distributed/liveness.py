@@ -115,7 +115,7 @@ class Watch:
             if self._failures:
                 return self._describe_failure()
             if self._lost and time.monotonic() - min(self._lost.values()) > 2 * BEAT_SECONDS:
-                return self._describe_loss()
+                return self._describe_loss(self._first_lost())
             time.sleep(0.1)
         still = [other for other in self._others if self._count_of(other) == before.get(other, 0)]
         if not still:
@@ -132,8 +132,16 @@ class Watch:
             threading.Thread(target=run, daemon=True).start()
 
     def lose(self, other: int) -> None:
-        """Notes that a process has ended, whether or not it said why."""
+        """Notes that a process has ended, whether or not it said why.
+
+        Without process 0 this one ends at once: JAX would abort it a moment later, with a dump.
+        """
         self._lost.setdefault(other, time.monotonic())
+        if other == 0 and not self._is_ending:
+            self._is_ending = True
+            why = self._describe_failure() if self._failures else self._describe_loss(0)
+            self._say(f"Error: {why}")
+            os._exit(1)
 
     def _beat_forever(self) -> None:
         while not self._is_ending:
@@ -178,7 +186,7 @@ class Watch:
             self._failed_at = self._failed_at or now
             return self._describe_failure() if now - self._failed_at > GRACE_SECONDS else None
         if self._lost and now - min(self._lost.values()) > GRACE_SECONDS:
-            return self._describe_loss()
+            return self._describe_loss(self._first_lost())
         silence = {other: now - heard for other, heard in self._heard.items()}
         if 0 in silence and silence[0] >= max(silence.values()) - 2 * BEAT_SECONDS:
             silence = {0: silence[0]}  # the others are heard through it
@@ -221,8 +229,10 @@ class Watch:
         other, message = next(iter(self._failures.items()))
         return f"{self._name(other)} failed: {message}"
 
-    def _describe_loss(self) -> str:
-        other = min(self._lost, key=self._lost.__getitem__)
+    def _first_lost(self) -> int:
+        return min(self._lost, key=self._lost.__getitem__)
+
+    def _describe_loss(self, other: int) -> str:
         return (
             f"{self._name(other)} is gone without a word: killed, perhaps for want of memory. "
             f"It was last at '{self._place_of(other)}'."

@@ -159,14 +159,15 @@ def score(config: Any, measured: Measured, seed: int) -> dict[str, Any]:
         share, indices = config.data.validation_share, measured.train.indices
         validation, rest = protocol.split_train(measured.subject, indices, share, seed=seed)
         fits = _fits(config, measured, rest, lambdas)
-        for row, fit in zip(table, _with_bar(fits, len(lambdas)), strict=True):
+        for row, fit in zip(table, _with_bar(fits, len(lambdas), "sweep"), strict=True):
             scores = fit.scores(features[validation])
             value = METRICS[measured.metric].value(scores, targets[validation])
             row |= {name: value} | _ending(fit)
             if chosen is None or value > table[best][name]:
                 best, chosen = table.index(row), fit
     everything = np.arange(len(targets))
-    final = next(_fits(config, measured, everything, lambdas[best : best + 1], chosen))
+    fits = _fits(config, measured, everything, lambdas[best : best + 1], chosen)
+    [final] = _with_bar(fits, 1, "fit on all training images")
     scores = final.scores(measured.test.features)
     options = {"seed": seed, "resamples": config.bootstrap_resamples}
     return {
@@ -214,9 +215,9 @@ def _fits(
 
 
 def _with_bar(
-    fits: Iterator[logistic_regression.Fit], total: int
+    fits: Iterator[logistic_regression.Fit], total: int, title: str
 ) -> Iterator[logistic_regression.Fit]:
-    with console.progress_bar(total=total, done=0, unit="fit", title="sweep") as bar:
+    with console.progress_bar(total=total, done=0, unit="fit", title=title) as bar:
         for fit in fits:
             yield fit
             bar.update()

@@ -231,7 +231,7 @@ def make_probe(
         params, bn_state = jax.device_get((state.online_params, state.online_state))
         if step == 0:
             update = functools.partial(calibrate, params)
-            bn_state = scores.calibrate(update, bn_state, batch_size)
+            bn_state = scores.calibrate(update, bn_state)
         linear = step in (0, job.total_steps)
         raw = scores.score_raw_pixels() if step == 0 else {}
         found = scores.measure(params, bn_state, linear=linear)

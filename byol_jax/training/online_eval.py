@@ -160,17 +160,16 @@ class Probe:
         self,
         update: Callable[[Any, np.ndarray], Any],
         state: Any,
-        batch_size: int,
     ) -> Any:
         """Batch-norm statistics of ten batches of training images, on every process alike.
 
         Args:
           update: (statistics, images [b, H, W, 3]) -> new statistics.
           state: the statistics to begin with.
-          batch_size: b.
         """
-        data = self._train.take(10 * batch_size)
-        batches = eval_loader.eval_batches(data, batch_size=batch_size, image_size=self._image_size)
+        size = self._batch_size
+        data = self._train.take(10 * size)
+        batches = eval_loader.eval_batches(data, batch_size=size, image_size=self._image_size)
         for batch in show(batches, data.num_images, "probe, batch-norm statistics"):
             state = update(state, batch.images[batch.mask])
         return state

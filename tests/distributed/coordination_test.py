@@ -1,5 +1,6 @@
 """What several processes tell each other, with a store in memory and a clock of the test."""
 
+import os
 import threading
 
 import pytest
@@ -221,3 +222,24 @@ def test_a_task_that_writes_one_file_is_refused_in_two_processes(task, two_proce
     two_processes(lambda facts: facts)
     with pytest.raises(pmap.UsageError, match=f"'{task}' runs in one process, and 2 were"):
         agreement.require_same_program(make_config(task=task))
+
+
+def test_without_process_0_the_others_end_at_once_with_a_line(monkeypatch):
+    """Before JAX aborts them with a dump; the end of another process leaves time for its word."""
+    (_, watch, _), said = make_watches(3)
+    ends = []
+    monkeypatch.setattr(os, "_exit", ends.append)
+    watch.lose(2)
+    assert not ends
+    watch.lose(0)
+    watch.lose(0)
+    assert ends == [1]
+    assert len(said) == 1 and said[0].startswith("Error: Process 0 is gone without a word")
+
+
+def test_after_the_end_of_a_run_process_0_may_go(monkeypatch):
+    (_, watch), said = make_watches(2)
+    monkeypatch.setattr(os, "_exit", lambda status: said.append(status))
+    watch.stand_down()
+    watch.lose(0)
+    assert not said

@@ -134,6 +134,12 @@ def test_poisoned_labels_of_the_evaluated_images_change_nothing_but_the_score(me
     assert clean["accuracy"][metric] > poisoned["accuracy"][metric]
 
 
+def test_both_the_sweep_and_the_last_fit_show_that_they_are_at_work(capsys):
+    transfer.score(make_config(**{"lambdas.count": 2}), measured("top1"), 0)
+    shown = capsys.readouterr().err
+    assert "sweep" in shown and "fit on all training images" in shown
+
+
 def test_mean_per_class_and_map_are_those_of_the_final_classifier():
     config = make_config(**{"lambdas.count": 1, "lambdas.max": 1.0})
     found = transfer.score(config, measured("mean_per_class"), 0)

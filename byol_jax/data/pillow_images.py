@@ -105,7 +105,7 @@ def to_rgb(image: PIL.Image.Image, data: bytes, ranges: grey.Ranges) -> np.ndarr
             load(lower)
             return _convert_deep(image, lower, data, ranges)
         return _convert(image, data, ranges)
-    except image_formats.BadImageError:
+    except (image_formats.BadImageError, image_files.ReadError):
         raise
     except Exception as error:  # as above
         _raise_damaged(image.format, error)

@@ -1,7 +1,10 @@
 """Sphinx: the guides, the tutorials, which are executed, and the API reference from docstrings."""
 
+import functools
 import pathlib
 import sys
+
+from myst_nb.core.execute import direct
 
 DOCS = pathlib.Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent))
@@ -39,7 +42,8 @@ nb_execution_mode = "force"
 nb_execution_in_temp = True
 nb_execution_timeout = 900  # of a cell
 nb_execution_raise_on_error = True
-nb_merge_streams = True
+# The output of a command comes in pieces of a hundred characters, which belong together.
+direct.single_nb_execution = functools.partial(direct.single_nb_execution, coalesce_streams=True)
 
 
 def link_files_outside(app, name, source):

@@ -22,15 +22,15 @@ import jax
 from absl import app
 
 from byol_jax import config as config_lib
+from byol_jax import plugins
 from byol_jax.checkpoints import manager, orbax_reader
-from byol_jax.cli import command_line, effects
+from byol_jax.cli import command_line, conclusion, effects
 from byol_jax.data import agreement, train_loader
 from byol_jax.distributed import cluster, coordination, multihost
 from byol_jax.evaluation import result_folder, resume
 from byol_jax.host import processes, signals, streams
-from byol_jax.report import cli
 from byol_jax.training import collapse_monitor, config_ranges, loop
-from byol_jax.workdir import console, place, run_folder, sessions
+from byol_jax.workdir import console, place, run_folder
 
 # By module, of which only the one that is asked for is imported.
 TASKS = {
@@ -52,7 +52,7 @@ _SHARDS = "Finished shards are kept: rerun the same command to resume."
 _PARTS = "Finished parts are kept: rerun the same command to resume."
 # What is left of a task that an error or a signal has ended; of the others nothing is.
 LEFT = {
-    "pretrain": "What was saved is kept: rerun the same command to resume.",
+    "pretrain": "Its checkpoints, if there are any, are kept: rerun the same command to resume.",
     "linear_eval": _PARTS,
     "semi_supervised": _PARTS,
     "convert": _SHARDS,
@@ -138,6 +138,7 @@ def _run(config: Any) -> None:
             command_line.PROCESS_ID.value,
             silent_seconds=command_line.SILENT_SECONDS.value,
         )
+        plugins.load(config)
         config_ranges.check(config)
         has_workdir = bool(command_line.WORKDIR.value)
         for note in effects.settle(config, command_line.typed(), has_workdir=has_workdir):
@@ -148,7 +149,7 @@ def _run(config: Any) -> None:
             task(config, workdir)
         else:
             workdir = _evaluate(task, config)
-        _conclude(workdir, began)
+        conclusion.conclude(workdir, began)
         coordination.finish()
     except resume.Stopped as stopped:
         console.say(str(stopped))
@@ -156,10 +157,10 @@ def _run(config: Any) -> None:
     except config_lib.UsageError as error:
         _leave(str(error), 2)
     except SHARED_FAILURES as error:
-        _conclude(workdir, began, message=str(error))
+        conclusion.conclude(workdir, began, message=str(error))
         _leave(str(error))
     except LONE_FAILURES as error:
-        _conclude(workdir, began, message=str(error))
+        conclusion.conclude(workdir, began, message=str(error))
         _leave(str(error))
     except loop.NothingDoneError as error:
         _leave(str(error))
@@ -175,17 +176,6 @@ def _evaluate(task: Callable[[Any, pathlib.Path], None], config: Any) -> pathlib
         except orbax_reader.GoneError:
             if pinned.checkpoint == config.checkpoint:  # which was asked for, and no other
                 raise
-
-
-def _conclude(workdir: pathlib.Path, began: float, *, message: str = "") -> None:
-    """Notes how a task that has measured something ended, and makes its page."""
-    written = [workdir / name for name in ("metrics.jsonl", "result.json")]
-    is_new = any(path.exists() and path.stat().st_mtime >= began - 1 for path in written)
-    if is_new and multihost.is_writer():
-        sessions.note_end(workdir, began=began, message=message)
-        page = cli.write_for(workdir)
-        if page:
-            console.say(f"Report: {page}")
 
 
 def _leave(message: str, status: int = 1, *, title: str = "Error: ") -> NoReturn:

@@ -56,6 +56,7 @@ def _reference() -> ml_collections.ConfigDict:
     config.keep_checkpoints = 3  # the newest
     config.keep_every_steps = 0  # those at its multiples stay for good; 0: none
     config.accept_changes = False  # go on in a workdir of another config
+    config.plugins = ()  # modules to import, which register parts: "('my_lab.parts',)"
     config.log_every_steps = 100
 
     config.data = _data()

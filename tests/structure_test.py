@@ -12,6 +12,7 @@ PACKAGE = ROOT / "byol_jax"
 # A room imports only from rooms of lines before its own; those of one line do not know each other.
 ORDER = (
     "config",
+    "plugins",
     "host",
     "distributed",
     "workdir",
@@ -27,6 +28,8 @@ ORDER = (
     "tasks",
     "cli",
     "inspect main_loop",
+    "registry",
+    "api",
 )
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms.split()}
 DOORS = {

@@ -11,16 +11,18 @@ import jax
 import numpy as np
 
 from byol_jax.checkpoints import checksums, sources
-from byol_jax.data import agreement
+from byol_jax.data import agreement, image_arrays
 from byol_jax.distributed import pmap
 from byol_jax.models import encoder_spec, inference
+from byol_jax.workdir import console
 
 
 class Encoder(NamedTuple):
     """A trained encoder in inference mode; nothing that is done with it changes it.
 
     Attributes:
-      encode: uint8 images [b, H, W, 3] -> float32 [b, F]; other sizes than S are resized to it.
+      encode: images [b, H, W, 3], uint8 or float in [0, 1] -> float32 [b, F]; other sizes than
+        S are resized to it.
       image_size: S, in pixels.
       embedding_size: F.
       identity: path, step (None if unknown), encoder, number of parameters, what it was trained
@@ -29,6 +31,7 @@ class Encoder(NamedTuple):
       card: how the network is built and what it is fed.
       params: of the encoder alone, without heads.
       state: its running batch-norm statistics.
+      network: "online" or "target", of the run.
     """
 
     encode: Callable[[np.ndarray], np.ndarray]
@@ -39,6 +42,49 @@ class Encoder(NamedTuple):
     card: encoder_spec.Card
     params: Any
     state: Any
+    network: str = "online"
+
+    def embed(self, images: Any, batch_size: int = 256, progress: bool = False) -> np.ndarray:
+        """Embeds images, the same numbers as configs/embed.py gives for them.
+
+        Args:
+          images: [N, H, W, 3] RGB, uint8, or float in [0, 1] (which is uint8 / 255): of NumPy, a
+            memmap, or of JAX. If H x W is not S x S they are resized to it, bicubic, without
+            keeping their proportions, as evaluations do.
+          batch_size: images at a time.
+          progress: whether to show a bar on standard error.
+
+        Returns:
+          float32 [N, F], before any projector; not normalized.
+
+        Raises:
+          ValueError: other images; says how to convert them.
+
+        >>> import numpy as np
+        >>> images = np.zeros((3, 32, 32, 3), np.uint8)
+        >>> encoder.embed(images).shape == (3, encoder.embedding_size)
+        True
+        """
+        images = image_arrays.require_images(images)
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more, not {batch_size}.")
+        size, count = pmap.round_up(min(batch_size, len(images))), len(images)
+        found = np.empty((count, self.embedding_size), np.float32)
+        with console.progress_bar(total=count, unit="img", title="embed", is_shown=progress) as bar:
+            for start in range(0, count, size):
+                part = _prepare(images[start : start + size])
+                padding = [(0, size - len(part)), (0, 0), (0, 0), (0, 0)]
+                found[start : start + size] = self.encode(np.pad(part, padding))[: len(part)]
+                bar.update(len(part))
+        return found
+
+
+def _prepare(images: np.ndarray) -> np.ndarray:
+    """A batch as `Encoder.encode` takes it."""
+    if images.dtype == np.uint8:
+        return images
+    image_arrays.require_unit_range(images)
+    return images.astype(np.float32)
 
 
 def load_encoder(path: str, *, network: str = "online") -> Encoder:
@@ -65,7 +111,8 @@ def load_encoder(path: str, *, network: str = "online") -> Encoder:
     agreement.require_same(
         {f"sha256 of the encoder of {path}": identity["sha256"]}, what="comparing encoders"
     )
-    return make_encoder(found.config, found.card, params, state, identity)
+    encoder = make_encoder(found.config, found.card, params, state, identity)
+    return encoder._replace(network=network)
 
 
 def _trained_on(config: Any) -> str | None:

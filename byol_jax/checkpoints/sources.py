@@ -12,6 +12,7 @@ import jax
 import ml_collections
 
 from byol_jax import config as config_lib
+from byol_jax import plugins
 from byol_jax.checkpoints import (
     deepmind,
     export_contents,
@@ -22,7 +23,7 @@ from byol_jax.checkpoints import (
     torch_checkpoint,
     torchvision_names,
 )
-from byol_jax.models import encoder_spec
+from byol_jax.models import encoder_spec, resnet
 
 UsageError = config_lib.UsageError
 
@@ -139,6 +140,8 @@ def _open_run(path: str) -> Weights:
     folder = orbax_reader.find(path)
     run = folder.absolute().parent.parent
     config, data = run_facts.config_of(run, folder), run_facts.card_of(run, folder)
+    if config.model.encoder not in resnet.ENCODERS:
+        plugins.load(config)
     try:
         card = encoder_spec.of_run(config, data.mean, data.std, data.grey_ranges)
     except (AttributeError, KeyError) as error:

@@ -156,27 +156,11 @@ class _Words:
         """The type of what a flag takes."""
         section, _, key = name.partition(".")
         if section == "config" or (section == "noconfig" and self._kinds.get(key) is bool):
-            return self._kind_of_key(key)
+            return config_files.kind_of_key(key, self._kinds)
         found = name if name in self._known else name.removeprefix("no")
         if found in self._known:
             return bool if self._known[found].boolean else str
         raise UsageError(f"Unknown flag --{name}.{self._hint(name, word)}")
-
-    def _kind_of_key(self, key: str) -> type:
-        if key in self._kinds:
-            return self._kinds[key]
-        below = ", ".join(f"--config.{name}" for name in self._kinds if name.startswith(f"{key}."))
-        if below:
-            raise UsageError(f"--config.{key} is a section; its keys are {below}.")
-        above = next((name for name in self._kinds if key.startswith(f"{name}.")), None)
-        if above:
-            raise UsageError(
-                f"Unknown key in --config: '{key}': below a value there are no keys. Type "
-                f"--config.{above}=VALUE."
-            )
-        near = " or ".join(f"--config.{name}" for name in config_files.nearest(key, self._kinds))
-        hint = f"Did you mean {near}?" if near else "The config file lists all keys."
-        raise UsageError(f"Unknown key in --config: '{key}'. {hint}")
 
     def _hint(self, name: str, word: str) -> str:
         """What an unknown flag was perhaps meant to be."""

@@ -9,7 +9,7 @@ import inspect
 import linecache
 import pathlib
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ml_collections
@@ -137,6 +137,32 @@ def kinds(config: ml_collections.ConfigDict, prefix: str = "") -> dict[str, type
         else:
             found[prefix + key] = config.get_type(key)
     return found
+
+
+def kind_of_key(key: str, kinds: Mapping[str, type]) -> type:
+    """The type of a dotted key.
+
+    Args:
+      key: that somebody typed.
+      kinds: of all keys of the config.
+
+    Raises:
+      UsageError: there is no such key; names the nearest.
+    """
+    if key in kinds:
+        return kinds[key]
+    below = ", ".join(f"--config.{name}" for name in kinds if name.startswith(f"{key}."))
+    if below:
+        raise UsageError(f"--config.{key} is a section; its keys are {below}.")
+    above = next((name for name in kinds if key.startswith(f"{name}.")), None)
+    if above:
+        raise UsageError(
+            f"Unknown key in --config: '{key}': below a value there are no keys. Type "
+            f"--config.{above}=VALUE."
+        )
+    near = " or ".join(f"--config.{name}" for name in nearest(key, kinds))
+    hint = f"Did you mean {near}?" if near else "The config file lists all keys."
+    raise UsageError(f"Unknown key in --config: '{key}'. {hint}")
 
 
 def nearest(name: str, valid: Iterable[str]) -> list[str]:

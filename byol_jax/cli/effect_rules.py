@@ -36,13 +36,13 @@ class Rule(NamedTuple):
 def _is_in_memory(config: Any) -> bool:
     """Whether the set of a config is decoded once and kept; opens it if its name does not say."""
     data = _set_of(config)
-    if data.name in ("patterns", "folder"):
-        return data.name == "patterns"
+    if data.name in ("patterns", "folder", datasets.ARRAYS):
+        return data.name != "folder"
     return isinstance(_open(config), datasets.ArrayDataset)
 
 
 def _has_labels(config: Any) -> bool:
-    return _open(config).num_classes > 0
+    return _set_of(config).name == datasets.ARRAYS or _open(config).num_classes > 0
 
 
 def _open(config: Any) -> datasets.Dataset:

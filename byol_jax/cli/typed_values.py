@@ -15,7 +15,7 @@ def check(key: str, kind: type, text: str) -> None:
     Raises:
       UsageError: naming the key and what to type.
     """
-    is_right = _KINDS.get(kind)
+    is_right = _NAMES.get(key, _KINDS.get(kind))
     problem = is_right(key, text) if is_right else ""
     if problem:
         raise UsageError(f"--config.{key}={text}: {problem}")
@@ -60,6 +60,20 @@ def _several(key: str, text: str) -> str:
         return ""
     return f'{key} takes one number or several: type --config.{key}="(1, 2)", for example.'
 
+
+def _modules(key: str, text: str) -> str:
+    try:
+        value: Any = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        value = text
+    names = value if isinstance(value, tuple | list) else (value,)
+    if all(isinstance(x, str) and x.replace(".", "_").isidentifier() for x in names):
+        return ""
+    return f"{key} takes names of modules: type --config.{key}=\"('my_lab.parts',)\"."
+
+
+# Keys that take names in place of numbers.
+_NAMES = {"plugins": _modules}
 
 _KINDS: dict[type, Callable[[str, str], str]] = {
     int: _whole,

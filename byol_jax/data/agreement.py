@@ -108,7 +108,7 @@ def digest(data: datasets.Dataset, *, num_images: int = 16) -> str:
     """Differs if the images do: over what is cheap to know of all, and the bytes of some."""
     found = hashlib.sha256(f"{data.fingerprint} {data.num_images}".encode())
     if isinstance(data, datasets.ArrayDataset):
-        found.update(np.ascontiguousarray(data.labels))
+        found.update(str(data.images.shape).encode() + np.ascontiguousarray(data.labels).tobytes())
     for index in np.linspace(0, data.num_images - 1, min(num_images, data.num_images)).astype(int):
         if isinstance(data, datasets.ArrayDataset):
             found.update(np.ascontiguousarray(data.images[index]))

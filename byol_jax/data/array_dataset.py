@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from byol_jax.data import image_arrays
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArrayDataset:
@@ -34,6 +36,7 @@ class ArrayDataset:
       ValueError: saying what is wrong with the images or labels, and how to convert them.
 
     >>> import numpy as np
+    >>> from byol_jax import ArrayDataset
     >>> data = ArrayDataset(np.zeros((3, 32, 32, 3), np.uint8), labels=[0, 1, -1])
     >>> len(data), data.num_classes
     (3, 2)
@@ -108,33 +111,11 @@ def _as_images(images: Any) -> np.ndarray:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(
             f"images must be uint8 [N, H, W, 3], not {images.dtype} {images.shape}."
-            f"{_how_to_convert(images)}"
+            f"{image_arrays.how_to_convert(images)}"
         )
     if 0 in images.shape[1:]:
-        raise ValueError(f"images must have pixels; their shape is {images.shape}.")
+        raise ValueError(f"images have no pixels: their shape is {list(images.shape)}.")
     return images
-
-
-def _how_to_convert(images: np.ndarray) -> str:
-    """What to type to make uint8 RGB images of others."""
-    shape = images.shape
-    if images.dtype == object:
-        return " Resize the images to one size and np.stack them."
-    if len(shape) == 3 and shape[-1] == 3:
-        return " Of one image make images[None]."
-    if len(shape) == 3:
-        return " Grey images: np.repeat(images[..., None], 3, axis=-1)."
-    if len(shape) == 4 and shape[-1] == 1:
-        return " Grey images: np.repeat(images, 3, axis=-1)."
-    if len(shape) == 4 and shape[-1] == 4:
-        return " Leave out their alpha channel: images[..., :3]."
-    if len(shape) == 4 and shape[1] in (1, 3, 4):
-        return " Channels come last: images.transpose(0, 2, 3, 1)."
-    if len(shape) == 4 and np.issubdtype(images.dtype, np.floating):
-        return " Of values in [0, 1] make np.rint(images * 255).astype(np.uint8)."
-    if len(shape) == 4 and images.dtype != np.uint8:
-        return " Of values in 0 to 255 make images.astype(np.uint8)."
-    return ""
 
 
 def _read_all(images: Any) -> np.ndarray:

@@ -6,7 +6,7 @@ Sets that fit in memory come as arrays, all others as encoded images that are re
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +18,7 @@ from byol_jax.host import machine
 UsageError = config_lib.UsageError
 ArrayDataset = array_dataset.ArrayDataset
 
+ARRAYS = "arrays"  # the name of what Python hands over, as a config has it
 MEMORY_LIMIT = 4 << 30  # bytes of one split's pixels, above which a set is read from disk
 
 
@@ -193,6 +194,11 @@ def load(name: str, split: str, *, data_dir: str | None = None) -> Dataset:
     Raises:
       UsageError: unknown set or split, a set that is not prepared, labels out of range.
     """
+    if name == ARRAYS:
+        raise UsageError(
+            "These images are arrays that Python handed over, and in no file: give another set by "
+            "--config.data.name, or call byol_jax.evaluate.knn(encoder, train, test)."
+        )
     if name.startswith("tfds:"):
         return _load_tfds(name.removeprefix("tfds:"), split, data_dir)
     if name not in DATASETS:
@@ -215,6 +221,8 @@ def class_names(name: str, data_dir: str | None, num_classes: int) -> list[str]:
         found = image_folder.find_classes(data_dir or "")
         # Names of folders can be bytes that are no text; what is shown cannot.
         names = [os.fsencode(name).decode("utf-8", "backslashreplace") for name in found]
+    elif DATASETS.get(name, _load_tfds) is not _load_tfds or name == ARRAYS:
+        names = ()
     else:
         names = tfds_source.open_set(name.removeprefix("tfds:"), data_dir).class_names
     if len(names) != num_classes:
@@ -259,7 +267,7 @@ def _require_memory(needed: int, what: str) -> None:
 
 
 # TFDS's sets are those that an error message should suggest; all others work as 'tfds:<name>'.
-DATASETS: Mapping[str, Callable[[str, str, str | None], Dataset]] = {
+DATASETS: dict[str, Callable[[str, str, str | None], Dataset]] = {
     "patterns": _load_patterns,
     "folder": _load_folder,
     "imagenet2012": _load_tfds,

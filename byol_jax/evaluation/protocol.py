@@ -4,7 +4,8 @@ Shapes: N images of a split.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import types
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,25 +43,46 @@ class Subject(NamedTuple):
     splits: dict[str, str]
 
 
-def open_subject(config: Any, *, or_tags: bool = False) -> Subject:
+class Given(NamedTuple):
+    """What a caller hands over in place of what a config names.
+
+    Attributes:
+      encoder: None: that of ``checkpoint``.
+      splits: images by the name of a split.
+    """
+
+    encoder: encoders.Encoder | None = None
+    splits: Mapping[str, datasets.Dataset] = types.MappingProxyType({})
+
+
+NOTHING = Given()
+
+
+def load_encoder(config: Any, given: Given) -> encoders.Encoder:
+    """The encoder that was handed over, or else that of ``config.checkpoint``."""
+    return given.encoder or encoders.load_encoder(config.checkpoint)
+
+
+def open_subject(config: Any, *, or_tags: bool = False, given: Given = NOTHING) -> Subject:
     """Loads the encoder of ``config.checkpoint`` and opens the splits of ``config.data``.
 
     Args:
       config: of the task.
       or_tags: whether images may have several labels (`datasets.tags`).
+      given: what the caller hands over.
 
     Raises:
       UsageError: a checkpoint that cannot be used, a split without labels, splits of other classes.
     """
-    encoder = encoders.load_encoder(config.checkpoint)
+    encoder = load_encoder(config, given)
     source = features_lib.find_source(config, encoder)
     names = {
         "train_split": features_lib.find_split(config, encoder, "train_split"),
         "validation_split": config.data.validation_split,
         "eval_split": features_lib.find_split(config, encoder, "eval_split"),
     }
-    given = [name for name in names.values() if name]
-    splits = load_splits(encoder, source, given, decode=config.data.decode)
+    wanted = [name for name in names.values() if name]
+    splits = load_splits(encoder, source, wanted, decode=config.data.decode, given=given.splits)
     train, test, validation = splits[0], splits[-1], splits[1] if len(splits) > 2 else None
     _require_labels(train, names["train_split"], or_tags)
     _require_same_classes(train, test, names["eval_split"])
@@ -72,7 +94,12 @@ def open_subject(config: Any, *, or_tags: bool = False) -> Subject:
 
 
 def load_splits(
-    encoder: encoders.Encoder, source: features_lib.Source, names: Sequence[str], *, decode: str
+    encoder: encoders.Encoder,
+    source: features_lib.Source,
+    names: Sequence[str],
+    *,
+    decode: str,
+    given: Mapping[str, datasets.Dataset] = types.MappingProxyType({}),
 ) -> list[datasets.Dataset]:
     """Opens splits of one set, and prints what there is to know; see `datasets.load`.
 
@@ -84,9 +111,13 @@ def load_splits(
       source: of the images.
       names: of the splits.
       decode: a key of `DECODE`.
+      given: splits that need not be opened, by name.
     """
     is_reduced = config_lib.lookup(DECODE, decode, key="data.decode")
-    splits = [datasets.load(source.name, name, data_dir=source.dir) for name in names]
+    splits = [
+        given[name] if name in given else datasets.load(source.name, name, data_dir=source.dir)
+        for name in names
+    ]
     for name, split in zip(names, splits, strict=True):
         agreement.require_same_data(f"{source.name} ({name})", split)
         if split.about:

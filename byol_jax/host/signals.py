@@ -92,12 +92,30 @@ def ignore() -> None:
 
 
 @contextlib.contextmanager
+def in_a_program() -> Iterator[None]:
+    """Within it only Ctrl-C is heard, and nothing ends the process, which is somebody else's.
+
+    The first one leads to the reaction, another one raises `Interrupted`.
+    """
+    global _is_ours
+    before, _is_ours = _is_ours, False
+    try:
+        yield
+    finally:
+        _is_ours = before
+
+
+@contextlib.contextmanager
 def reacting(reaction: Reaction) -> Iterator[None]:
     """Within it the first signal leads to this reaction, and a second one ends the process.
 
-    May be nested; there is one first signal for all of them. For the main thread only.
+    May be nested; there is one first signal for all of them. In another thread than the main one,
+    which alone may set handlers, nothing is heard.
     """
     global _watch
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     outermost = _watch is None
     if outermost:
         _watch = _Watch()
@@ -115,7 +133,7 @@ def _numbers() -> list[int]:
     """Signals to listen to; `nohup` makes SIGHUP one that is ignored, and it remains so."""
     return [
         number
-        for number in STOPS
+        for number in (STOPS if _is_ours else (signal.SIGINT,))
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
     ]
 
@@ -149,6 +167,8 @@ class _Watch:
         if not self._heard and reaction:
             self._heard = reaction
             reaction.hear(number)
+        elif not _is_ours:
+            interrupt(number)
 
     def _pass_over(self, unraisable: Any) -> None:
         """Shows no traceback where an interruption is lost, in a finalizer: `limit` ends it."""
@@ -164,6 +184,8 @@ class _Watch:
             return
         if reaction.message:
             streams.write(f"\n{reaction.message}")
+        if not _is_ours:
+            return
         came = time.monotonic()
         insisted = came if number in INSISTENT else None
         since = came  # when the part began that has a limit
@@ -195,3 +217,4 @@ class _Watch:
 
 
 _watch: _Watch | None = None
+_is_ours = True  # the process: a command of this project, not a program that calls it

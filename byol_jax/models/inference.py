@@ -41,8 +41,23 @@ def make_calibrate(
 
 
 def resize(images: jax.Array, size: int) -> jax.Array:
-    """uint8 [b, H, W, 3] to float [b, size, size, 3] in [0, 1], bicubic if sizes differ."""
-    images = images.astype(jnp.float32) / 255
+    """Images [b, H, W, 3] to float32 [b, size, size, 3] in [0, 1], bicubic if sizes differ.
+
+    Args:
+      images: uint8, or float in [0, 1].
+      size: in pixels.
+
+    Raises:
+      ValueError: images of another type or shape, which would give numbers without a meaning.
+    """
+    if images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(f"Images must be [b, H, W, 3], not {list(images.shape)}.")
+    if images.dtype == jnp.uint8:
+        images = images.astype(jnp.float32) / 255
+    elif jnp.issubdtype(images.dtype, jnp.floating):
+        images = images.astype(jnp.float32)
+    else:
+        raise ValueError(f"Images must be uint8, or float in [0, 1], not {images.dtype}.")
     if images.shape[1:3] == (size, size):
         return images
     shape = (images.shape[0], size, size, 3)

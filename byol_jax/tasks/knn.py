@@ -50,7 +50,7 @@ class Splits(NamedTuple):
     left_out: dict[str, int]
 
 
-def run(config: Any, workdir: pathlib.Path) -> None:
+def run(config: Any, workdir: pathlib.Path, *, given: protocol.Given = protocol.NOTHING) -> None:
     """Measures the encoder of ``config.checkpoint``; writes ``result.json``, prints it as a table.
 
     Raises:
@@ -59,15 +59,17 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     """
     start = time.monotonic()
     settings = make_settings(config)
-    encoder = encoders.load_encoder(config.checkpoint)
+    encoder = protocol.load_encoder(config, given)
     source = features_lib.find_source(config, encoder)
     names = {
         name: features_lib.find_split(config, encoder, name)
         for name in ("train_split", "eval_split")
     }
     is_left_out = names["eval_split"] == LEAVE_ONE_OUT
-    given = [names["train_split"], *([] if is_left_out else [names["eval_split"]])]
-    loaded = protocol.load_splits(encoder, source, given, decode=config.data.decode)
+    wanted = [names["train_split"], *([] if is_left_out else [names["eval_split"]])]
+    loaded = protocol.load_splits(
+        encoder, source, wanted, decode=config.data.decode, given=given.splits
+    )
     train, evaluated = loaded[0], loaded[-1]
     network = baselines.networks(encoder, config.weights, train)
     encode = baselines.by_seed(

@@ -43,7 +43,7 @@ class Measured(NamedTuple):
 Train = Callable[[linear_probe.State, np.ndarray, int, str], linear_probe.Heads]
 
 
-def run(config: Any, workdir: pathlib.Path) -> None:
+def run(config: Any, workdir: pathlib.Path, *, given: protocol.Given = protocol.NOTHING) -> None:
     """Evaluates the encoder of ``config.checkpoint``; writes ``result.json``, prints a table.
 
     Raises:
@@ -53,7 +53,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     """
     start = time.monotonic()
     _check(config)
-    subject = protocol.open_subject(config)
+    subject = protocol.open_subject(config, given=given)
     encoder = subject.encoder
     train_input.min_area(config, encoder)  # or an error, before anything is written
     network = baselines.networks(encoder, config.weights, subject.train)

@@ -2,7 +2,7 @@
 
 import contextlib
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import jax
@@ -32,8 +32,25 @@ from byol_jax.workdir import console, place, run_folder, sessions
 UsageError = config_lib.UsageError
 
 
-def run(config: Any, workdir: pathlib.Path) -> None:
+def run(
+    config: Any,
+    workdir: pathlib.Path,
+    *,
+    train: datasets.Dataset | None = None,
+    test: datasets.Dataset | None = None,
+    callbacks: Sequence[run_writer.Callback] = (),
+) -> bool:
     """Pretrains as the config says, or goes on where the workdir's newest checkpoint is.
+
+    Args:
+        config: of the run.
+        workdir: its folder.
+        train: images to train on, in place of those of ``config.data``.
+        test: images that probes measure, likewise.
+        callbacks: called with step and row after each row of metrics, in the first process.
+
+    Returns:
+        Whether the run has come to its end; else it was stopped, and is saved.
 
     Raises:
         UsageError: a mistake in the config, or a workdir that does not fit it; nothing is written.
@@ -47,14 +64,19 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         coordination.OtherProcessError: another process failed; only the first one uses the workdir.
     """
     with contextlib.ExitStack() as stack:
-        job = _build(config, workdir)
+        job = _build(config, workdir, train, test)
         console.say(f"{time_estimate.describe_run(config, job, workdir)}\n")
         multihost.on_writer(lambda: _open(stack, workdir, config), what="opening the workdir")
         stop = stack.enter_context(loop.StopRequest())
-        _Run(config, workdir, job, stop).run()
+        return _Run(config, workdir, job, stop, callbacks).run()
 
 
-def _build(config: Any, workdir: pathlib.Path) -> build.Job:
+def _build(
+    config: Any,
+    workdir: pathlib.Path,
+    train: datasets.Dataset | None,
+    test: datasets.Dataset | None,
+) -> build.Job:
     """The parts of the run, alike on all processes."""
 
     def read() -> dict[str, Any] | None:
@@ -63,7 +85,9 @@ def _build(config: Any, workdir: pathlib.Path) -> build.Job:
 
     known = multihost.on_writer(read, what="reading the workdir")
     card = known and run_folder.make_data_card(known)
-    job = multihost.together(lambda: build.build(config, card), what="building the run")
+    job = multihost.together(
+        lambda: build.build(config, card, train=train, test=test), what="building the run"
+    )
     for split, data in ((config.data.train_split, job.train), (config.data.eval_split, job.test)):
         agreement.require_same_data(f"{config.data.name} ({split})", data)
     mean, std = job.data_card.mean, job.data_card.std
@@ -86,9 +110,9 @@ class _Run:
     alone has a logger and checkpoints.
     """
 
-    def __init__(self, config, workdir, job: build.Job, stop: loop.StopRequest):
+    def __init__(self, config, workdir, job: build.Job, stop: loop.StopRequest, callbacks):
         self._config, self._workdir, self._job, self._stop = config, workdir, job, stop
-        self._writer = run_writer.RunWriter(config, workdir, job.data_card)
+        self._writer = run_writer.RunWriter(config, workdir, job.data_card, callbacks)
         self._batches = build.make_train_batches(config, job.train)
         self._score = build.make_probe(config, job)
         self._guard = collapse_monitor.make_guard(config, job.settings, job.warmup_steps)
@@ -96,8 +120,8 @@ class _Run:
         self._is_probe_noted = False
         self._bad_images = bad_images.BadImages(self._batches, workdir)
 
-    def run(self) -> None:
-        """Trains to the end, or until a signal asks to stop."""
+    def run(self) -> bool:
+        """Trains to the end, or until a signal asks to stop; says whether it is the end."""
         state, first_step = self._restore()
         self._progress = loop.Progress(
             first_step=first_step,
@@ -121,6 +145,7 @@ class _Run:
             console.say(summary.stopped(first_step, step))
         elif multihost.is_writer():
             console.say(summary.summarise(self._workdir, self._config))
+        return step >= self._job.total_steps
 
     def _restore(self) -> tuple[train_step.TrainState, int]:
         """The newest sound checkpoint, which one process reads, or else the initial state."""

@@ -13,7 +13,7 @@ import optax
 
 from byol_jax import config as config_lib
 from byol_jax.augment import image_ops, two_views
-from byol_jax.data import data_cards, datasets, eval_loader, train_loader
+from byol_jax.data import agreement, data_cards, datasets, eval_loader, train_loader
 from byol_jax.distributed import pmap
 from byol_jax.models import byol_network, encoder_spec, inference, microbatch
 from byol_jax.objectives import byol
@@ -47,20 +47,28 @@ class Job(NamedTuple):
     settings_source: str  # where those are from that the config leaves unset
 
 
-def build(config: Any, data_card: run_folder.DataCard | None = None) -> Job:
+def build(
+    config: Any,
+    data_card: run_folder.DataCard | None = None,
+    *,
+    train: datasets.Dataset | None = None,
+    test: datasets.Dataset | None = None,
+) -> Job:
     """Builds and checks all parts of a run.
 
     Args:
       config: of the run.
       data_card: what an earlier part of the same run found out about its data.
+      train: images to train on; None: those of ``data.train_split``.
+      test: images that probes measure; None: those of ``data.eval_split``.
 
     Raises:
       UsageError: naming the key that is wrong and what it may be.
     """
     config_checks.check(config)
     objective = lookup(byol.OBJECTIVES, config.objective.name, key="objective.name")
-    train = datasets.load(config.data.name, config.data.train_split, data_dir=config.data.dir)
-    test = datasets.load(config.data.name, config.data.eval_split, data_dir=config.data.dir)
+    train = _open(config, config.data.train_split, train)
+    test = _open(config, config.data.eval_split, test)
     config_checks.check_sizes(config, train)
     data_card = data_cards.describe(config, train, data_card)
     train, test = (datasets.with_grey_ranges(d, data_card.grey_ranges) for d in (train, test))
@@ -115,6 +123,15 @@ def build(config: Any, data_card: run_folder.DataCard | None = None) -> Job:
         settings,
         source,
     )
+
+
+def _open(config: Any, split: str, given: datasets.Dataset | None) -> datasets.Dataset:
+    """A split of the config's set, or what was given in its place, known by its content."""
+    if given is None:
+        return datasets.load(config.data.name, split, data_dir=config.data.dir)
+    if isinstance(given, datasets.ArrayDataset):
+        return given.replace(fingerprint=agreement.digest(given))
+    return given
 
 
 def make_forward(

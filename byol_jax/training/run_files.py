@@ -39,6 +39,9 @@ CHANGEABLE = (
     "wandb_project",
 )
 
+# Keys that runs of earlier versions lack, with what those did.
+LATER_KEYS = {"plugins": []}
+
 # What a beginning writes, that the next one writes again; the first is moved last.
 _OF_A_BEGINNING = ("metrics.jsonl", "tensorboard", "gallery", "bad_images.txt", "wandb_id")
 
@@ -76,7 +79,9 @@ def changes(workdir: pathlib.Path, config: Any, *, warn: Callable[[str], None]) 
         if manager.steps(workdir):
             warn(f"WARNING: {workdir / CONFIG} is missing; the given config is taken for its own.")
         return []
-    differences = config_lib.differences(stored, json.loads(config_lib.to_json(config)))
+    differences = config_lib.differences(
+        LATER_KEYS | stored, json.loads(config_lib.to_json(config))
+    )
     changed = [line for line in differences if line.split(":")[0] not in CHANGEABLE]
     if changed and not config.accept_changes:
         raise UsageError(

@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from byol_jax.checkpoints import manager
@@ -18,6 +19,9 @@ from byol_jax.workdir import (
 
 NO_CHECKPOINT = "none yet"
 
+# Takes the step and a row of metrics, by name; what it raises ends the run.
+Callback = Callable[[int, dict[str, float]], None]
+
 
 class RunWriter:
     """Logs and saves; in the processes that never open it, nothing happens.
@@ -26,9 +30,17 @@ class RunWriter:
         config: of the run.
         workdir: its folder.
         data_card: of its data.
+        callbacks: called with step and row after each row of metrics.
     """
 
-    def __init__(self, config: Any, workdir: pathlib.Path, data_card: run_folder.DataCard):
+    def __init__(
+        self,
+        config: Any,
+        workdir: pathlib.Path,
+        data_card: run_folder.DataCard,
+        callbacks: Sequence[Callback] = (),
+    ):
+        self._callbacks = callbacks
         self._config, self._workdir, self._data_card = config, workdir, data_card
         self._checkpoints: manager.Checkpoints | None = None
         self._place: place.Place | None = None
@@ -77,6 +89,9 @@ class RunWriter:
                 f"{error} Last checkpoint: {last}. Once this is mended, rerun the same command to "
                 f"{again}."
             ) from None
+        if self.logger:
+            for callback in self._callbacks:
+                callback(step, dict(row))
 
     def save(self, step: int, state: Any, iterator_state: dict[str, Any]) -> None:
         """Starts to save; raises `manager.SaveError` if this or the last one failed."""

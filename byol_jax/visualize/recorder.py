@@ -84,7 +84,8 @@ def make_subject(config: Any, test: datasets.Dataset) -> gallery.Subject:
     """The images of a run's evaluation split, with their names and those of their classes."""
     data = config.data
     source = features_lib.Source(data.name, data.dir)
-    classes = datasets.class_names(data.name, data.dir, test.num_classes)
+    named = test.class_names if isinstance(test, datasets.ArrayDataset) else ()
+    classes = list(named) or datasets.class_names(data.name, data.dir, test.num_classes)
     return gallery.Subject(test, data.eval_split, _Names(source, test), classes)
 
 

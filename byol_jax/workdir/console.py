@@ -12,7 +12,13 @@ T = TypeVar("T")
 
 
 def progress_bar(
-    *, total: int | None, done: int = 0, unit: str, title: str, delay: float = 0
+    *,
+    total: int | None,
+    done: int = 0,
+    unit: str,
+    title: str,
+    delay: float = 0,
+    is_shown: bool = True,
 ) -> tqdm.tqdm:
     """A bar with the time left, on standard error; into a file it goes twice a minute.
 
@@ -23,10 +29,11 @@ def progress_bar(
       title: what is being done.
       delay: seconds that pass first, so that what is quick is not shown; what is shown after all
         goes into a file every ten seconds.
+      is_shown: else nothing is printed.
     """
     return tqdm.tqdm(
         delay=delay,
-        disable=not multihost.is_writer(),
+        disable=not (is_shown and multihost.is_writer()),
         total=total,
         initial=done,
         unit=unit,

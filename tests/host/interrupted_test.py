@@ -153,8 +153,8 @@ def test_before_the_first_step_there_is_nothing_to_save_and_nobody_says_so(tmp_p
 
 
 ENDS = {
-    "memory": (MemoryError(), "Error: Out of memory. What was saved is kept: rerun"),
-    "system": (OSError(5, "Input/output error", "/data/x.jpg"), "Error: .*'/data/x.jpg'. What"),
+    "memory": (MemoryError(), "Error: Out of memory. Its checkpoints, if"),
+    "system": (OSError(5, "Input/output error", "/data/x.jpg"), "Error: .*'/data/x.jpg'. Its"),
     "fault": (ZeroDivisionError("by zero"), "Error: A fault of this program, ZeroDivisionError."),
 }
 

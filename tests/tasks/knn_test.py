@@ -220,7 +220,7 @@ def test_images_without_labels_neither_vote_nor_count(
 
     def partly(name, split, **options):
         data = load(name, split, **options).take(60)
-        return data._replace(labels=np.where(np.arange(60) % 3, data.labels, -1))
+        return data.replace(labels=np.where(np.arange(60) % 3, data.labels, -1))
 
     monkeypatch.setattr(datasets, "load", partly)
     found = measure(tmp_path, run_folder, **{"data.eval_split": eval_split})

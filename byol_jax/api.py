@@ -1,0 +1,347 @@
+"""The Python API: what the command line does, as functions of arrays, paths and dictionaries.
+
+Each function calls the task that the command line calls. Mistakes raise `UsageError` (a ValueError
+that says what to change); nothing here ends the process, parses flags, or listens to a signal but
+Ctrl-C in the main thread. One process; several are started from the command line.
+
+Shapes: N images of H x W pixels, F embedding size.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from byol_jax import config as config_lib
+from byol_jax import plugins
+from byol_jax.checkpoints import encoders
+from byol_jax.cli import conclusion, config_files, effects
+from byol_jax.cli import overrides as overrides_lib
+from byol_jax.data import datasets
+from byol_jax.evaluation import protocol, result_folder
+from byol_jax.host import signals
+from byol_jax.tasks import export as export_task
+from byol_jax.tasks import knn, linear_eval
+from byol_jax.tasks import pretrain as pretrain_task
+from byol_jax.training import config_ranges, run_writer
+from byol_jax.workdir import metrics_log
+
+ArrayDataset = datasets.ArrayDataset
+Dataset = datasets.Dataset
+Encoder = encoders.Encoder
+UsageError = config_lib.UsageError
+Path = str | os.PathLike[str]
+
+HELD_OUT = 10  # one image of so many is held out, where no test images are given
+
+
+def load_encoder(path: Path, network: str = "online") -> Encoder:
+    """Loads an encoder to embed images with; see `Encoder.embed`.
+
+    Args:
+      path: a run's workdir (its newest checkpoint), one of its ``checkpoints/<step>``, an export,
+        DeepMind's .pkl, or a file by torchvision's names.
+      network: "online" or "target".
+
+    Raises:
+      UsageError: there is no encoder at the path; says why.
+
+    >>> encoder = load_encoder(workdir)
+    >>> encoder.image_size, encoder.embedding_size
+    (32, 96)
+    """
+    return encoders.load_encoder(os.fspath(path), network=network)
+
+
+def load_dataset(name: str, split: str, data_dir: Path = "") -> Dataset:
+    """Opens a split of a set, as ``data.name``, a split and ``data.dir`` on the command line.
+
+    Args:
+      name: "patterns" (embedded), "folder", or a prepared set of TFDS.
+      split: such as "train", "test", or of TFDS ``train[:90%]``.
+      data_dir: folder of the images, or of prepared TFDS sets.
+
+    Raises:
+      UsageError: no such set or split.
+
+    >>> data = load_dataset("patterns", "test")
+    >>> data.images.shape[1:], data.num_classes
+    ((32, 32, 3), 10)
+    """
+    return datasets.load(name, split, data_dir=os.fspath(data_dir))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """A pretraining run that has come to its end.
+
+    Attributes:
+      workdir: its folder.
+      config: what it was made with.
+      step: number of updates.
+    """
+
+    workdir: pathlib.Path
+    config: ml_collections.ConfigDict
+    step: int
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl, each with its ``step``, in order; no key is in all of them."""
+        lines = (self.workdir / metrics_log.NAME).read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    @functools.cached_property
+    def encoder(self) -> Encoder:
+        """The online encoder of the newest checkpoint."""
+        return load_encoder(self.workdir)
+
+
+def pretrain(
+    config: str | ml_collections.ConfigDict,
+    *,
+    train: Dataset | None = None,
+    test: Dataset | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    workdir: Path | None = None,
+    callbacks: Sequence[run_writer.Callback] = (),
+) -> Run:
+    """Pretrains an encoder, or resumes the run in the workdir if it is one of the same arguments.
+
+    Args:
+      config: a file and its preset, such as "configs/byol.py:folder", or a config.
+      train: images to train on, in place of those of ``data.name``.
+      test: images that probes measure; None: every tenth of ``train`` is held out for it.
+      overrides: values of keys, such as ``{"total_epochs": 20, "data.image_size": 64}``.
+      workdir: for checkpoints, metrics and the report; None: ``runs/pretrain-<preset>``.
+      callbacks: each is called as ``callback(step, row)`` after a row of metrics is written; an
+        exception in it ends the run, whose last checkpoint is kept.
+
+    Raises:
+      UsageError: a wrong key or value, with the nearest valid ones; images that are not those the
+        run began with; nothing is written then.
+      KeyboardInterrupt: after Ctrl-C, when the run is saved; the same call resumes it.
+
+    >>> images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3)).astype(np.uint8)
+    >>> run = pretrain("configs/byol.py", train=ArrayDataset(images), workdir=empty_folder,
+    ...                overrides={"total_steps": 2, "batch_size": 8, "log_every_steps": 1})
+    >>> run.step, run.metrics[-1]["step"], run.encoder.embed(images).shape
+    (2, 2, (40, 96))
+    """
+    config = _read(config, "pretrain")
+    if train is not None:
+        config.data.name, config.data.dir = datasets.ARRAYS, ""
+        train, test = _hold_out(train) if test is None else (train, test)
+    elif test is not None:
+        raise UsageError("test is given without train: give both.")
+    _settle(config, overrides)
+    folder = pathlib.Path(workdir or f"runs/pretrain-{config.preset}").expanduser()
+    with _concluded(folder):
+        is_over = pretrain_task.run(config, folder, train=train, test=test, callbacks=callbacks)
+    if not is_over:
+        raise KeyboardInterrupt(f"Saved in {folder}: make the same call to resume.")
+    found = Run(folder, config, 0)
+    return dataclasses.replace(found, step=max(row["step"] for row in found.metrics))
+
+
+def _hold_out(data: Dataset) -> tuple[Dataset, Dataset]:
+    """All images but every tenth, and those."""
+    if isinstance(getattr(data, "images", None), np.memmap):
+        raise UsageError("Give test=, too: holding images out of a memmap would read all of it.")
+    is_test = np.arange(len(data)) % HELD_OUT == HELD_OUT - 1
+    if not is_test.any():
+        raise UsageError(f"{len(data)} images are too few to hold some out: give test=, too.")
+    return data.select(np.flatnonzero(~is_test)), data.select(np.flatnonzero(is_test))
+
+
+def evaluate_knn(
+    encoder: Encoder | Path,
+    train: Dataset,
+    test: Dataset | None = None,
+    *,
+    k: Sequence[int] = (10, 20, 200),
+    overrides: Mapping[str, Any] | None = None,
+    workdir: Path | None = None,
+) -> dict[str, Any]:
+    """Classifies images by their nearest neighbours, as configs/knn.py does.
+
+    Args:
+      encoder: or the path of one.
+      train: labelled images that vote.
+      test: images that are classified; None: each of ``train``, by all others.
+      k: numbers of neighbours; the best on held-out training images is measured.
+      overrides: values of keys of configs/knn.py, such as ``{"knn.temperature": 0.1}``.
+      workdir: for result.json; None: nothing is kept.
+
+    Returns:
+      What result.json holds: ``accuracy`` (fractions, of "top1" and "top5"), their
+      ``interval_95``, ``selected``, ``table``, ``label_free`` measures, and more.
+
+    Raises:
+      UsageError: a wrong key or value, or images without labels.
+
+    >>> train, test = load_dataset("patterns", "train"), load_dataset("patterns", "test")
+    >>> result = evaluate_knn(encoder, train, test, k=[5])
+    >>> 0 <= result["accuracy"]["top1"] <= 1
+    True
+    """
+    changes = {"knn.k": tuple(k), **(overrides or {})}
+    name = knn.LEAVE_ONE_OUT if test is None else "test"
+    config = _of_arrays("knn", {"train_split": "train", "eval_split": name}, changes)
+    return _evaluate(knn.run, config, encoder, train, test, workdir)
+
+
+def evaluate_linear(
+    encoder: Encoder | Path,
+    train: Dataset,
+    test: Dataset,
+    *,
+    features: str = "cached",
+    overrides: Mapping[str, Any] | None = None,
+    workdir: Path | None = None,
+) -> dict[str, Any]:
+    """Trains a linear classifier on a frozen encoder, as configs/linear_eval.py does.
+
+    Args:
+      encoder: or the path of one.
+      train: labelled images.
+      test: labelled images that are evaluated, once.
+      features: "cached": each image is encoded once, which takes seconds; "augmented": random
+        crops and flips in every epoch, as the paper does.
+      overrides: values of keys of configs/linear_eval.py, such as ``{"total_epochs": 20}``.
+      workdir: for result.json; None: nothing is kept.
+
+    Returns:
+      What result.json holds: ``accuracy`` (fractions, of "top1" and "top5"), ``selected``, and
+      more.
+
+    Raises:
+      UsageError: a wrong key or value, or images without labels.
+
+    >>> train, test = load_dataset("patterns", "train"), load_dataset("patterns", "test")
+    >>> result = evaluate_linear(encoder, train, test, overrides={"total_epochs": 1})
+    >>> 0 <= result["accuracy"]["top1"] <= 1
+    True
+    """
+    changes = {"features": features, **(overrides or {})}
+    config = _of_arrays("linear_eval", {"train_split": "train", "eval_split": "test"}, changes)
+    return _evaluate(linear_eval.run, config, encoder, train, test, workdir)
+
+
+class evaluate:  # a namespace, written as evaluate.knn(...)
+    """Evaluations by their short names."""
+
+    knn = staticmethod(evaluate_knn)
+    linear = staticmethod(evaluate_linear)
+
+
+def _of_arrays(task: str, splits: Mapping[str, str], changes: Mapping[str, Any]) -> Any:
+    """The config of an evaluation whose images are handed over."""
+    config = _read(f"configs/{task}.py", task)
+    config.data.name = datasets.ARRAYS
+    for key, name in splits.items():
+        config.data[key] = name
+    _settle(config, changes)
+    return config
+
+
+def _evaluate(
+    run: Callable[..., None],
+    config: Any,
+    encoder: Encoder | Path,
+    train: Dataset,
+    test: Dataset | None,
+    workdir: Path | None,
+) -> dict[str, Any]:
+    """The result of a task that is handed its encoder and its images."""
+    encoder = encoder if isinstance(encoder, Encoder) else load_encoder(encoder)
+    config.checkpoint = encoder.identity["path"]
+    splits = {"train": train} if test is None else {"train": train, "test": test}
+    with contextlib.ExitStack() as stack:
+        if workdir is None:
+            folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        else:
+            folder = pathlib.Path(workdir).expanduser()
+        with _concluded(folder) if workdir else signals.in_a_program():
+            run(config, folder, given=protocol.Given(encoder, splits))
+        return json.loads((folder / result_folder.FILE).read_text())
+
+
+def export(
+    encoder: Encoder | Path,
+    workdir: Path,
+    *,
+    formats: Sequence[str] = ("safetensors", "torch", "stablehlo"),
+    overrides: Mapping[str, Any] | None = None,
+) -> pathlib.Path:
+    """Writes an encoder for other programs, checked by reading it back, as configs/export.py does.
+
+    Args:
+      encoder: or the path of one.
+      workdir: that is written, whole or not at all.
+      formats: some of "safetensors", "torch", "stablehlo" and "onnx".
+      overrides: values of keys of configs/export.py.
+
+    Returns:
+      The folder; its model.json says what is in it.
+
+    Raises:
+      UsageError: a wrong key or format, a folder that holds something else, or an encoder that is
+        in no file.
+
+    >>> sorted(path.name for path in export(encoder, empty_folder, formats=["stablehlo"]).iterdir())
+    ['encoder.stablehlo', 'model.json', 'model.safetensors', 'test_batch.safetensors']
+    """
+    config = _read("configs/export.py", "export")
+    if isinstance(encoder, Encoder):
+        config.checkpoint, config.network = encoder.identity["path"], encoder.network
+    else:
+        config.checkpoint = os.fspath(encoder)
+    _settle(config, {"formats": ",".join(formats), **(overrides or {})})
+    folder = pathlib.Path(workdir).expanduser()
+    with signals.in_a_program():
+        export_task.run(config, folder)
+    return folder
+
+
+def _read(config: str | ml_collections.ConfigDict, task: str) -> Any:
+    """A config of a task, to be changed; the caller's own stays as it is."""
+    if isinstance(config, str):
+        found = config_files.load(config)
+    else:
+        found = ml_collections.ConfigDict(config.to_dict())
+    if found.get("task") != task:
+        raise UsageError(f"The config is of the task '{found.get('task')}', not '{task}'.")
+    return found
+
+
+def _settle(config: Any, changes: Mapping[str, Any] | None) -> None:
+    """Applies changes as the command line does, with its checks."""
+    overrides_lib.apply(config, changes or {})
+    plugins.load(config)
+    config_ranges.check(config)
+    effects.settle(config, changes or {}, has_workdir=True)
+
+
+@contextlib.contextmanager
+def _concluded(workdir: pathlib.Path) -> Iterator[None]:
+    """Around a task: leaves the process to its owner, and ends with a report."""
+    began = time.time()
+    try:
+        with signals.in_a_program():
+            yield
+    except UsageError:
+        raise
+    except Exception as error:
+        conclusion.conclude(workdir, began, message=str(error))
+        raise
+    conclusion.conclude(workdir, began)

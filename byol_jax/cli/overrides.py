@@ -1,0 +1,36 @@
+"""Sets keys of a config from Python, with the checks and messages of the command line."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from byol_jax import config as config_lib
+from byol_jax.cli import config_files, typed_values
+
+UsageError = config_lib.UsageError
+
+
+def apply(config: Any, values: Mapping[str, Any]) -> None:
+    """Sets dotted keys, such as ``{"data.image_size": 64}``.
+
+    Args:
+      config: is changed.
+      values: by key; None unsets a key that can be unset.
+
+    Raises:
+      UsageError: an unknown key, with the nearest valid ones, or a value of another type.
+    """
+    kinds = config_files.kinds(config)
+    for key, value in values.items():
+        kind = config_files.kind_of_key(key, kinds)
+        value = value.item() if isinstance(value, np.generic) else value
+        value = tuple(value) if isinstance(value, list) else value
+        if value is not None:
+            typed_values.check(key, kind, str(value))
+        if kind is tuple and not isinstance(value, tuple | None):
+            value = (value,)
+        try:
+            config.update_from_flattened_dict({key: value})
+        except (TypeError, ValueError):
+            raise UsageError(f"{key} takes {kind.__name__}, not {value!r}.") from None

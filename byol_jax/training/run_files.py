@@ -79,9 +79,9 @@ def changes(workdir: pathlib.Path, config: Any, *, warn: Callable[[str], None]) 
         if manager.steps(workdir):
             warn(f"WARNING: {workdir / CONFIG} is missing; the given config is taken for its own.")
         return []
-    differences = config_lib.differences(
-        LATER_KEYS | stored, json.loads(config_lib.to_json(config))
-    )
+    given = json.loads(config_lib.to_json(config))
+    known = {key: value for key, value in LATER_KEYS.items() if key in given}
+    differences = config_lib.differences(known | stored, given)
     changed = [line for line in differences if line.split(":")[0] not in CHANGEABLE]
     if changed and not config.accept_changes:
         raise UsageError(

@@ -209,7 +209,7 @@ def test_probe_scores_a_perfect_and_a_collapsed_encoder():
 def test_a_cpu_gathers_statistics_of_large_images_in_small_batches():
     """Its first progress comes soon, and a signal is heard between two of them."""
     pixels = np.zeros((online_eval.CPU_BATCH + 1, 1, 1, 3), np.uint8)
-    data = datasets.Images(pixels, np.zeros(len(pixels), np.int32), 1)
+    data = datasets.ArrayDataset(pixels, np.zeros(len(pixels), np.int32), 1)
     bad = eval_loader.BadLimit([data], 0.1)
     probe = online_eval.Probe(
         data, data, None, batch_size=256, image_size=224, k=1, temperature=0.1, bad=bad

@@ -313,6 +313,7 @@ def test_a_full_disk_is_named_and_what_was_saved_stays(room, small_disk, copy, u
     assert life.finish() == [1], life.text()
     last = life.text().splitlines()[-1]
     assert last.startswith("Error: Cannot write") and "No space left" in last, life.text()
+    assert "Traceback" not in life.text(), life.text()
     assert {p: p.read_bytes() for p in good} == good
     (small_disk / "stuffing").unlink()
     run_process.finish(copy)

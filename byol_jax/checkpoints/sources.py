@@ -1,4 +1,4 @@
-"""What a file or folder of weights holds, whoever wrote it, without reading its arrays yet.
+"""Reads weights in any supported format: what a path holds, before its arrays are read.
 
 A run, its checkpoints and exports are the project's own. DeepMind's ``.pkl`` files are read by
 `deepmind`, PyTorch's and safetensors by `torch_files`, whose names `torch_layout` understands.

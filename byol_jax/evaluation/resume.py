@@ -84,7 +84,7 @@ class Unfinished:
             raise _unreadable(error) from None
 
     def remember(self, name: str, compute: Callable[[], Any]) -> Any:
-        """The result of a part, in the types of JSON: stored by an earlier life, or computed now.
+        """The result of a part, in the types of JSON: of a previous attempt, or computed now.
 
         Args:
           name: of the part, once in an evaluation.
@@ -113,7 +113,7 @@ class Unfinished:
         total_steps: int,
         title: str,
     ) -> Any:
-        """Trains from where an earlier life of this part had come to; gives the last state.
+        """Trains from where a previous attempt at this part had come to; gives the last state.
 
         Args:
           name: of the part, once in an evaluation.

@@ -49,7 +49,7 @@ def run(config: Any, workdir: pathlib.Path, *, given: protocol.Given = protocol.
     Raises:
       UsageError: a mistake in the config, a checkpoint that cannot be used, more bad images than
         may be.
-      resume.Stopped: there was a signal; the same command goes on.
+      resume.Stopped: there was a signal; rerun the same command to resume.
     """
     start = time.monotonic()
     _check(config)

@@ -67,7 +67,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     Raises:
       UsageError: a mistake in the config, a checkpoint that cannot be used, a class without an
         image to learn from, more bad images than may be.
-      resume.Stopped: there was a signal; the same command goes on.
+      resume.Stopped: there was a signal; rerun the same command to resume.
     """
     start = time.monotonic()
     settings = make_settings(config)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Pretrains three seeds on each of two sets and measures them in every way, beside what they have to
-# beat. About three hours on two CPU cores; the same command goes on where it was interrupted.
+# beat. About three hours on two CPU cores; rerun it to resume.
 #
 #   TFDS_DATA_DIR=... experiments/evaluation/run.sh [RUNS]
 set -euo pipefail

@@ -49,7 +49,7 @@ def fail_on_second():
 @pytest.mark.parametrize("failing", [0, 1])
 def test_an_error_on_one_process_ends_the_other_in_a_line(failing, tmp_path):
     before = (fail_on_first, fail_on_second)[failing]
-    life = run_process.Life(tmp_path / "run", (2, 1), before=before)
+    life = run_process.RunProcess(tmp_path / "run", (2, 1), before=before)
     life.wait_for_step(4)
     start = time.monotonic()
     assert life.finish(60) == [1, 1], life.text()
@@ -63,7 +63,7 @@ def test_an_error_on_one_process_ends_the_other_in_a_line(failing, tmp_path):
 
 def test_different_configs_are_refused_before_anything_is_written(tmp_path):
     own = {1: ["--config.total_steps=61", "--config.seed=1"]}
-    life = run_process.Life(tmp_path / "run", (2, 1), own=own)
+    life = run_process.RunProcess(tmp_path / "run", (2, 1), own=own)
     assert life.finish(60) == [2, 2], life.text()
     for process in (0, 1):
         assert "--config.seed is 1 there and 0 on process 0" in life.text(process)
@@ -75,7 +75,9 @@ def test_different_configs_are_refused_before_anything_is_written(tmp_path):
 @pytest.mark.parametrize("still", [0, 1])
 def test_a_process_that_stands_still_too_long_ends_the_other_in_a_line(still, tmp_path):
     limit = ["--silent_seconds=10"]
-    life = run_process.Life(tmp_path / "run", (2, 1), own={0: limit, 1: limit}, total_steps=100_000)
+    life = run_process.RunProcess(
+        tmp_path / "run", (2, 1), own={0: limit, 1: limit}, total_steps=100_000
+    )
     life.wait_for_step(4)
     life.signal(signal.SIGSTOP, still)
     life.processes[1 - still].join(45)

@@ -135,7 +135,7 @@ def test_a_probe_is_left_and_made_by_the_command_that_resumes(tmp_path):
     """The state of its step is saved, and in the end nothing tells the run from a calm one."""
     plan = {"total_steps": 9, "probe__every_steps": 5, "checkpoint_every_steps": 100}
     run_process.finish(tmp_path / "calm", **plan)
-    life = run_process.Life(tmp_path / "run", before=slow_probes, **plan)
+    life = run_process.RunProcess(tmp_path / "run", before=slow_probes, **plan)
     life.wait_for_text("PROBING")
     life.signal(signal.SIGINT)
     assert life.finish(seconds=20) == [0], life.text()
@@ -145,7 +145,7 @@ def test_a_probe_is_left_and_made_by_the_command_that_resumes(tmp_path):
 
 
 def test_before_the_first_step_there_is_nothing_to_save_and_nobody_says_so(tmp_path):
-    life = run_process.Life(tmp_path / "run", before=functools.partial(slow_probes, first=1))
+    life = run_process.RunProcess(tmp_path / "run", before=functools.partial(slow_probes, first=1))
     life.wait_for_text("PROBING")
     life.signal(signal.SIGTERM)
     assert life.finish(seconds=20) == [128 + signal.SIGTERM], life.text()
@@ -169,7 +169,7 @@ def fail(case):
 @pytest.mark.parametrize("case", ENDS)
 def test_an_error_that_nobody_expected_ends_in_a_line(case, tmp_path):
     """A fault of the program has its trace before it; nothing else has one."""
-    life = run_process.Life(tmp_path / "run", before=functools.partial(fail, case))
+    life = run_process.RunProcess(tmp_path / "run", before=functools.partial(fail, case))
     assert life.finish() == [1]
     assert re.match(ENDS[case][1], life.text().splitlines()[-1]), life.text()
     assert ("Traceback" in life.text()) == (case == "fault")

@@ -80,7 +80,7 @@ def run_program(arguments, devices, log, before):
         atexit._run_exitfuncs()  # which multiprocessing leaves out
 
 
-class Life:
+class RunProcess:
     """The processes of one start of a run.
 
     Args:
@@ -177,7 +177,7 @@ def _free_port():
 
 def finish(workdir, topology=(1, 1), **options):
     """Lives to the end; gives the text of the first process."""
-    life = Life(workdir, topology, **options)
+    life = RunProcess(workdir, topology, **options)
     assert life.finish() == [0] * topology[0], life.text()
     return life.text()
 

@@ -65,7 +65,7 @@ def test_killed_at_twenty_random_moments_a_run_ends_bit_identical(
     rng = np.random.default_rng(processes)
     workdir = tmp_path / "run"
     for number, step in enumerate(np.sort(rng.choice(np.arange(1, 58), 20, replace=False))):
-        life = run_process.Life(workdir, (processes, 1))
+        life = run_process.RunProcess(workdir, (processes, 1))
         if number % 5 == 4:
             time.sleep(rng.uniform(0, 2))
         else:
@@ -79,7 +79,7 @@ def test_killed_at_twenty_random_moments_a_run_ends_bit_identical(
 def test_two_processes_told_to_stop_at_different_times_stop_after_the_same_step(
     uninterrupted, tmp_path
 ):
-    life = run_process.Life(tmp_path / "run", (2, 1))
+    life = run_process.RunProcess(tmp_path / "run", (2, 1))
     life.wait_for_step(7)
     life.signal(signal.SIGTERM, 1)
     time.sleep(0.01)
@@ -97,7 +97,7 @@ def test_two_processes_told_to_stop_at_different_times_stop_after_the_same_step(
 
 def test_a_run_killed_before_its_first_checkpoint_begins_again_and_says_so(uninterrupted, tmp_path):
     workdir = tmp_path / "run"
-    life = run_process.Life(workdir, checkpoint_every_steps=30)
+    life = run_process.RunProcess(workdir, checkpoint_every_steps=30)
     life.wait_for_step(5)
     life.kill()
     before = (workdir / "metrics.jsonl").read_bytes()
@@ -109,7 +109,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again_and_says_so(unint
 
 
 def test_told_to_stop_before_the_first_step_nothing_is_said_to_be_saved(uninterrupted, tmp_path):
-    life = run_process.Life(tmp_path / "run")
+    life = run_process.RunProcess(tmp_path / "run")
     life.wait_for_text("Compiling the training step")
     life.signal(signal.SIGTERM)
     assert life.finish() == [128 + signal.SIGTERM], life.text()
@@ -121,7 +121,7 @@ def test_told_to_stop_before_the_first_step_nothing_is_said_to_be_saved(uninterr
 
 def test_told_to_stop_before_a_new_step_the_old_checkpoint_is_named(copy):
     shutil.rmtree(copy / "checkpoints" / "60")
-    life = run_process.Life(copy)
+    life = run_process.RunProcess(copy)
     life.wait_for_text("Compiling the training step")
     life.signal(signal.SIGTERM)
     assert life.finish() == [0], life.text()
@@ -133,7 +133,7 @@ def test_a_workdir_that_is_renamed_meanwhile_ends_the_run_with_all_in_one_place(
     processes, uninterrupted, tmp_path
 ):
     old, new = tmp_path / "run", tmp_path / "kept"
-    life = run_process.Life(old, (processes, 1), checkpoint_every_steps=30)
+    life = run_process.RunProcess(old, (processes, 1), checkpoint_every_steps=30)
     life.wait_for_step(5)
     old.rename(new)
     assert life.finish() == [1] * processes, life.text()
@@ -147,7 +147,7 @@ def test_a_workdir_that_is_renamed_meanwhile_ends_the_run_with_all_in_one_place(
 
 
 def test_a_workdir_that_is_removed_meanwhile_ends_the_run(tmp_path):
-    life = run_process.Life(tmp_path / "run", checkpoint_every_steps=30)
+    life = run_process.RunProcess(tmp_path / "run", checkpoint_every_steps=30)
     life.wait_for_step(5)
     shutil.rmtree(tmp_path / "run")
     assert life.finish() == [1], life.text()
@@ -174,7 +174,7 @@ def slow_saves():
 
 
 def test_a_signal_during_a_save_lets_it_end(uninterrupted, tmp_path):
-    life = run_process.Life(tmp_path / "run", before=slow_saves)
+    life = run_process.RunProcess(tmp_path / "run", before=slow_saves)
     life.wait_for_text("SAVING")
     life.signal(signal.SIGTERM)
     assert life.finish() == [0], life.text()
@@ -184,7 +184,7 @@ def test_a_signal_during_a_save_lets_it_end(uninterrupted, tmp_path):
 
 
 def test_a_second_signal_ends_the_process_at_once(tmp_path):
-    life = run_process.Life(tmp_path / "run", before=slow_saves)
+    life = run_process.RunProcess(tmp_path / "run", before=slow_saves)
     life.wait_for_text("SAVING")
     life.signal(signal.SIGINT)
     life.wait_for_text("Again to stop at once")
@@ -196,7 +196,7 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path):
 
 @pytest.mark.parametrize("killed", [0, 1])
 def test_if_one_of_two_processes_is_killed_the_other_stops(killed, tmp_path):
-    life = run_process.Life(tmp_path / "run", (2, 1), total_steps=100_000)
+    life = run_process.RunProcess(tmp_path / "run", (2, 1), total_steps=100_000)
     life.wait_for_step(4)
     life.signal(signal.SIGKILL, killed)
     statuses = life.finish(seconds=120)
@@ -207,7 +207,7 @@ def test_if_one_of_two_processes_is_killed_the_other_stops(killed, tmp_path):
 def test_any_topology_goes_on_from_a_checkpoint_of_any_other(uninterrupted, tmp_path):
     """Losses are those of one device, to rounding; each example is seen once, by whoever."""
     for topology, steps in (((2, 2), 20), ((1, 4), 40), ((1, 1), 60)):
-        life = run_process.Life(tmp_path / "run", topology)
+        life = run_process.RunProcess(tmp_path / "run", topology)
         if steps < 60:
             life.wait_for_step(steps)
             life.signal(signal.SIGTERM)
@@ -275,7 +275,7 @@ def test_without_any_sound_checkpoint_nothing_is_started_again(copy):
     for step in run_process.steps(copy):
         DAMAGE["a byte flipped"](copy / "checkpoints" / str(step))
     before = (copy / "metrics.jsonl").read_bytes()
-    life = run_process.Life(copy)
+    life = run_process.RunProcess(copy)
     assert life.finish() == [2] and "None of the checkpoints" in life.text(), life.text()
     assert (copy / "metrics.jsonl").read_bytes() == before
     assert run_process.steps(copy) == [54, 57, 60]
@@ -309,7 +309,7 @@ def test_a_full_disk_is_named_and_what_was_saved_stays(room, small_disk, copy, u
     copy.symlink_to(small_disk / "run")
     good = {p: p.read_bytes() for p in (copy / "checkpoints").rglob("*") if p.is_file()}
     fill(small_disk / "stuffing", room=room)
-    life = run_process.Life(copy)
+    life = run_process.RunProcess(copy)
     assert life.finish() == [1], life.text()
     last = life.text().splitlines()[-1]
     assert last.startswith("Error: Cannot write") and "No space left" in last, life.text()
@@ -329,18 +329,18 @@ def test_a_full_disk_under_what_only_shows_a_run_stops_nothing(small_disk, tmp_p
         (small_disk / name).mkdir()
         (run / name).symlink_to(small_disk / name)
     fill(small_disk / "stuffing", room=0)
-    life = run_process.Life(link, total_steps=6, gallery__max_images=20)
+    life = run_process.RunProcess(link, total_steps=6, gallery__max_images=20)
     assert life.finish() == [0] and life.text() == ""
     assert run_process.steps(run)[-1] == 6 and run_process.metrics(run)[-1]["step"] == 6
     assert not list((run / "gallery").iterdir())
 
 
 def test_a_second_run_in_one_workdir_is_refused(tmp_path, uninterrupted):
-    first = run_process.Life(tmp_path / "run")
+    first = run_process.RunProcess(tmp_path / "run")
     first.wait_for_step(2)
     first.signal(signal.SIGSTOP)
     shutil.move(tmp_path / "run-0.log", tmp_path / "first.log")
-    second = run_process.Life(tmp_path / "run")
+    second = run_process.RunProcess(tmp_path / "run")
     assert second.finish() == [2], second.text()
     assert "Another run is using the workdir" in second.text()
     assert str(first.processes[0].pid) in second.text()
@@ -361,7 +361,7 @@ def spoil_loss():
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_number_that_is_none_stops_all_with_advice(processes, copy):
     shutil.rmtree(copy / "checkpoints" / "60")
-    life = run_process.Life(copy, (processes, 1), before=spoil_loss)
+    life = run_process.RunProcess(copy, (processes, 1), before=spoil_loss)
     assert life.finish() == [1] * processes, life.text()
     assert "step 58 is nan" in life.text() and "Traceback" not in life.text()
     assert f"Last good checkpoint: {copy / 'checkpoints' / '57'}" in life.text()

@@ -140,9 +140,9 @@ def _open_run(path: str) -> Weights:
     folder = orbax_reader.find(path)
     run = folder.absolute().parent.parent
     config, data = run_facts.config_of(run, folder), run_facts.card_of(run, folder)
-    if config.model.encoder not in resnet.ENCODERS:
-        plugins.load(config)
     try:
+        if config.model.encoder not in resnet.ENCODERS:
+            plugins.load(config)
         card = encoder_spec.of_run(config, data.mean, data.std, data.grey_ranges)
     except (AttributeError, KeyError) as error:
         text = " ".join(str(error.args[0]).split())

@@ -94,7 +94,10 @@ class Watch:
         time.sleep(0.3)  # between somebody's last word and his end
 
     def _are_others_gone(self) -> bool:
-        return set(self._others) <= self._store.list("failed").keys() | self._lost.keys()
+        now = time.monotonic()
+        silent = {who for who, heard in self._heard.items() if now - heard > self._silent_seconds}
+        gone = self._store.list("failed").keys() | self._lost.keys() | silent
+        return set(self._others) <= gone
 
     def _post_failure(self, text: str) -> None:
         """Does not wait long for a store that does not answer."""

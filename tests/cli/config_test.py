@@ -149,8 +149,8 @@ def test_every_key_of_every_preset_is_used(monkeypatch, tmp_path):
             pretrain.run(Recording(config, read), tmp_path)
     for preset in byol.PRESETS:
         keys = config_lib.flatten(byol.get_config(preset).to_dict())
-        # `preset` and `task` are for the main loop.
-        assert set(keys) - read == {"preset", "task"}, preset
+        # `plugins`, `preset` and `task` are for the main loop.
+        assert set(keys) - read == {"plugins", "preset", "task"}, preset
 
 
 SHORT = {

@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 # The peak (VmHWM) is set back to what is in use, so that what importing took does not count.
 MEASURE = """
 import gc, pathlib, re, sys
-from byol_jax import encoders
+from byol_jax.checkpoints import encoders
 def read(key):
     text = pathlib.Path("/proc/self/status").read_text()
     return 1024 * int(re.search(key + r":\\s*(\\d+)", text)[1])

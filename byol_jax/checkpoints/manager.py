@@ -4,11 +4,8 @@ One process reads and writes them, and no trace of processes or devices is in th
 """
 
 import json
-import logging
 import os
 import pathlib
-import re
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -30,17 +27,6 @@ class DamagedError(ValueError):
     """What a checkpoint holds is not what was saved."""
 
 
-def _is_not_of_orbax(record: logging.LogRecord) -> bool:
-    """Its threads log, with traces, the errors that `Checkpoints.save` and `finish` raise."""
-    return not re.search(r"[/\\]orbax[/\\]", record.pathname)
-
-
-def _pass_over_late_callbacks(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Leaves out what TensorStore prints when a write fails after another one has."""
-    if str(error) != "Event loop is closed":
-        sys.__excepthook__(kind, error, trace)
-
-
 class Checkpoints:
     """Writes the checkpoints of one run: its state, and where its input iterator stands.
 
@@ -59,9 +45,7 @@ class Checkpoints:
         keep_every: int = 0,
         about: Mapping[str, Any] | None = None,
     ):
-        logging.getLogger("absl").addFilter(_is_not_of_orbax)
-        if sys.excepthook is sys.__excepthook__:  # else it is somebody's, as in a notebook
-            sys.excepthook = _pass_over_late_callbacks
+        orbax_reader.leave_out_traces()
         self._folder = workdir / "checkpoints"
         self._about = dict(about or {})
         self._folder.mkdir(exist_ok=True)

@@ -1,7 +1,7 @@
 """Checks values that were typed for keys of a config against the type of the key."""
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from byol_jax import config as config_lib
@@ -49,12 +49,17 @@ def _switch(key: str, text: str) -> str:
     return f"{key} takes true or false: type --config.{key}=true or --config.{key}=false."
 
 
-def _several(key: str, text: str) -> str:
+def _values(text: str) -> Sequence[Any]:
+    """One value or several, as Python writes them; what Python cannot read is a text."""
     try:
         value: Any = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         value = text
-    values = value if isinstance(value, tuple | list) else (value,)
+    return value if isinstance(value, tuple | list) else (value,)
+
+
+def _several(key: str, text: str) -> str:
+    values = _values(text)
     are_numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     if values and are_numbers:
         return ""
@@ -62,12 +67,7 @@ def _several(key: str, text: str) -> str:
 
 
 def _modules(key: str, text: str) -> str:
-    try:
-        value: Any = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        value = text
-    names = value if isinstance(value, tuple | list) else (value,)
-    if all(isinstance(x, str) and x.replace(".", "_").isidentifier() for x in names):
+    if all(isinstance(x, str) and x.replace(".", "_").isidentifier() for x in _values(text)):
         return ""
     return f"{key} takes names of modules: type --config.{key}=\"('my_lab.parts',)\"."
 

@@ -85,11 +85,6 @@ def start(silent_seconds: float) -> None:
         lifeline.connect(kv_store.host(), int(port), index, watch.lose)
 
 
-def is_watching() -> bool:
-    """Whether there are other processes, which have to be told if this one ends."""
-    return _group is not None
-
-
 def fail(message: str) -> None:
     """`liveness.Watch.fail`, if there are several processes."""
     if _group is not None:

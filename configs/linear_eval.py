@@ -1,4 +1,4 @@
-"""Linear evaluation: how well a linear classifier does on a frozen encoder (paper, appendix D.1).
+"""Linear evaluation: how well a linear classifier does on a frozen encoder (paper, appendix C.1).
 
     python -m byol_jax.main_loop --config=configs/linear_eval.py --config.checkpoint=RUN
 

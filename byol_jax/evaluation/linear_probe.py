@@ -70,7 +70,7 @@ def draw_weights(embedding_size: int, num_classes: int, *, seed: int) -> jax.Arr
 def update(
     state: State, features: jax.Array, labels: jax.Array, *, axis: str | None = None
 ) -> State:
-    """One step of SGD with Nesterov momentum of all heads (paper, appendix D.1).
+    """One step of SGD with Nesterov momentum of all heads (paper, appendix C.1).
 
     Args:
       state: to start from.

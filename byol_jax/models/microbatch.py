@@ -8,6 +8,7 @@ and the parts have to advance through the network side by side (`advance`).
 Letters in shapes: N parts, b images of the whole batch.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +18,8 @@ import jax.numpy as jnp
 
 from byol_jax.models.batch_norm import BatchNorm, Moments
 
-Normalise = Callable[[BatchNorm, jax.Array], jax.Array]
+Norm = Callable[[jax.Array, bool], jax.Array]  # of images and whether it is training
+Normalise = Callable[[Norm, jax.Array], jax.Array]
 Unit = Callable[[jax.Array, Normalise], jax.Array]
 
 
@@ -39,12 +41,12 @@ PLAIN = Plan()
 def advance(
     unit: Unit,
     x: jax.Array,
-    passes: Sequence[Sequence[BatchNorm]],
+    passes: Sequence[Sequence[Norm]],
     *,
     is_training: bool,
     plan: Plan,
 ) -> jax.Array:
-    """Runs ``unit(x, normalise)``, which gives every batch norm to ``normalise`` with its input.
+    """Runs ``unit(x, normalise)``, which gives every norm to ``normalise`` with its input.
 
     In parts, the batch's moments are found norm by norm: all parts run up to the first norm, whose
     moments are then known; again from the start up to the second, and so on. A unit with n passes
@@ -65,7 +67,8 @@ def advance(
         return whole(x)
     if plan.parts == 1:
         return hk.remat(whole)(x)
-    return _in_parts(unit, x, passes, plan.parts)
+    of_batch = [[norm for norm in norms if isinstance(norm, BatchNorm)] for norms in passes]
+    return _in_parts(unit, x, [norms for norms in of_batch if norms], plan.parts)
 
 
 def _in_parts(
@@ -77,7 +80,7 @@ def _in_parts(
         for norm, moments in zip(norms, _measure(unit, split, norms, dict(known)), strict=True):
             known[norm] = norm.synchronise(moments)
             norm.remember(known[norm])
-    y = _for_each(lambda part: unit(part, lambda norm, z: norm.normalise(z, known[norm])), split)
+    y = _for_each(lambda part: unit(part, functools.partial(_normalize, known)), split)
     return y.reshape(-1, *y.shape[2:])
 
 
@@ -89,9 +92,9 @@ def _measure(
     def of_a_part(part: jax.Array) -> list[Moments]:
         found: dict[BatchNorm, Moments] = {}
 
-        def normalise(norm: BatchNorm, y: jax.Array) -> jax.Array:
-            if norm in known:
-                return norm.normalise(y, known[norm])
+        def normalise(norm: Norm, y: jax.Array) -> jax.Array:
+            if norm in known or not isinstance(norm, BatchNorm):
+                return _normalize(known, norm, y)
             found[norm] = norm.measure(y)
             return y  # nothing that comes after is used, so the compiler leaves it out
 
@@ -99,6 +102,11 @@ def _measure(
         return [found[norm] for norm in norms]
 
     return jax.tree.map(lambda m: jnp.mean(m, axis=0), _for_each(of_a_part, split))
+
+
+def _normalize(known: dict[BatchNorm, Moments], norm: Norm, x: jax.Array) -> jax.Array:
+    """With the moments of the whole batch, or by a norm that needs none."""
+    return norm.normalise(x, known[norm]) if isinstance(norm, BatchNorm) else norm(x, True)
 
 
 def _for_each(run: Callable[[jax.Array], Any], split: jax.Array) -> Any:

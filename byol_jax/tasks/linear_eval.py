@@ -1,4 +1,4 @@
-"""The task of linear evaluation: a linear classifier on a frozen encoder (paper, appendix D.1).
+"""The task of linear evaluation: a linear classifier on a frozen encoder (paper, appendix C.1).
 
 Shapes: D local devices, b images of a device, N images of a split.
 """

@@ -1,4 +1,4 @@
-"""The task of transfer: logistic regression on a frozen encoder's features (paper, appendix D.3).
+"""The task of transfer: logistic regression on a frozen encoder's features (paper, appendix D.2).
 
 Shapes: N images of a split, C classes. Targets are labels [N], or tags [N, C] as in
 `datasets.tags`, where an image may have several.
@@ -100,6 +100,12 @@ def _check(config: Any) -> None:
     results.require_share(config, "data.validation_share")
     results.require_bad_share(config)
     config_lib.lookup(baselines.WEIGHTS, config.weights, key="weights")
+    is_folder = config.data.name == transfer_datasets.FOLDER and config.preset
+    if is_folder and not config.data.dir:
+        raise UsageError(
+            f"Give the folder of {config.preset} by --config.data.dir: its images are in "
+            "train/CLASS/... and test/CLASS/...."
+        )
     if config.metric:
         config_lib.lookup(METRICS, config.metric, key="metric")
 

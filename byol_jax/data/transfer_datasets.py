@@ -8,7 +8,6 @@ not in TFDS: they are read from a folder, ``train/CLASS/...``, ``test/CLASS/...`
 
 from typing import NamedTuple
 
-
 FOLDER = "folder"  # the name of sets that are no sets of TFDS
 
 

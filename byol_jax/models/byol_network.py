@@ -133,13 +133,15 @@ def make_forward(
       axis: name of the mapped axis over which batch statistics are averaged; None: local ones.
 
     Raises:
-      ValueError: if encoder, stem, padding or predictor is unknown; names the valid ones.
+      ValueError: if encoder, stem, padding, norm or predictor is unknown; names the valid ones.
     """
     spec = lookup(resnet.ENCODERS, encoder, key="encoder")
     stem_spec, pads = (
         lookup(resnet.STEMS, stem, key="stem"),
         lookup(resnet.PADDINGS, padding, key="padding"),
     )
+    for chosen in (norm, head_norm):
+        lookup(dict.fromkeys(norms.KINDS), chosen.kind, key="norm")
     layers = resnet.Layers(
         pads,
         spec.bottleneck,

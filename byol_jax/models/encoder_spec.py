@@ -12,10 +12,11 @@ import jax
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax.models import byol_network, resnet
+from byol_jax.models import byol_network, norms, resnet
 
 UsageError = config_lib.UsageError
 
+PROJECTOR = byol_network.HeadSpec(4096, 256)
 HEADS = ("projector", "predictor", "classifier")
 # Nobody writes into a file of weights what images it was made for: the customs of the stems.
 IMAGE_SIZES = {"imagenet": 224, "cifar": 32, "cifar_margin": 32, "patch": 32}
@@ -38,6 +39,9 @@ class EncoderSpec(NamedTuple):
       image_size: height and width that it was trained for, in pixels.
       zero_init_residual: how an untrained network of this kind starts.
       grey_ranges: what is black and white in grayscale of more than 8 bits, as it was trained.
+      norm: one of `norms.KINDS`.
+      norm_groups: of a group norm.
+      weight_standardization: of convolutions.
     """
 
     encoder: str
@@ -52,6 +56,14 @@ class EncoderSpec(NamedTuple):
     image_size: int = 224
     zero_init_residual: bool = True
     grey_ranges: Mapping[str, tuple[float, float]] | None = None
+    norm: str = "batch"
+    norm_groups: int = 16
+    weight_standardization: bool = False
+
+    @property
+    def norm_spec(self) -> norms.NormSpec:
+        """Of all layers."""
+        return norms.NormSpec(self.norm, self.norm_groups, self.weight_standardization)
 
 
 def of_run(
@@ -75,6 +87,21 @@ def of_run(
         image_size=config.data.image_size,
         zero_init_residual=model.zero_init_residual,
         grey_ranges=grey_ranges,
+        norm=model.norm,
+        norm_groups=model.norm_groups,
+        weight_standardization=model.weight_standardization,
+    )
+
+
+def projector_of_run(config: Any) -> byol_network.HeadSpec:
+    """The projector that a pretraining config describes."""
+    model = config.model
+    return byol_network.HeadSpec(
+        model.projector_hidden_size,
+        model.projector_output_size,
+        model.projector_hidden_layers,
+        model.head_bias,
+        norms.NormSpec(model.head_norm, model.norm_groups, model.weight_standardization),
     )
 
 
@@ -82,7 +109,7 @@ def make_forward(
     card: EncoderSpec,
     *,
     num_classes: int = 0,
-    projector: tuple[int, int] = (4096, 256),
+    projector: byol_network.HeadSpec = PROJECTOR,
     axis: str | None = None,
 ) -> hk.TransformedWithState:
     """The network of a card, as `byol_network.make_forward` describes it.
@@ -90,7 +117,7 @@ def make_forward(
     Args:
       card: of the encoder.
       num_classes: of a linear classifier; 0 for none.
-      projector: its hidden and its output size; of no account for ``part="encoder"``.
+      projector: of no account for ``part="encoder"``.
       axis: over which batch statistics are averaged.
     """
     return byol_network.make_forward(
@@ -101,8 +128,12 @@ def make_forward(
         stem=card.stem,
         zero_init_residual=card.zero_init_residual,
         padding=card.padding,
-        projector_hidden_size=projector[0],
-        projector_output_size=projector[1],
+        projector_hidden_size=projector.hidden_size,
+        projector_output_size=projector.output_size,
+        projector_hidden_layers=projector.hidden_layers,
+        head_bias=projector.has_bias,
+        norm=card.norm_spec,
+        head_norm=projector.norm,
         bn_decay_rate=card.bn_decay_rate,
         bn_eps=card.bn_eps,
         mean=card.mean,

@@ -241,6 +241,14 @@ class ResNet(hk.Module):
         return x if self._max_pool is None else self._max_pool(x)
 
 
+def normalized_channels(encoder: str, *, width_multiplier: int = 1) -> list[int]:
+    """How many channels the norms of an encoder have; ValueError if there is no such encoder."""
+    spec = lookup(ENCODERS, encoder, key="encoder")
+    inner = [channels // 4 for channels in spec.channels] if spec.bottleneck else []
+    found = {spec.stem_channels, *spec.channels, *inner}
+    return sorted(width_multiplier * channels for channels in found)
+
+
 def embedding_size(encoder: str, *, width_multiplier: int = 1) -> int:
     """Size F of an encoder's embedding; ValueError if `ENCODERS` has no such encoder."""
     return lookup(ENCODERS, encoder, key="encoder").channels[-1] * width_multiplier

@@ -1,4 +1,4 @@
-"""The task of training a whole encoder with labels: few of them, or all (paper, appendices C.1, D.3).
+"""The task of training a whole encoder with few labels, or all (paper, appendices C.1, D.3).
 
 Shapes: N images of a split, C classes.
 """

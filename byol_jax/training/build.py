@@ -15,7 +15,7 @@ from byol_jax import config as config_lib
 from byol_jax.augment import image_ops, two_views
 from byol_jax.data import agreement, data_cards, datasets, eval_loader, train_loader
 from byol_jax.distributed import pmap
-from byol_jax.models import byol_network, encoder_spec, inference, microbatch
+from byol_jax.models import byol_network, encoder_spec, inference, microbatch, norms
 from byol_jax.objectives import byol
 from byol_jax.training import (
     config_checks,
@@ -156,6 +156,12 @@ def make_forward(
         projector_hidden_size=model.projector_hidden_size,
         projector_output_size=model.projector_output_size,
         predictor_hidden_size=model.predictor_hidden_size,
+        projector_hidden_layers=model.projector_hidden_layers,
+        predictor_hidden_layers=model.predictor_hidden_layers,
+        predictor=model.predictor,
+        head_bias=model.head_bias,
+        norm=norms.NormSpec(model.norm, model.norm_groups, model.weight_standardization),
+        head_norm=norms.NormSpec(model.head_norm, model.norm_groups, model.weight_standardization),
         bn_decay_rate=model.bn_decay_rate,
         bn_eps=model.bn_eps,
         mean=data_card.mean,
@@ -217,7 +223,9 @@ def make_optimizer(
     )
     arguments = {argument: config.optimizer[name][argument] for argument in recipe.arguments}
     arguments["weight_decay"] = settings.weight_decay
-    return recipe.make(learning_rate, **arguments), learning_rate
+    multipliers = optimizers.parse_multipliers(config.optimizer.multipliers)
+    optimizer = recipe.make(learning_rate, **arguments)
+    return optimizers.with_multipliers(optimizer, multipliers), learning_rate
 
 
 def make_probe(

@@ -1,5 +1,6 @@
 """What can be wrong with a pretraining config before anything is built from it."""
 
+import math
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 from byol_jax import config as config_lib
 from byol_jax.augment import random_resized_crop
 from byol_jax.data import datasets
+from byol_jax.models import byol_network, norms, resnet
 from byol_jax.training import collapse_monitor, config_ranges, optimizers
 
 UsageError = config_lib.UsageError
@@ -40,7 +42,32 @@ def check(config: Any) -> None:
     config_lib.lookup(optimizers.OPTIMIZERS, config.optimizer.name, key="optimizer.name")
     config_lib.lookup(collapse_monitor.ACTIONS, config.collapse.action, key="collapse.action")
     config_lib.lookup(DTYPES, config.model.dtype, key="model.dtype")
+    _check_model(config.model)
+    optimizers.parse_multipliers(config.optimizer.multipliers)
     _check_division(config, jax.device_count())
+
+
+def _check_model(model: Any) -> None:
+    """Norms and heads."""
+    for key in ("norm", "head_norm"):
+        config_lib.lookup(dict.fromkeys(norms.KINDS), model[key], key=f"model.{key}")
+    config_lib.lookup(
+        dict.fromkeys(byol_network.PREDICTORS), model.predictor, key="model.predictor"
+    )
+    channels: list[int] = []
+    if model.norm == "group":
+        width = model.width_multiplier
+        channels += resnet.normalized_channels(model.encoder, width_multiplier=width)
+    if model.head_norm == "group":
+        heads = {"projector": model.projector_hidden_layers}
+        heads["predictor"] = model.predictor_hidden_layers if model.predictor == "mlp" else 0
+        channels += [model[f"{head}_hidden_size"] for head, layers in heads.items() if layers]
+    if any(count % model.norm_groups for count in channels):
+        sizes = ", ".join(map(str, sorted(set(channels))))
+        raise UsageError(
+            f"--config.model.norm_groups={model.norm_groups} does not divide {sizes}, the channels "
+            f"of group norms here: take {math.gcd(*channels)}, for example."
+        )
 
 
 def _check_division(config: Any, devices: int) -> None:

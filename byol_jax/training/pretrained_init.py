@@ -11,7 +11,8 @@ from byol_jax.training import train_step
 
 UsageError = config_lib.UsageError
 
-_BUILD = ("encoder", "width_multiplier", "resnet_v2", "stem", "padding")
+_BUILD = ("encoder", "width_multiplier", "resnet_v2", "stem", "padding", "norm", "norm_groups")
+_BUILD += ("weight_standardization",)
 
 
 def load_networks(

@@ -96,15 +96,21 @@ def flops_of_an_image(config: Any) -> int:
         resnet_v2=model.resnet_v2,
         always_project=model.padding != "torch",
     )
-    heads = model.projector_hidden_size, model.projector_output_size
-    parts = config.accumulate if config.accumulate_statistics == "exact" else 1
+    output = model.projector_output_size
+    embedding = resnet.embedding_size(model.encoder, width_multiplier=model.width_multiplier)
+    projector = [model.projector_hidden_size] * model.projector_hidden_layers
+    layers = model.predictor_hidden_layers if model.predictor == "mlp" else 0
+    predictor = [model.predictor_hidden_size] * layers
+    plan = microbatch.Plan(model.remat)
+    if config.accumulate_statistics == "exact" and config.accumulate > 1:
+        # Other norms than batch norm need no passes of their own through the blocks.
+        is_batch = model.norm == "batch"
+        plan = microbatch.Plan(True, config.accumulate if is_batch else 1)
     return flops.step(
         units,
-        projector=flops.mlp(
-            resnet.embedding_size(model.encoder, width_multiplier=model.width_multiplier), *heads
-        ),
-        predictor=flops.mlp(heads[1], model.predictor_hidden_size, heads[1]),
-        plan=microbatch.Plan(model.remat, parts),
+        projector=flops.mlp(embedding, *projector, output),
+        predictor=0 if model.predictor == "none" else flops.mlp(output, *predictor, output),
+        plan=plan,
     )
 
 

@@ -44,6 +44,57 @@ REFUSED = {  # preset, what is typed, which of it has no effect, what is said
     ),
     "no solarize": ("byol", None, {"augment.view1.solarize_threshold": 0.3}, "solarize_prob"),
     "basic blocks": ("byol", None, {"model.zero_init_residual": False}, "bottleneck"),
+    "no groups": ("byol", None, {"model.norm_groups": 4}, "model.norm=group"),
+    "no batch norm": (
+        "byol",
+        None,
+        {"model.bn_decay_rate": 0.5, "model.norm": "group", "model.head_norm": "layer"},
+        "without batch norm",
+    ),
+    "no norm": (
+        "byol",
+        None,
+        {"model.bn_eps": 1e-3, "model.norm": "none", "model.head_norm": "none"},
+        "without norms",
+    ),
+    "no residual norm": (
+        "byol",
+        None,
+        {
+            "model.zero_init_residual": False,
+            "model.norm": "none",
+            "model.encoder": "resnet50",
+        },
+        "norm is none",
+    ),
+    "linear heads": (
+        "byol",
+        None,
+        {
+            "model.head_norm": "layer",
+            "model.projector_hidden_layers": 0,
+            "model.predictor": "linear",
+        },
+        "without hidden layers",
+    ),
+    "linear projector": (
+        "byol",
+        None,
+        {"model.projector_hidden_size": 9, "model.projector_hidden_layers": 0},
+        "projector_hidden_layers is 0",
+    ),
+    "linear predictor": (
+        "byol",
+        None,
+        {"model.predictor_hidden_layers": 2, "model.predictor": "linear"},
+        "predictor is linear",
+    ),
+    "shallow predictor": (
+        "byol",
+        None,
+        {"model.predictor_hidden_size": 9, "model.predictor_hidden_layers": 0},
+        "predictor_hidden_layers is 0",
+    ),
     "no predictor": (
         "byol",
         None,
@@ -227,6 +278,10 @@ OTHER = {  # values unlike the default's
     "model.encoder": "tiny_resnet",
     "model.stem": "cifar",
     "model.padding": "torch",
+    "model.norm": "layer",
+    "model.head_norm": "none",
+    "model.predictor": "linear",
+    "optimizer.multipliers": "predictor=10",
     "model.dtype": "bfloat16",
     "model.bn_group_size": 2,
     "model.bn_eps": 1e-3,
@@ -260,6 +315,7 @@ def signature(monkeypatch):
     record(build.online_eval, "Probe")
     record(collapse_monitor, "Guard")
     record(build.optimizers, "learning_rate_schedule")
+    record(build.optimizers, "with_multipliers")
     for name, recipe in list(optimizers.OPTIMIZERS.items()):
 
         def make(rate, *, name=name, **options):

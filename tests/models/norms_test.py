@@ -54,9 +54,7 @@ def test_standardized_weights_and_their_convolution_equal_the_golden_values():
 @pytest.mark.parametrize("groups", [16, 8])
 def test_group_norm_equals_the_golden_values(groups):
     given = inputs("gn_ws")
-    actual = run(
-        group_norm(groups), GOLDEN["gn_ws|main|conv_out"], given["scale"], given["offset"]
-    )
+    actual = run(group_norm(groups), GOLDEN["gn_ws|main|conv_out"], given["scale"], given["offset"])
     assert_close(actual, GOLDEN[f"gn_ws|main|group_norm_out|g{groups}"])
 
 
@@ -77,7 +75,9 @@ def layer_norm_loss(given):
     return jnp.sum(given["coef"] * out)
 
 
-@pytest.mark.parametrize(("case", "loss"), [("gn_ws", group_norm_loss), ("layer_norm", layer_norm_loss)])
+@pytest.mark.parametrize(
+    ("case", "loss"), [("gn_ws", group_norm_loss), ("layer_norm", layer_norm_loss)]
+)
 def test_gradients_equal_the_golden_values(case, loss):
     value, grads = jax.value_and_grad(loss)(inputs(case))
     expected = GOLDEN[f"{case}|main|loss"]

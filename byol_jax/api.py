@@ -146,7 +146,9 @@ def pretrain(
     _settle(config, overrides)
     folder = pathlib.Path(workdir or f"runs/pretrain-{config.preset}").expanduser()
     with _concluded(folder):
-        is_over = pretrain_task.run(config, folder, train=train, test=test, callbacks=callbacks)
+        is_over = pretrain_task.run(
+            config, folder, train=train, test=test, callbacks=callbacks, typed=overrides or ()
+        )
     if not is_over:
         raise KeyboardInterrupt(f"Saved in {folder}: make the same call to resume.")
     found = Run(folder, config, 0)

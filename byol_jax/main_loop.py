@@ -11,6 +11,7 @@ from byol_jax.cli import startup
 if __name__ == "__main__":  # before the imports below, which take seconds
     startup.begin(sys.argv)
 
+import functools
 import importlib
 import pathlib
 import time
@@ -145,6 +146,8 @@ def _run(config: Any) -> None:
             console.say(f"Note: {note}")
         agreement.require_same_program(config)
         task = load_task(config.task)
+        if config.task == "pretrain":  # which says where its values are from
+            task = functools.partial(task, typed=command_line.typed())
         if has_workdir or config.task not in EVALUATIONS:
             task(config, workdir)
         else:

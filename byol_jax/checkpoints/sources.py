@@ -143,7 +143,9 @@ def _open_run(path: str) -> Weights:
     try:
         if config.model.encoder not in resnet.ENCODERS:
             plugins.load(config)
-        card = encoder_spec.of_run(config, data.mean, data.std, data.grey_ranges)
+        card = encoder_spec.of_run(
+            config.model, config.data.image_size, data.mean, data.std, data.grey_ranges
+        )
     except (AttributeError, KeyError) as error:
         text = " ".join(str(error.args[0]).split())
         raise UsageError(f"{run / 'config.json'} lacks a key of this version: {text}") from None

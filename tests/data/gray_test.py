@@ -197,15 +197,21 @@ def data_config(folder):
     return ml_collections.ConfigDict({"data": data})
 
 
+def describe(folder, data, known=None):
+    """The card of a set whose statistics are not given."""
+    name, size = str(folder), 32
+    return data_cards.describe(data, known, name=name, mean=None, std=None, image_size=size)
+
+
 def test_a_run_measures_once_and_keeps_the_ranges(tmp_path, capsys):
     data = write_set(tmp_path)
-    card = data_cards.describe(data_config(tmp_path), data, None)
+    card = describe(tmp_path, data)
     assert card.grey_ranges == TWELVE and 0.3 < card.mean[0] < 0.7
     assert "unsigned values 0 to 4095 become black to white" in capsys.readouterr().err
     stored = json.loads(json.dumps(card._asdict()))
     assert run_folder.make_data_card(stored) == card
     known = card._replace(grey_ranges={"unsigned": (0, 99)})
-    assert data_cards.describe(data_config(tmp_path), data, known) == known
+    assert describe(tmp_path, data, known) == known
 
 
 def test_a_data_card_of_an_earlier_version_loads():
@@ -219,7 +225,7 @@ def test_a_set_that_comes_out_nearly_black_says_so(tmp_path, capsys):
         pixels = (drawn_picture(20, 20, number) // 64).astype(np.uint8)
         (tmp_path / f"{number}.png").write_bytes(encode(pixels))
     data = datasets.load("folder", "all", data_dir=str(tmp_path))
-    data_cards.describe(data_config(tmp_path), data, None)
+    describe(tmp_path, data)
     assert "come out nearly black (mean 0." in capsys.readouterr().err
 
 

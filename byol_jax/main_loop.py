@@ -24,7 +24,7 @@ from absl import app
 
 from byol_jax import config as config_lib
 from byol_jax import plugins
-from byol_jax.checkpoints import manager, orbax_reader
+from byol_jax.checkpoints import manager, step_folders
 from byol_jax.cli import command_line, conclusion, effects
 from byol_jax.data import agreement, train_loader
 from byol_jax.distributed import cluster, coordination, multihost
@@ -176,7 +176,7 @@ def _evaluate(task: Callable[[Any, pathlib.Path], None], config: Any) -> pathlib
         try:
             task(pinned, workdir)
             return workdir
-        except orbax_reader.GoneError:
+        except step_folders.GoneError:
             if pinned.checkpoint == config.checkpoint:  # which was asked for, and no other
                 raise
 

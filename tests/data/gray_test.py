@@ -13,7 +13,7 @@ import PIL.TiffImagePlugin
 import pytest
 
 from byol_jax.data import data_cards, datasets, eval_loader, gray, image_decoding, train_loader
-from byol_jax.data.prepare import packed_dataset
+from byol_jax.data.prepare import shrinking
 from byol_jax.evaluation import protocol
 from byol_jax.models import encoder_spec
 from byol_jax.workdir import run_folder
@@ -254,7 +254,7 @@ def test_evaluations_use_the_ranges_of_the_run_and_measure_other_sets(tmp_path):
 
 
 def test_a_packed_image_is_scaled(tmp_path):
-    data = packed_dataset.shrink(encode(DEEP), shorter_side=30, quality=95, ranges=TWELVE)
+    data = shrinking.shrink(encode(DEEP), shorter_side=30, quality=95, ranges=TWELVE)
     assert abs(decode(data).mean() - GRAY.mean()) < 3
 
 

@@ -77,7 +77,7 @@ TEXTS_OF_JAX = {  # what only one room may mention
     r"(?<!byol_)jax\.distributed": "distributed",
 }
 # What a task that can be resumed keeps its finished work with.
-KEEPERS = {"evaluation.resume", "checkpoints.manager", "data.prepare.packed_dataset"}
+KEEPERS = {"evaluation.resume", "training.run_saver", "data.prepare.packed_dataset"}
 
 
 def module_name(path):

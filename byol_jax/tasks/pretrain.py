@@ -3,13 +3,12 @@
 import contextlib
 import pathlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax.checkpoints import manager
 from byol_jax.data import agreement, bad_images, datasets
 from byol_jax.distributed import multihost, pmap
 from byol_jax.host import signals
@@ -21,13 +20,14 @@ from byol_jax.training import (
     online_eval,
     resource_estimate,
     run_files,
+    run_saver,
     run_writer,
     summary,
     time_estimate,
     train_step,
 )
 from byol_jax.visualize import recorder
-from byol_jax.workdir import console, place, run_folder, sessions
+from byol_jax.workdir import console, run_folder, sessions
 
 UsageError = config_lib.UsageError
 
@@ -128,10 +128,13 @@ class _Run:
         self._is_streamed = isinstance(job.images.train, datasets.RecordDataset)
         self._is_probe_noted = False
         self._bad_images = bad_images.BadImages(self._batches, workdir)
+        self._saver = run_saver.RunSaver(
+            workdir, writer, self._batches, self._bad_images, is_streamed=self._is_streamed
+        )
 
     def run(self) -> bool:
         """Trains to the end, or until a signal asks to stop; says whether it is the end."""
-        state, first_step = self._restore()
+        state, first_step = self._saver.restore(self._job.state)
         self._progress = loop.Progress(
             first_step=first_step,
             total_steps=self._settings.total_steps,
@@ -156,25 +159,6 @@ class _Run:
             console.say(summary.summarize(self._workdir, self._settings.collapse))
         return step >= self._settings.total_steps
 
-    def _restore(self) -> tuple[train_step.TrainState, int]:
-        """The newest sound checkpoint, which one process reads, or else the initial state."""
-        state = self._job.state
-
-        def read() -> list[Any]:
-            nonlocal state
-            restored = manager.restore_newest(self._workdir, self._job.state, warn=console.say)
-            if restored is None:
-                return [0, None]
-            state = restored.state
-            console.say(f"Resuming from step {restored.step:,} of {self._workdir}.")
-            return [restored.step, restored.iterator]
-
-        step, iterator_state = multihost.on_writer(read, what="reading a checkpoint")
-        if iterator_state is not None:
-            self._batches.set_state(iterator_state)
-            self._bad_images.look(step)
-        return multihost.broadcast(state, what="sharing the state"), step
-
     def _train(self, state: train_step.TrainState, first_step: int) -> int:
         total_steps, vote = self._settings.total_steps, multihost.Vote()
         try:
@@ -195,29 +179,29 @@ class _Run:
                 on_metrics=self._log,
                 hooks=[
                     loop.Hook(self._settings.probe.every_steps, self._unless_last(self._try_probe)),
-                    loop.Hook(self._settings.checkpoint_every_steps, self._unless_last(self._save)),
+                    loop.Hook(
+                        self._settings.checkpoint_every_steps, self._unless_last(self._saver.save)
+                    ),
                 ],
                 progress=self._progress,
                 should_stop=lambda: vote.any(self._stop.is_made or self._writer.is_left()),
             )
         except loop.NonFiniteError as error:
-            good = multihost.on_writer(self._writer.last_good, what="finding the last checkpoint")
             key = f"optimizer.{self._settings.optimizer.name}.base_learning_rate"
             raise loop.NonFiniteError(
-                f"{error} Last good checkpoint: {good}. A smaller {key} or a longer warm-up may "
-                "help; give it another --workdir."
+                f"{error} Last good checkpoint: {self._saver.last_good()}. A smaller {key} or a "
+                "longer warm-up may help; give it another --workdir."
             ) from None
         except collapse_monitor.CollapseError as error:
-            last = multihost.on_writer(self._writer.last_good, what="finding the last checkpoint")
             raise collapse_monitor.CollapseError(
                 f"{error}\nStopped, as collapse.action says. Another config needs another "
-                f"--workdir. Last checkpoint: {last}."
+                f"--workdir. Last checkpoint: {self._saver.last_good()}."
             ) from None
-        if self._is_left():
-            self._follow(state, step if step > first_step else None)
+        if self._saver.is_left():
+            self._saver.follow(state, step if step > first_step else None)
         if step > first_step:
-            self._save(step, state)
-        multihost.on_writer(self._writer.finish, what="writing the last checkpoint")
+            self._saver.save(step, state)
+        self._saver.finish()
         if step == total_steps and not summary.has_probe(self._workdir, step):
             with self._stop.interrupting(message="All is saved but the last probe.", ends=True):
                 self._probe(step, state)
@@ -258,34 +242,6 @@ class _Run:
                 self._bad_images.look(step)
             self._curator.see_batch(step, batch, self._batches.bad_images)
             yield pmap.shard(batch)
-
-    def _is_left(self) -> bool:
-        return multihost.on_writer(self._writer.is_left, what="looking at the workdir")
-
-    def _follow(self, state: train_step.TrainState, step: int | None) -> NoReturn:
-        """Ends the run, whose workdir is elsewhere; its newest state is saved there."""
-        old = self._workdir
-        new = multihost.on_writer(self._writer.follow, what="looking for the workdir")
-        if new and step is not None:
-            self._write_checkpoint(step, state)
-        last = "none"
-        if new:
-            last = multihost.on_writer(self._writer.last_good, what="writing the last checkpoint")
-        advice = f"Rerun the command with --workdir={new} to resume. " if new else ""
-        raise place.LeftError(
-            f"The workdir {old} was {f'renamed to {new}' if new else place.LOST} while the run was "
-            f"writing to it. {advice}Last checkpoint: {last}."
-        )
-
-    def _save(self, step: int, state: train_step.TrainState) -> None:
-        if not self._is_left():  # else the run is about to end
-            self._write_checkpoint(step, state)
-
-    def _write_checkpoint(self, step: int, state: train_step.TrainState) -> None:
-        multihost.assert_replicated(state)
-        if self._is_streamed:
-            self._bad_images.share()
-        self._writer.save(step, state, self._batches.get_state())
 
     def _unless_last(self, run: Callable[[int, Any], None]) -> Callable[[int, Any], None]:
         """A hook that leaves the last step out, which is saved and probed in any case."""

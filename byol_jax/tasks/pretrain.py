@@ -185,8 +185,8 @@ class _Run:
                 log_every=self._config.log_every_steps,
                 on_metrics=self._log,
                 hooks=[
-                    loop.Hook(self._config.probe.every_steps, self._unless_last(self._try_probe)),
-                    loop.Hook(self._config.checkpoint_every_steps, self._unless_last(self._save)),
+                    loop.every(self._config.probe.every_steps, self._unless_last(self._try_probe)),
+                    loop.every(self._config.checkpoint_every_steps, self._unless_last(self._save)),
                 ],
                 progress=self._progress,
                 should_stop=lambda: vote.any(self._stop.is_made or self._writer.is_left()),

@@ -99,12 +99,13 @@ def make_loss(forward: hk.TransformedWithState, objective: byol.Objective) -> Ca
         if logits is not None:
             weights = jnp.ones(labels.shape) if weights is None else weights
             labels = jnp.maximum(labels, 0)  # those of -1 weigh nothing
+            correct = accuracy.correct(logits, labels)
             probe_loss = jnp.mean(weights * byol.cross_entropy(logits, labels))
             scalars |= {
                 "loss": repr_loss + probe_loss,
                 "online_loss": probe_loss,
-                "online_top1": jnp.mean(weights * accuracy.topk_correct(logits, labels, k=1)),
-                "online_top5": jnp.mean(weights * accuracy.topk_correct(logits, labels, k=5)),
+                "online_top1": jnp.mean(weights * correct["top1"]),
+                "online_top5": jnp.mean(weights * correct["top5"]),
             }
         aux = scalars, online_state, target_state, online[0].projection
         return scalars["loss"], aux

@@ -88,7 +88,7 @@ def test_the_batch_size_changes_nothing_but_the_views(run_folder, result, tmp_pa
 
 def test_the_printed_table_has_the_numbers_of_the_file(result):
     text = run_knn.describe(result)
-    assert text.count("<- chosen on validation") == 1
+    assert text.count("<- chosen") == 1
     low, high = result["interval_95"]["top1"]
     assert f"top-1 {result['accuracy']['top1']:.2%} (95 % bootstrap interval {low:.2%}" in text
     assert "leave-one-out: top-1" in text and "uniformity" in text

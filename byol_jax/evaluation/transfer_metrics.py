@@ -15,12 +15,12 @@ class Metric(NamedTuple):
     """What is measured.
 
     Attributes:
-      is_of_tags: whether images may have several labels.
+      is_multi_label: whether images may have several labels.
       value: of scores [N, C] and targets.
       interval: of the same, by a bootstrap; also takes its seed and resamples.
     """
 
-    is_of_tags: bool
+    is_multi_label: bool
     value: Callable[[np.ndarray, np.ndarray], float]
     interval: Callable[..., tuple[float, float]]
 

@@ -1,4 +1,4 @@
-"""The task that scores a frozen encoder by its nearest neighbours, and without any labels.
+"""The task that scores a frozen encoder by its nearest neighbors, and without any labels.
 
 Shapes: N train images, M evaluated ones, F embedding size, S settings of the vote.
 """
@@ -90,12 +90,12 @@ def run(config: Any, workdir: pathlib.Path, *, given: protocol.Given = protocol.
             drawn="held-out images, which choose k and temperature",
         )
         found |= {"label_free": quality, "choices": CHOICES}
-        subject = protocol.Subject(encoder, source, train, 0, evaluated, names)
-        result = results.write_result(workdir, config, subject, found, start=start)
+        setup = protocol.EvalSetup(encoder, source, train, 0, evaluated, names)
+        result = results.write_result(workdir, config, setup, found, start=start)
     console.say(describe(result))
 
 
-def make_settings(config: Any) -> list[knn.Setting]:
+def make_settings(config: Any) -> list[knn.KnnParams]:
     """All pairs of ``knn.k`` and ``knn.temperature``.
 
     Raises:
@@ -109,7 +109,7 @@ def make_settings(config: Any) -> list[knn.Setting]:
     temperatures = results.numbers(config, "knn.temperature", "(0.07, 0.1)")
     if any(k != int(k) for k in ks):
         raise UsageError(f"--config.knn.k must be whole numbers, not {ks}.")
-    return [knn.Setting(int(k), float(t)) for k in ks for t in temperatures]
+    return [knn.KnnParams(int(k), float(t)) for k in ks for t in temperatures]
 
 
 def _encode(
@@ -135,7 +135,7 @@ def _encode(
 
 
 def score(
-    splits: Splits, settings: Sequence[knn.Setting], config: Any, seed: int
+    splits: Splits, settings: Sequence[knn.KnnParams], config: Any, seed: int
 ) -> dict[str, Any]:
     """Accuracies of all settings; that of the one chosen on validation, with its interval.
 
@@ -147,8 +147,8 @@ def score(
         counts |= splits.left_out
         return {"accuracy": {}, "note": "no labels: no accuracy", "num_images": counts}
     train = splits.train
-    share = config.knn.validation_share if len(settings) > 1 else 0
-    validation, rest = protocol.hold_out(len(train.labels), share, seed=seed)
+    fraction = config.knn.validation_share if len(settings) > 1 else 0
+    validation, rest = protocol.hold_out(len(train.labels), fraction, seed=seed)
 
     def attempt(validation: np.ndarray, rest: np.ndarray) -> Iterator[tuple[dict, None]]:
         voting, held = train.at(rest), train.at(validation)
@@ -177,7 +177,7 @@ def score(
     return scores
 
 
-def _evaluate(splits: Splits, settings: Sequence[knn.Setting], counted: np.ndarray) -> np.ndarray:
+def _evaluate(splits: Splits, settings: Sequence[knn.KnnParams], counted: np.ndarray) -> np.ndarray:
     """Ranks [S, M] of the right classes, by all training images (but the one in question)."""
     train = splits.train
     bank = knn.Bank(train.features, train.labels, splits.num_classes)

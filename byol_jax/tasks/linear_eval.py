@@ -32,16 +32,16 @@ Features = features_lib.Features
 
 
 class Measured(NamedTuple):
-    """A subject and what its encoder makes of centre crops.
+    """What is evaluated, and the features of its center crops.
 
     Attributes:
-      subject: the encoder and its images.
+      setup: the encoder and its images.
       train: the usable training images that have labels.
       test: the evaluated images, which have labels.
       left_out: number of images of both that are bad, and that have no label.
     """
 
-    subject: protocol.Subject
+    setup: protocol.EvalSetup
     train: Features
     test: Features
     left_out: dict[str, int]
@@ -62,12 +62,12 @@ def run(config: Any, workdir: pathlib.Path, *, given: protocol.Given = protocol.
     """
     start = time.monotonic()
     _check(config)
-    subject = protocol.open_subject(config, given=given)
-    encoder = subject.encoder
+    setup = protocol.open_subject(config, given=given)
+    encoder = setup.encoder
     train_input.min_area(config, encoder)  # or an error, before anything is written
-    network = baselines.networks(encoder, config.weights, subject.train)
+    network = baselines.networks(encoder, config.weights, setup.train)
     measure = baselines.by_seed(
-        config.weights, lambda seed: _measure(config, subject._replace(encoder=network(seed)))
+        config.weights, lambda seed: _measure(config, setup._replace(encoder=network(seed)))
     )
     with resume.opened(workdir, config, encoder.identity["sha256"]) as work:
         found = results.over_seeds(
@@ -80,7 +80,7 @@ def run(config: Any, workdir: pathlib.Path, *, given: protocol.Given = protocol.
             "protocol": f"linear evaluation, {config.features} features",
             "choices": CHOICES,
         } | found
-        result = results.write_result(workdir, config, subject, found, start=start)
+        result = results.write_result(workdir, config, setup, found, start=start)
     console.say(results.describe(result, _table))
 
 
@@ -97,14 +97,14 @@ def _check(config: Any) -> None:
         raise UsageError("Raw pixels are evaluated as they are: add --config.features=cached.")
 
 
-def _measure(config: Any, subject: protocol.Subject) -> Measured:
+def _measure(config: Any, setup: protocol.EvalSetup) -> Measured:
     options = {"batch_size": config.extract_batch_size}
-    options["bad"] = results.bad_limit(config, subject.train, subject.test)
-    test = features_lib.extract(subject.encoder, subject.test, title="test", **options)
-    train = features_lib.extract(subject.encoder, subject.train, title="train", **options)
+    options["bad"] = results.bad_limit(config, setup.train, setup.test)
+    test = features_lib.extract(setup.encoder, setup.test, title="test", **options)
+    train = features_lib.extract(setup.encoder, setup.train, title="train", **options)
     labeled = protocol.labeled(train, "training"), protocol.labeled(test, "evaluation")
-    left_out = protocol.count_left_out((subject.train, subject.test), (train, test))
-    return Measured(subject, *labeled, left_out)
+    left_out = protocol.count_left_out((setup.train, setup.test), (train, test))
+    return Measured(setup, *labeled, left_out)
 
 
 def _score(config: Any, measured: Measured, work: resume.Unfinished, seed: int) -> dict[str, Any]:
@@ -114,8 +114,8 @@ def _score(config: Any, measured: Measured, work: resume.Unfinished, seed: int) 
     found, labels = measured.train, measured.train.labels
 
     def hold_out() -> tuple[np.ndarray, np.ndarray]:
-        share = config.data.validation_share
-        return protocol.split_train(measured.subject, found.indices, share, seed=seed)
+        fraction = config.data.validation_share
+        return protocol.split_train(measured.setup, found.indices, fraction, seed=seed)
 
     def attempt(validation: np.ndarray, rest: np.ndarray) -> list[tuple[dict[str, float], None]]:
         def score_all() -> list[dict[str, float]]:
@@ -158,13 +158,13 @@ def _init(
         [rate * batch_size / 256 for rate in base_rates],
         total_steps=train_input.total_steps(config.total_epochs, count, batch_size),
         embedding_size=measured.train.features.shape[1],
-        num_classes=measured.subject.train.num_classes,
+        num_classes=measured.setup.train.num_classes,
         seed=seed,
     )
 
 
 def _cached(config: Any, measured: Measured, _: resume.Unfinished) -> Train:
-    """Trains on features of centre crops, which stay what they are; takes seconds."""
+    """Trains on features of center crops, which stay what they are; takes seconds."""
 
     def train(
         state: linear_probe.State, positions: np.ndarray, seed: int, title: str
@@ -196,8 +196,8 @@ class Frozen(NamedTuple):
 
 def _augmented(config: Any, measured: Measured, work: resume.Unfinished) -> Train:
     """Trains on features of crops and flips that are drawn anew for every step."""
-    subject = measured.subject
-    encoder = subject.encoder
+    setup = measured.setup
+    encoder = setup.encoder
     axis = pmap.reduction_axis()
     forward = encoders.make_forward(encoder, axis=None, bn_decay_rate=0.9)
     min_area = train_input.min_area(config, encoder)
@@ -223,14 +223,14 @@ def _augmented(config: Any, measured: Measured, work: resume.Unfinished) -> Trai
     def train(
         state: linear_probe.State, positions: np.ndarray, seed: int, title: str
     ) -> linear_probe.Heads:
-        data = subject.train.select(measured.train.indices[positions])
+        data = setup.train.select(measured.train.indices[positions])
         batches = train_input.make_batches(
             data,
             encoder,
             batch_size=pmap.batch_size(config.batch_size, len(positions)),
             seed=seed,
             min_area=min_area,
-            max_bad=results.bad_limit(config, subject.train, subject.test).most,
+            max_bad=results.bad_limit(config, setup.train, setup.test).most,
         )
         frozen = Frozen(state, encoder.params, encoder.state, np.asarray(seed))
         name, steps = f"{title} of seed {seed}", int(state.total_steps)

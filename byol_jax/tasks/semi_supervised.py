@@ -27,7 +27,7 @@ UsageError = config_lib.UsageError
 Attempts = Iterator[tuple[dict[str, float], finetune.Network | None]]
 
 
-class Setting(NamedTuple):
+class FinetuneParams(NamedTuple):
     """A row of the sweep.
 
     Attributes:
@@ -41,12 +41,12 @@ class Setting(NamedTuple):
     epochs: float | None
 
 
-class Bench(NamedTuple):
+class FinetuneContext(NamedTuple):
     """What all trials of a task share.
 
     Attributes:
-      subject: the encoder and its images.
-      labels: [N] of ``subject.train``; -1 without.
+      setup: the encoder and its images.
+      labels: [N] of ``setup.train``; -1 without.
       make_update: decay of running batch-norm statistics -> one step, on all devices.
       classify: (network, uint8 images) -> logits, on all local devices.
       min_area: of the crops.
@@ -54,7 +54,7 @@ class Bench(NamedTuple):
       work: what has been done so far.
     """
 
-    subject: protocol.Subject
+    setup: protocol.EvalSetup
     labels: np.ndarray
     make_update: Callable[[float], Callable[..., Any]]
     classify: Callable[..., jax.Array]
@@ -73,20 +73,20 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     """
     start = time.monotonic()
     settings = make_settings(config)
-    subject = protocol.open_subject(config)
-    encoder = subject.encoder
-    network = baselines.networks(encoder, config.weights, subject.train)
-    bad = results.bad_limit(config, subject.train, subject.test)
-    labels = label_subsets.read_labels(subject.train)
+    setup = protocol.open_subject(config)
+    encoder = setup.encoder
+    network = baselines.networks(encoder, config.weights, setup.train)
+    bad = results.bad_limit(config, setup.train, setup.test)
+    labels = label_subsets.read_labels(setup.train)
     seeds = range(config.seed, config.seed + config.seeds)
-    subsets = {seed: _choose(config, subject, labels, seed) for seed in seeds}
+    subsets = {seed: _choose(config, setup, labels, seed) for seed in seeds}
     train_input.min_area(config, encoder)  # or an error, before anything is written
-    _note_bad(subject, bad)
+    _note_bad(setup, bad)
     with resume.opened(workdir, config, encoder.identity["sha256"]) as work:
-        bench = _make_bench(config, subject, labels, bad, work)
+        context = _make_bench(config, setup, labels, bad, work)
 
         def score(seed: int) -> dict[str, Any]:
-            mine = bench._replace(subject=subject._replace(encoder=network(seed)))
+            mine = context._replace(setup=setup._replace(encoder=network(seed)))
             return _score(config, mine, settings, *subsets[seed], seed)
 
         found = results.over_seeds(
@@ -95,20 +95,20 @@ def run(config: Any, workdir: pathlib.Path) -> None:
             lambda seed: network(seed).identity,
             drawn="held-out images, labels, first weights of the head, order, crops and flips",
         )
-        share = config.labels.list or f"{config.labels.share:.3g} of the labels"
-        found |= {"protocol": f"the whole network trained on {share}", "choices": CHOICES}
-        result = results.write_result(workdir, config, subject, found, start=start)
+        fraction = config.labels.list or f"{config.labels.share:.3g} of the labels"
+        found |= {"protocol": f"the whole network trained on {fraction}", "choices": CHOICES}
+        result = results.write_result(workdir, config, setup, found, start=start)
     console.say(results.describe(result, _table))
 
 
-def _note_bad(subject: protocol.Subject, bad: eval_loader.BadLimit) -> None:
+def _note_bad(setup: protocol.EvalSetup, bad: eval_loader.BadLimit) -> None:
     """Reads the evaluated images once: too many bad ones should not end hours of training."""
-    size = subject.encoder.image_size
-    for _ in eval_loader.eval_batches(subject.test, batch_size=64, image_size=size, bad=bad):
+    size = setup.encoder.image_size
+    for _ in eval_loader.eval_batches(setup.test, batch_size=64, image_size=size, bad=bad):
         pass
 
 
-def make_settings(config: Any) -> list[Setting]:
+def make_settings(config: Any) -> list[FinetuneParams]:
     """All combinations of learning rate, weight decay and length.
 
     Raises:
@@ -118,32 +118,32 @@ def make_settings(config: Any) -> list[Setting]:
         config, "batch_size", "total_steps", "extract_batch_size", "seeds", "bootstrap_resamples"
     )
     if not 0 < config.labels.share <= 1:
-        share = config.labels.share
-        raise UsageError(f"--config.labels.share must be above 0, at most 1, not {share}.")
+        fraction = config.labels.share
+        raise UsageError(f"--config.labels.share must be above 0, at most 1, not {fraction}.")
     results.require_share(config, "data.validation_share")
     results.require_bad_share(config)
     config_lib.lookup(baselines.NETWORKS, config.weights, key="weights")
     rates = results.numbers(config, "base_learning_rates", "(0.1, 0.01)")
     decays = results.numbers(config, "weight_decays", "(0.0, 1e-4)", zero=True)
     lengths = [None] if config.total_steps else results.numbers(config, "epochs", "(30, 50)")
-    return [Setting(*values) for values in itertools.product(rates, decays, lengths)]
+    return [FinetuneParams(*values) for values in itertools.product(rates, decays, lengths)]
 
 
 def _choose(
-    config: Any, subject: protocol.Subject, labels: np.ndarray, seed: int
+    config: Any, setup: protocol.EvalSetup, labels: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the images to choose on, and of those to learn from, all of them with labels."""
     everything = label_subsets.positions(labels)
-    share = config.data.validation_share
-    split = protocol.split_train(subject, everything, share, seed=seed)
+    fraction = config.data.validation_share
+    split = protocol.split_train(setup, everything, fraction, seed=seed)
     validation, rest = (everything[part] for part in split)
-    num_classes = subject.train.num_classes
+    num_classes = setup.train.num_classes
     if config.labels.list:
-        chosen = label_subsets.listed(config.labels.list, subject.train, labels)
+        chosen = label_subsets.listed(config.labels.list, setup.train, labels)
         validation = np.setdiff1d(validation, chosen)
     elif config.labels.share < 1:
-        share = config.labels.share
-        chosen = label_subsets.balanced(labels, rest, share, num_classes=num_classes, seed=seed)
+        fraction = config.labels.share
+        chosen = label_subsets.balanced(labels, rest, fraction, num_classes=num_classes, seed=seed)
     else:
         chosen = rest
     label_subsets.require_all_classes(labels[chosen], num_classes)
@@ -152,13 +152,13 @@ def _choose(
 
 def _make_bench(
     config: Any,
-    subject: protocol.Subject,
+    setup: protocol.EvalSetup,
     labels: np.ndarray,
     bad: eval_loader.BadLimit,
     work: resume.Unfinished,
-) -> Bench:
+) -> FinetuneContext:
     """Compiles nothing yet."""
-    encoder = subject.encoder
+    encoder = setup.encoder
     axis = pmap.reduction_axis()
     min_area = train_input.min_area(config, encoder)
 
@@ -173,8 +173,8 @@ def _make_bench(
 
     classify = finetune.make_classify(encoders.make_forward(encoder, axis=None, bn_decay_rate=0.9))
     size = encoder.image_size
-    return Bench(
-        subject,
+    return FinetuneContext(
+        setup,
         labels,
         make_update,
         jax.jit(lambda network, images: classify(network, inference.resize(images, size))),
@@ -186,20 +186,20 @@ def _make_bench(
 
 def _score(
     config: Any,
-    bench: Bench,
-    settings: list[Setting],
+    context: FinetuneContext,
+    settings: list[FinetuneParams],
     validation: np.ndarray,
     chosen: np.ndarray,
     seed: int,
 ) -> dict[str, Any]:
     """The sweep on validation images; then one test of the best, trained again if asked for."""
-    subject, labels = bench.subject, bench.labels
+    setup, labels = context.setup, context.labels
 
     def attempt(validation: np.ndarray, positions: np.ndarray) -> Attempts:
-        held = subject.train.select(validation)
+        held = setup.train.select(validation)
         for number, setting in enumerate(settings):
             title = f"trial {number + 1}/{len(settings)}"
-            yield _attempt(config, bench, setting, positions, held, seed, title)
+            yield _attempt(config, context, setting, positions, held, seed, title)
 
     rows = [setting._asdict() for setting in settings]
     split = config.data.validation_split
@@ -208,8 +208,8 @@ def _score(
     if config.refit:
         chosen = np.union1d(chosen, validation)
     if config.refit or network is None:
-        network = _train(config, bench, setting, chosen, seed, "final")
-    tested = _evaluate(config, bench, network, subject.test, "test")
+        network = _train(config, context, setting, chosen, seed, "final")
+    tested = _evaluate(config, context, network, setup.test, "test")
     correct, left_out = tested["correct"], tested["left_out"]
     return {
         **results.summary(correct, seed=seed, resamples=config.bootstrap_resamples),
@@ -226,8 +226,8 @@ def _score(
 
 def _attempt(
     config: Any,
-    bench: Bench,
-    setting: Setting,
+    context: FinetuneContext,
+    setting: FinetuneParams,
     positions: np.ndarray,
     held: datasets.Dataset,
     seed: int,
@@ -238,14 +238,14 @@ def _attempt(
 
     def score() -> dict[str, float]:
         nonlocal network
-        network = _train(config, bench, setting, positions, seed, title)
-        correct = _evaluate(config, bench, network, held, "validation")["correct"]
+        network = _train(config, context, setting, positions, seed, title)
+        correct = _evaluate(config, context, network, held, "validation")["correct"]
         return sweep.on_validation(correct)
 
-    return bench.work.remember(f"{title} of seed {seed}", score), network
+    return context.work.remember(f"{title} of seed {seed}", score), network
 
 
-def _steps(config: Any, setting: Setting, count: int) -> int:
+def _steps(config: Any, setting: FinetuneParams, count: int) -> int:
     if setting.epochs is None:
         return config.total_steps
     batch_size = pmap.batch_size(config.batch_size, count)
@@ -260,39 +260,48 @@ def _bn_decay_rate(config: Any, count: int) -> float:
 
 
 def _train(
-    config: Any, bench: Bench, setting: Setting, chosen: np.ndarray, seed: int, title: str
+    config: Any,
+    context: FinetuneContext,
+    setting: FinetuneParams,
+    chosen: np.ndarray,
+    seed: int,
+    title: str,
 ) -> finetune.Network:
-    subject, encoder = bench.subject, bench.subject.encoder
+    setup, encoder = context.setup, context.setup.encoder
     batch_size = pmap.batch_size(config.batch_size, len(chosen))
-    head = finetune.init_head(encoder.embedding_size, subject.train.num_classes, seed=seed)
+    head = finetune.init_head(encoder.embedding_size, setup.train.num_classes, seed=seed)
     rate = setting.base_learning_rate * batch_size / 256
     steps = _steps(config, setting, len(chosen))
     trial = finetune.Trial(rate, setting.weight_decay / rate, steps, seed)
     state = finetune.init_state(finetune.Network(encoder.params, head, encoder.state), trial)
     batches = train_input.make_batches(
-        subject.train.select(chosen),
+        setup.train.select(chosen),
         encoder,
         batch_size=batch_size,
         seed=seed,
-        min_area=bench.min_area,
-        max_bad=bench.bad.most,
+        min_area=context.min_area,
+        max_bad=context.bad.most,
     )
     name = f"{title} of seed {seed}"
-    update = bench.make_update(_bn_decay_rate(config, len(chosen)))
-    return bench.work.train(name, update, state, batches, total_steps=steps, title=title).network
+    update = context.make_update(_bn_decay_rate(config, len(chosen)))
+    return context.work.train(name, update, state, batches, total_steps=steps, title=title).network
 
 
 def _evaluate(
-    config: Any, bench: Bench, network: finetune.Network, data: datasets.Dataset, title: str
+    config: Any,
+    context: FinetuneContext,
+    network: finetune.Network,
+    data: datasets.Dataset,
+    title: str,
 ) -> dict[str, dict[str, Any]]:
     """Whether each image is right, and how many are left out; logits are extracted as features."""
     on_devices = pmap.replicate(network)
-    classifier = bench.subject.encoder._replace(
-        encode=lambda images: np.asarray(bench.classify(on_devices, pmap.spread(images))),
-        embedding_size=bench.subject.train.num_classes,
+    classifier = context.setup.encoder._replace(
+        encode=lambda images: np.asarray(context.classify(on_devices, pmap.spread(images))),
+        embedding_size=context.setup.train.num_classes,
     )
     found = features_lib.extract(
-        classifier, data, batch_size=config.extract_batch_size, bad=bench.bad, title=title
+        classifier, data, batch_size=config.extract_batch_size, bad=context.bad, title=title
     )
     counted = protocol.labeled(found, title)
     left_out = protocol.count_left_out([data], [found])

@@ -1,7 +1,7 @@
 """The task of transfer: logistic regression on a frozen encoder's features (paper, appendix D.3).
 
-Shapes: N images of a split, C classes. Targets are labels [N], or tags [N, C] as in
-`datasets.tags`, where an image may have several.
+Shapes: N images of a split, C classes. Targets are labels [N], or multi-labels [N, C] as in
+`datasets.multi_labels`, where an image may have several.
 """
 
 import pathlib
@@ -34,7 +34,7 @@ class Measured(NamedTuple):
     """What the encoder makes of a set, and what is right.
 
     Attributes:
-      subject: the encoder and its images.
+      setup: the encoder and its images.
       metric: a key of `transfer_metrics.METRICS`.
       train: features of the usable training images.
       train_targets: theirs.
@@ -43,7 +43,7 @@ class Measured(NamedTuple):
       left_out: number of images of both that are bad, and that have no label.
     """
 
-    subject: protocol.Subject
+    setup: protocol.EvalSetup
     metric: str
     train: Features
     train_targets: np.ndarray
@@ -61,13 +61,13 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     """
     start = time.monotonic()
     _check(config)
-    subject = protocol.open_subject(config, or_tags=True)
-    metric = _choose_metric(config, subject)
-    encoder = subject.encoder
-    network = baselines.networks(encoder, config.weights, subject.train)
+    setup = protocol.open_subject(config, or_multi_labels=True)
+    metric = _choose_metric(config, setup)
+    encoder = setup.encoder
+    network = baselines.networks(encoder, config.weights, setup.train)
     measure = baselines.by_seed(
         config.weights,
-        lambda seed: _measure(config, subject._replace(encoder=network(seed)), metric),
+        lambda seed: _measure(config, setup._replace(encoder=network(seed)), metric),
     )
     with result_folder.opened(workdir):
         found = results.over_seeds(
@@ -77,7 +77,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
             drawn="held-out images, which choose lambda",
         )
         found |= {"protocol": "transfer, logistic regression", "metric": metric, "choices": CHOICES}
-        result = results.write_result(workdir, config, subject, found, start=start)
+        result = results.write_result(workdir, config, setup, found, start=start)
     console.say(results.describe(result, _table))
 
 
@@ -98,47 +98,47 @@ def _check(config: Any) -> None:
         config_lib.lookup(transfer_metrics.METRICS, config.metric, key="metric")
 
 
-def _choose_metric(config: Any, subject: protocol.Subject) -> str:
+def _choose_metric(config: Any, setup: protocol.EvalSetup) -> str:
     """That of the config, or else the paper's for this set."""
-    has_tags = subject.train.num_tags > 0
-    paper = "map11" if has_tags else transfer_datasets.metric(subject.source.name)
+    has_multi_labels = setup.train.num_labels > 0
+    paper = "map11" if has_multi_labels else transfer_datasets.metric(setup.source.name)
     metric = config.metric or paper
-    if has_tags and not transfer_metrics.METRICS[metric].is_of_tags:
+    if has_multi_labels and not transfer_metrics.METRICS[metric].is_multi_label:
         raise UsageError(
-            f"--config.metric={metric} needs one label an image, but {subject.source.name} has "
+            f"--config.metric={metric} needs one label an image, but {setup.source.name} has "
             "several: give map11."
         )
     return metric
 
 
-def _measure(config: Any, subject: protocol.Subject, metric: str) -> Measured:
-    options = {"batch_size": config.extract_batch_size, "share": 1.0}
-    options["bad"] = results.bad_limit(config, subject.train, subject.test)
-    test = features_lib.extract(subject.encoder, subject.test, title="test", **options)
-    train = features_lib.extract(subject.encoder, subject.train, title="train", **options)
-    left_out = protocol.count_left_out((subject.train, subject.test), (train, test))
-    if subject.train.num_tags:  # in place of labels
+def _measure(config: Any, setup: protocol.EvalSetup, metric: str) -> Measured:
+    options = {"batch_size": config.extract_batch_size, "fraction": 1.0}
+    options["bad"] = results.bad_limit(config, setup.train, setup.test)
+    test = features_lib.extract(setup.encoder, setup.test, title="test", **options)
+    train = features_lib.extract(setup.encoder, setup.train, title="train", **options)
+    left_out = protocol.count_left_out((setup.train, setup.test), (train, test))
+    if setup.train.num_labels:  # in place of labels
         left_out.pop("unlabeled")
     else:
         train, test = protocol.labeled(train, "training"), protocol.labeled(test, "evaluation")
     return Measured(
-        subject,
+        setup,
         metric,
         train,
-        _targets(train, subject.train, metric, "training"),
+        _targets(train, setup.train, metric, "training"),
         test,
-        _targets(test, subject.test, metric, "evaluation"),
+        _targets(test, setup.test, metric, "evaluation"),
         left_out,
     )
 
 
 def _targets(found: Features, data: datasets.Dataset, metric: str, split: str) -> np.ndarray:
-    if data.num_tags:
-        tags = datasets.tags(data, found.indices)
-        if not (tags == 1).any():
+    if data.num_labels:
+        multi_labels = datasets.multi_labels(data, found.indices)
+        if not (multi_labels == 1).any():
             raise UsageError(f"No image of the {split} split has any of the classes.")
-        return tags
-    if transfer_metrics.METRICS[metric].is_of_tags:
+        return multi_labels
+    if transfer_metrics.METRICS[metric].is_multi_label:
         return (found.labels[:, None] == np.arange(data.num_classes)).astype(np.int8)
     return found.labels
 
@@ -149,8 +149,8 @@ def score(config: Any, measured: Measured, seed: int) -> dict[str, Any]:
     features, targets = measured.train.features, measured.train_targets
 
     def hold_out() -> tuple[np.ndarray, np.ndarray]:
-        share, indices = config.data.validation_share, measured.train.indices
-        return protocol.split_train(measured.subject, indices, share, seed=seed)
+        fraction, indices = config.data.validation_share, measured.train.indices
+        return protocol.split_train(measured.setup, indices, fraction, seed=seed)
 
     def attempt(validation: np.ndarray, rest: np.ndarray) -> Attempts:
         fits = _fits(config, measured, rest, lambdas)
@@ -201,9 +201,9 @@ def _fits(
     """Classifiers of some of the training images, one for each lambda."""
     features, targets = measured.train.features[positions], measured.train_targets[positions]
     solver = logistic_regression.Solver(config.max_iterations, config.tolerance)
-    if transfer_metrics.METRICS[measured.metric].is_of_tags:
+    if transfer_metrics.METRICS[measured.metric].is_multi_label:
         return logistic_regression.fit_tags(features, targets, lambdas, solver, start=start)
-    num_classes = measured.subject.train.num_classes
+    num_classes = measured.setup.train.num_classes
     return logistic_regression.fit_labels(
         features, targets, lambdas, solver, num_classes=num_classes, start=start
     )
@@ -224,7 +224,7 @@ def _ending(fit: logistic_regression.Fit) -> dict[str, Any]:
 
 def _names(measured: Measured) -> list[str]:
     """The metric; with one label an image also top-1 and top-5."""
-    if transfer_metrics.METRICS[measured.metric].is_of_tags:
+    if transfer_metrics.METRICS[measured.metric].is_multi_label:
         return [measured.metric]
     return list(dict.fromkeys([measured.metric, "top1", "top5"]))
 

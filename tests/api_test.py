@@ -276,12 +276,40 @@ def test_a_module_from_outside_registers_its_parts(tmp_path, monkeypatch, tables
 
 def test_a_name_that_is_taken_is_refused(tables):
     for name, register in (
-        ("byol", lambda name: registry.register_objective(name)(None)),
+        ("byol", lambda name: registry.register_objective(name)(len)),
         ("resnet50", lambda name: registry.register_encoder(name, None)),
-        ("folder", lambda name: registry.register_dataset(name)(None)),
+        ("folder", lambda name: registry.register_dataset(name)(len)),
     ):
         with pytest.raises(byol_jax.UsageError, match=f"'{name}' is registered already"):
             register(name)
+
+
+REGISTER = {
+    "objective": lambda name, part: registry.register_objective(name)(part),
+    "encoder": registry.register_encoder,
+    "dataset": lambda name, part: registry.register_dataset(name)(part),
+}
+
+
+@pytest.mark.parametrize("kind", REGISTER)
+def test_a_notebook_cell_that_is_run_again_replaces_its_part(kind, tables):
+    cell = f"def mine(*args):\n    pass\nregister('mine_{kind}', mine)"
+    for _ in range(2):
+        exec(cell, {"__name__": "__main__", "register": REGISTER[kind]})
+    elsewhere = {"__name__": "other_lab", "register": REGISTER[kind]}
+    with pytest.raises(byol_jax.UsageError, match=f"'mine_{kind}' is registered already"):
+        exec(cell, elsewhere)
+
+
+def test_the_newer_part_of_the_same_origin_counts():
+    table = {"own": 0}
+    for part in (1, 2):
+        plugins.register(table, "mine", part, what="part of a test", origin="lab.mine")
+    assert table == {"own": 0, "mine": 2}
+    for name, origin in (("mine", "lab.other"), ("own", "lab.own")):
+        with pytest.raises(byol_jax.UsageError, match=f"'{name}' is registered already"):
+            plugins.register(table, name, 3, what="part of a test", origin=origin)
+    assert table == {"own": 0, "mine": 2}
 
 
 def test_a_plugin_that_cannot_be_imported_is_named_with_its_error(tmp_path, monkeypatch):

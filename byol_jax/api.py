@@ -44,6 +44,7 @@ Path = str | os.PathLike[str]
 HELD_OUT = 10  # one image of so many is held out, where no test images are given
 
 
+@overrides_lib.named_as_keys()
 def load_encoder(path: Path, network: str = "online") -> Encoder:
     """Loads an encoder to embed images with; see `Encoder.embed`.
 
@@ -62,6 +63,7 @@ def load_encoder(path: Path, network: str = "online") -> Encoder:
     return encoders.load_encoder(os.fspath(path), network=network)
 
 
+@overrides_lib.named_as_keys()
 def load_dataset(name: str, split: str, data_dir: Path = "") -> Dataset:
     """Opens a split of a set, as ``data.name``, a split and ``data.dir`` on the command line.
 
@@ -106,6 +108,7 @@ class Run:
         return load_encoder(self.workdir)
 
 
+@overrides_lib.named_as_keys()
 def pretrain(
     config: str | ml_collections.ConfigDict,
     *,
@@ -163,6 +166,7 @@ def _hold_out(data: Dataset) -> tuple[Dataset, Dataset]:
     return data.select(np.flatnonzero(~is_test)), data.select(np.flatnonzero(is_test))
 
 
+@overrides_lib.named_as_keys()
 def evaluate_knn(
     encoder: Encoder | Path,
     train: Dataset,
@@ -200,6 +204,7 @@ def evaluate_knn(
     return _evaluate(knn.run, config, encoder, train, test, workdir)
 
 
+@overrides_lib.named_as_keys()
 def evaluate_linear(
     encoder: Encoder | Path,
     train: Dataset,
@@ -276,6 +281,7 @@ def _evaluate(
         return json.loads((folder / result_folder.FILE).read_text())
 
 
+@overrides_lib.named_as_keys()
 def export(
     encoder: Encoder | Path,
     workdir: Path,

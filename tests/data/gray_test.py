@@ -214,13 +214,17 @@ def test_a_data_card_of_an_earlier_version_loads():
     assert run_folder.make_data_card(fields).grey_ranges is None
 
 
-def test_a_set_that_comes_out_nearly_black_says_so(tmp_path, capsys):
+@pytest.mark.parametrize("mean", [None, (0.5, 0.5, 0.5)])
+def test_a_set_that_comes_out_nearly_black_says_so(mean, tmp_path, capsys):
     for number in range(3):  # colors are not scaled: 12 bits of 16
         pixels = (drawn_picture(20, 20, number) // 64).astype(np.uint8)
         (tmp_path / f"{number}.png").write_bytes(encode(pixels))
     data = datasets.load("folder", "all", data_dir=str(tmp_path))
-    data_cards.describe(data_config(tmp_path), data, None)
+    config = data_config(tmp_path)
+    config.data.update({"mean": mean, "std": mean})
+    card = data_cards.describe(config, data, None)
     assert "come out nearly black (mean 0." in capsys.readouterr().err
+    assert mean is None or card.mean == card.std == mean
 
 
 def encoder_of(folder, ranges):

@@ -4,8 +4,6 @@ They are of the commit before the modules moved into rooms; tests/golden/README.
 """
 
 import json
-import pathlib
-import tarfile
 
 import numpy as np
 import pytest
@@ -17,8 +15,8 @@ from byol_jax.training import run_files
 from byol_jax.workdir import metrics_log
 from configs import knn as knn_config
 from tests.conftest import make_config
+from tests.support import earlier_version
 
-ARCHIVE = pathlib.Path(__file__).parent / "golden" / "earlier_version.tar.xz"
 IMAGES = np.random.RandomState(0).randint(0, 256, (8, 32, 32, 3)).astype(np.uint8)
 FORMS = ["run", "run/checkpoints/2", "export"]
 SPEED = "train/images_per_second"
@@ -26,9 +24,7 @@ SPEED = "train/images_per_second"
 
 @pytest.fixture
 def folder(tmp_path):
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path, filter="data")
-    return tmp_path
+    return earlier_version.unpack(tmp_path)
 
 
 def run_config(**overrides):

@@ -126,6 +126,8 @@ def label_weights(labels: jax.Array, *, axis: str | None) -> tuple[jax.Array, ja
     Returns:
       The weights, and the fraction of the whole batch that has labels.
     """
+    # Every device and part then takes a plain mean over all its images; the mean of these means,
+    # which is all that is computed across devices, comes out weighted by labels.
     is_labeled = (labels >= 0).astype(jnp.float32)
     count, size = jnp.sum(is_labeled), labels.shape[0]
     if axis:
@@ -225,6 +227,8 @@ def _in_micro_batches(grad: Callable[..., Any], parts: int) -> Callable[..., Any
             total = jax.tree.map(jnp.add, total, grads)
             return (total, online_state, target_state), (scalars, projection)
 
+        # A scan, so that the next part begins when the one before has left nothing but its sums:
+        # unrolled, XLA may run parts side by side, with the memory of all of them.
         split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
         start = jax.tree.map(jnp.zeros_like, online_params), state.online_state, state.target_state
         (total, online_state, target_state), (scalars, projection) = jax.lax.scan(one, start, split)

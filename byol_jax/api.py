@@ -3,8 +3,6 @@
 Each function calls the task that the command line calls. Mistakes raise `UsageError` (a ValueError
 that says what to change); nothing here ends the process, parses flags, or listens to a signal but
 Ctrl-C in the main thread. One process; several are started from the command line.
-
-Shapes: N images of H x W pixels, F embedding size.
 """
 
 import contextlib
@@ -39,6 +37,7 @@ UsageError = config_lib.UsageError
 Path = str | os.PathLike[str]
 
 
+@overrides_lib.named_as_keys()
 def load_encoder(path: Path, network: str = "online") -> Encoder:
     """Loads an encoder to embed images with; see `Encoder.embed`.
 
@@ -57,6 +56,7 @@ def load_encoder(path: Path, network: str = "online") -> Encoder:
     return encoders.load_encoder(os.fspath(path), network=network)
 
 
+@overrides_lib.named_as_keys()
 def load_dataset(name: str, split: str, data_dir: Path = "") -> Dataset:
     """Opens a split of a set, as ``data.name``, a split and ``data.dir`` on the command line.
 
@@ -92,8 +92,7 @@ class Run:
     @property
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl, each with its ``step``, in order; no key is in all of them."""
-        lines = (self.workdir / metrics_log.NAME).read_text().splitlines()
-        return [json.loads(line) for line in lines]
+        return list(metrics_log.rows(self.workdir))
 
     @functools.cached_property
     def encoder(self) -> Encoder:
@@ -101,6 +100,7 @@ class Run:
         return load_encoder(self.workdir)
 
 
+@overrides_lib.named_as_keys()
 def pretrain(
     config: str | ml_collections.ConfigDict,
     *,
@@ -150,6 +150,7 @@ def pretrain(
     return dataclasses.replace(found, step=max(row["step"] for row in found.metrics))
 
 
+@overrides_lib.named_as_keys()
 def evaluate_knn(
     encoder: Encoder | Path,
     train: Dataset,
@@ -187,6 +188,7 @@ def evaluate_knn(
     return _evaluate(knn.run, config, encoder, train, test, workdir)
 
 
+@overrides_lib.named_as_keys()
 def evaluate_linear(
     encoder: Encoder | Path,
     train: Dataset,
@@ -235,8 +237,7 @@ def _of_arrays(task: str, splits: Mapping[str, str], changes: Mapping[str, Any])
     """The config of an evaluation whose images are handed over."""
     config = overrides_lib.load(f"configs/{task}.py", task)
     config.data.name = datasets.ARRAYS
-    for key, name in splits.items():
-        config.data[key] = name
+    config.data.update(splits)
     overrides_lib.settle(config, changes)
     return config
 
@@ -254,15 +255,14 @@ def _evaluate(
     config.checkpoint = encoder.identity["path"]
     splits = {"train": train} if test is None else {"train": train, "test": test}
     with contextlib.ExitStack() as stack:
-        if workdir is None:
-            folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        else:
-            folder = pathlib.Path(workdir).expanduser()
+        folder = workdir or stack.enter_context(tempfile.TemporaryDirectory())
+        folder = pathlib.Path(folder).expanduser()
         with conclusion.concluded(folder) if workdir else signals.in_a_program():
             run(config, folder, given=protocol.Given(encoder, splits))
         return json.loads((folder / result_folder.FILE).read_text())
 
 
+@overrides_lib.named_as_keys()
 def export(
     encoder: Encoder | Path,
     workdir: Path,

@@ -3,6 +3,7 @@
 A module that registers some is imported when ``config.plugins`` names it.
 """
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,10 @@ from byol_jax.models import resnet
 from byol_jax.objectives import byol
 
 Load = Callable[[str, str], datasets.Dataset]
+
+
+def _origin(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
 
 
 def register_objective(
@@ -32,7 +37,7 @@ def register_objective(
       has_predictor: whether predictions are compared with the target, else projections.
 
     Raises:
-      UsageError: there is one of that name.
+      UsageError: there is one of that name, from elsewhere; the same one again replaces it.
 
     >>> import jax, jax.numpy as jnp
     >>> from byol_jax import register_objective
@@ -44,7 +49,7 @@ def register_objective(
 
     def register(loss: Callable[..., Any]) -> Callable[..., Any]:
         objective = byol.Objective(loss, terms or (lambda *_: {}), has_predictor)
-        plugins.register(byol.OBJECTIVES, name, objective, what="objective")
+        plugins.register(byol.OBJECTIVES, name, objective, what="objective", origin=_origin(loss))
         return loss
 
     return register
@@ -58,14 +63,15 @@ def register_encoder(name: str, spec: resnet.ResNetSpec) -> None:
       spec: its blocks and channels.
 
     Raises:
-      UsageError: there is one of that name.
+      UsageError: there is one of that name, from elsewhere; the same one again replaces it.
 
     >>> from byol_jax import register_encoder
     >>> from byol_jax.models import resnet
     >>> spec = resnet.ResNetSpec("slim_res_net", (1, 1), (16, 32), (1, 2), stem_channels=16)
     >>> register_encoder("slim_resnet", spec)
     """
-    plugins.register(resnet.ENCODERS, name, spec, what="encoder")
+    origin = sys._getframe(1).f_globals.get("__name__", "")  # a spec does not know where it is from
+    plugins.register(resnet.ENCODERS, name, spec, what="encoder", origin=origin)
 
 
 def register_dataset(name: str) -> Callable[[Load], Load]:
@@ -77,7 +83,7 @@ def register_dataset(name: str) -> Callable[[Load], Load]:
       name: as ``data.name`` gives it.
 
     Raises:
-      UsageError: there is one of that name.
+      UsageError: there is one of that name, from elsewhere; the same one again replaces it.
 
     >>> from byol_jax import ArrayDataset, load_dataset, register_dataset
     >>> @register_dataset("noise")
@@ -93,7 +99,9 @@ def register_dataset(name: str) -> Callable[[Load], Load]:
         def load_split(_: str, split: str, data_dir: str | None) -> datasets.Dataset:
             return load(split, data_dir or "")
 
-        plugins.register(datasets.DATASETS, name, load_split, what="data source")
+        plugins.register(
+            datasets.DATASETS, name, load_split, what="data source", origin=_origin(load)
+        )
         return load
 
     return register

@@ -27,6 +27,7 @@ from byol_jax.objectives import byol
 from byol_jax.tasks import embed
 from byol_jax.training import run_files
 from tests.conftest import make_config
+from tests.support import snippets
 
 ROOT = pathlib.Path(__file__).parents[1]
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3)).astype(np.uint8)
@@ -202,13 +203,15 @@ def test_data_sets_are_as_long_as_they_have_images():
 # Overrides.
 
 WRONG = {
-    "a key": ({"total_epoch": 3}, "Did you mean --config.total_epochs"),
+    "a key": ({"total_epoch": 3}, "Did you mean total_epochs"),
     "a section": ({"data": 3}, "is a section"),
     "a text for a number": ({"batch_size": "many"}, "takes a whole number"),
     "a digit in a text": ({"batch_size": "64"}, "takes int"),
     "a part of a step": ({"batch_size": 6.5}, "takes a whole number"),
     "yes for a number": ({"batch_size": True}, "takes a whole number"),
     "texts for numbers": ({"data.mean": ("a",)}, "takes one number or several"),
+    "a key without effect": ({"accumulate_statistics": "exact"}, "add accumulate=2"),
+    "out of range": ({"batch_size": 0}, "^batch_size must be above 0, not 0"),
     "no module": ({"plugins": ("a b",)}, "names of modules"),
 }
 
@@ -216,8 +219,9 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_overrides_are_refused_before_anything_is_written(case, tmp_path):
     values, message = WRONG[case]
-    with pytest.raises(byol_jax.UsageError, match=message):
+    with pytest.raises(byol_jax.UsageError, match=message) as caught:
         byol_jax.pretrain(make_config(), overrides=values, workdir=tmp_path / "run")
+    assert "--" not in str(caught.value)  # no flag was typed
     assert not (tmp_path / "run").exists()
 
 
@@ -276,12 +280,40 @@ def test_a_module_from_outside_registers_its_parts(tmp_path, monkeypatch, tables
 
 def test_a_name_that_is_taken_is_refused(tables):
     for name, register in (
-        ("byol", lambda name: registry.register_objective(name)(None)),
+        ("byol", lambda name: registry.register_objective(name)(len)),
         ("resnet50", lambda name: registry.register_encoder(name, None)),
-        ("folder", lambda name: registry.register_dataset(name)(None)),
+        ("folder", lambda name: registry.register_dataset(name)(len)),
     ):
         with pytest.raises(byol_jax.UsageError, match=f"'{name}' is registered already"):
             register(name)
+
+
+REGISTER = {
+    "objective": lambda name, part: registry.register_objective(name)(part),
+    "encoder": registry.register_encoder,
+    "dataset": lambda name, part: registry.register_dataset(name)(part),
+}
+
+
+@pytest.mark.parametrize("kind", REGISTER)
+def test_a_notebook_cell_that_is_run_again_replaces_its_part(kind, tables):
+    cell = f"def mine(*args):\n    pass\nregister('mine_{kind}', mine)"
+    for _ in range(2):
+        exec(cell, {"__name__": "__main__", "register": REGISTER[kind]})
+    elsewhere = {"__name__": "other_lab", "register": REGISTER[kind]}
+    with pytest.raises(byol_jax.UsageError, match=f"'mine_{kind}' is registered already"):
+        exec(cell, elsewhere)
+
+
+def test_the_newer_part_of_the_same_origin_counts():
+    table = {"own": 0}
+    for part in (1, 2):
+        plugins.register(table, "mine", part, what="part of a test", origin="lab.mine")
+    assert table == {"own": 0, "mine": 2}
+    for name, origin in (("mine", "lab.other"), ("own", "lab.own")):
+        with pytest.raises(byol_jax.UsageError, match=f"'{name}' is registered already"):
+            plugins.register(table, name, 3, what="part of a test", origin=origin)
+    assert table == {"own": 0, "mine": 2}
 
 
 def test_a_plugin_that_cannot_be_imported_is_named_with_its_error(tmp_path, monkeypatch):
@@ -381,6 +413,21 @@ def test_embeddings_equal_those_of_the_command_to_the_bit(run_folder, tmp_path):
     images = byol_jax.load_dataset("patterns", "test").images
     found = byol_jax.load_encoder(run_folder).embed(images)
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.slow
+def test_the_python_of_the_readme_runs_as_it_stands(run_folder, tmp_path, monkeypatch):
+    """In a folder that holds a run; its training is cut down to two steps of a small encoder."""
+    small = SMALL | {"model.encoder": "tiny_resnet", "data.image_size": 32, "batch_size": 4}
+    small |= {"model.stem": "cifar", "gallery.max_images": 0, "optimizer.warmup_epochs": 0}
+    monkeypatch.setattr(byol_jax, "pretrain", functools.partial(api.pretrain, overrides=small))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "pretrain-patterns").symlink_to(run_folder)
+    names = {"images": IMAGES}
+    exec(snippets.snippet("import byol_jax\n\nencoder ="), names)
+    assert names["features"].shape == (40, 96) and names["run"].step == 2
+    assert (tmp_path / "runs" / "mine-export" / "model.json").exists()
 
 
 @pytest.mark.slow

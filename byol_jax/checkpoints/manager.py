@@ -45,7 +45,6 @@ class Checkpoints:
         keep_every: int = 0,
         about: Mapping[str, Any] | None = None,
     ):
-        orbax_reader.leave_out_traces()
         self._folder = workdir / "checkpoints"
         self._about = dict(about or {})
         self._folder.mkdir(exist_ok=True)

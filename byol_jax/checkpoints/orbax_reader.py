@@ -2,8 +2,6 @@
 
 import logging
 import pathlib
-import re
-import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +10,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from byol_jax import config as config_lib
-from byol_jax.checkpoints import checksums, network_shapes, step_folders
+from byol_jax.checkpoints import checksums, network_shapes, orbax_traces, step_folders
 from byol_jax.models import encoder_spec
 
 UsageError = config_lib.UsageError
@@ -106,24 +104,6 @@ def _read_fields(step_folder: pathlib.Path, names: Sequence[str], built: Any) ->
         return {name: reader.read(item)[name] for name in names}
 
 
-def leave_out_traces() -> None:
-    """From now on Orbax's threads print no traces of errors that its callers raise."""
-    logging.getLogger("absl").addFilter(_is_not_of_orbax)
-    if sys.excepthook is sys.__excepthook__:  # else it is somebody's, as in a notebook
-        sys.excepthook = _pass_over_late_callbacks
-
-
-def _is_not_of_orbax(record: logging.LogRecord) -> bool:
-    """Its threads log, with traces, the errors that its callers raise."""
-    return not re.search(r"[/\\]orbax[/\\]", record.pathname)
-
-
-def _pass_over_late_callbacks(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Leaves out what TensorStore prints when one of several reads or writes has failed."""
-    if str(error) != "Event loop is closed":
-        sys.__excepthook__(kind, error, trace)
-
-
 class Reader:
     """Reads trees out of one ``state`` folder, as arrays of the host.
 
@@ -134,7 +114,6 @@ class Reader:
     """
 
     def __init__(self, folder: pathlib.Path):
-        leave_out_traces()
         options = alone()
         handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options)
         self._checkpointer = ocp.Checkpointer(handler, multiprocessing_options=options)
@@ -156,7 +135,8 @@ class Reader:
 
 
 def alone() -> "ocp.options.MultiprocessingOptions":
-    """Lets one of several processes work without the others."""
+    """Lets one of several processes work without the others; all uses of Orbax begin with it."""
+    orbax_traces.leave_out()
     index = jax.process_index()
     return ocp.options.MultiprocessingOptions(
         primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"process{index}"

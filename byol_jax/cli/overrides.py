@@ -1,6 +1,8 @@
 """Configs from Python, with the checks and messages of the command line."""
 
-from collections.abc import Mapping
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ml_collections
@@ -64,3 +66,17 @@ def apply(config: Any, values: Mapping[str, Any]) -> None:
             config.update_from_flattened_dict({key: value})
         except (TypeError, ValueError):
             raise UsageError(f"{key} takes {kind.__name__}, not {value!r}.") from None
+
+
+@contextlib.contextmanager
+def named_as_keys() -> Iterator[None]:
+    """Within it, mistakes name keys as ``overrides`` takes them, not as flags; also a decorator."""
+    try:
+        yield
+    except UsageError as error:
+        error.args = (_FLAGS.sub("", str(error)),)
+        raise
+
+
+# Matches in "--config.seed" and "--workdir", but not in "main_loop --config=configs/knn.py".
+_FLAGS = re.compile(r"--(?:config\.(?=\w)|(?=workdir\b|config\b(?!=)))")

@@ -6,6 +6,7 @@ from byol_jax.workdir import console, run_folder
 
 UsageError = config_lib.UsageError
 
+DARKNESS_SAMPLE = 20  # images that are looked at where the mean is given
 NEARLY_BLACK = 0.02  # mean of the brightest channel, in [0, 1], below which something is wrong
 
 
@@ -44,15 +45,18 @@ def describe(
     ranges = eval_loader.grey_ranges(train)
     if ranges:
         console.say(gray.describe(ranges))
+    train = datasets.with_grey_ranges(train, ranges)
     if mean is None:
-        train = datasets.with_grey_ranges(train, ranges)
         mean, std = eval_loader.channel_stats(train, image_size=image_size)
         _warn_of_darkness(mean, name)
+    else:  # which says what was expected, not what comes out
+        some = eval_loader.channel_means(train, image_size=image_size, num_images=DARKNESS_SAMPLE)
+        _warn_of_darkness(some, name)
     return run_folder.DataCard(*found, tuple(mean), tuple(std), ranges)
 
 
-def _warn_of_darkness(mean: tuple[float, ...], name: str) -> None:
-    if max(mean) < NEARLY_BLACK:
+def _warn_of_darkness(mean: tuple[float, ...] | None, name: str) -> None:
+    if mean and max(mean) < NEARLY_BLACK:
         console.say(
             f"Warning: the images of {name} come out nearly black (mean {max(mean):.2%} of white), "
             "as if few of their bits were used: look at them by configs/preview.py."

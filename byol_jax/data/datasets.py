@@ -186,7 +186,7 @@ def load(name: str, split: str, *, data_dir: str | None = None) -> Dataset:
 
     Args:
       name: a name in `DATASETS`, or ``tfds:NAME`` for any other TFDS image set.
-      split: depends on the set: `patterns.SPLITS`, those of `folder.scan`, or a TFDS split
+      split: depends on the set: `patterns.SPLITS`, those of `image_folder.scan`, or a TFDS split
         expression such as ``train[:90%]``.
       data_dir: the folder of images, or TFDS's folder of prepared sets; empty or None means
         $TFDS_DATA_DIR or TFDS's default.

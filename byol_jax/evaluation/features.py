@@ -52,6 +52,10 @@ class Features(NamedTuple):
     labels: np.ndarray
     indices: np.ndarray
 
+    def at(self, positions: np.ndarray) -> "Features":
+        """Those at these positions, or where a mask is true."""
+        return Features(*(values[positions] for values in self))
+
 
 def find_source(config: Any, encoder: encoders.Encoder) -> Source:
     """The set that a task is about: that of the config, or else the one the encoder was trained on.

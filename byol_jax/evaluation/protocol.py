@@ -198,7 +198,7 @@ def labeled(found: features_lib.Features, split: str) -> features_lib.Features:
             f"None of the {len(has_label):,} images of the {split} split has a label: give another "
             "split or set. What can be said without labels, configs/knn.py says."
         )
-    return found if has_label.all() else features_lib.Features(*(x[has_label] for x in found))
+    return found if has_label.all() else found.at(has_label)
 
 
 def hold_out(count: int, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -59,50 +59,6 @@ def numbers(config: Any, key: str, example: str, *, zero: bool = False) -> list[
     return [v.item() for v in values]
 
 
-def correct(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Whether the right one of labels [M] is among the 1 and the 5 largest of logits [M, C].
-
-    A label of -1 is never found.
-
-    A logit that is not a number comes first, so that a network that diverged is never right. Among
-    equal ones the highest class comes first, as in `accuracy.topk_correct`.
-    """
-    right = logits[np.arange(len(labels)), labels][:, None]
-    is_after = np.arange(logits.shape[1]) > labels[:, None]
-    rank = (~(logits < right) & ((logits != right) | is_after)).sum(axis=1)
-    return {f"top{k}": (rank < k) & (labels >= 0) for k in (1, 5)}
-
-
-def on_validation(correct: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """What a row of a sweep says of validation images, from their `correct`."""
-    return {f"validation_{name}": float(hit.mean()) for name, hit in correct.items()}
-
-
-def best(table: Sequence[Mapping[str, Any]]) -> int:
-    """The row of a sweep with most validation images right, first by top-1, then by top-5."""
-    return max(
-        range(len(table)), key=lambda n: (table[n]["validation_top1"], table[n]["validation_top5"])
-    )
-
-
-def selection(
-    table: Sequence[Mapping[str, Any]], best: int, num_validation: int, split: str = ""
-) -> dict[str, Any]:
-    """The row that was chosen, and on what.
-
-    Args:
-      table: of the sweep.
-      best: which row.
-      num_validation: images that it was chosen on.
-      split: that they are; empty: they were held out of the training split.
-    """
-    on = "nothing: one setting was given"
-    if len(table) > 1:
-        where = f"of {split}" if split else "held out of the train split"
-        on = f"validation: {num_validation:,} images {where}"
-    return dict(table[best]) | {"among": len(table), "on": on}
-
-
 def summary(
     correct: Mapping[str, np.ndarray], *, seed: int, resamples: int
 ) -> dict[str, dict[str, Any]]:
@@ -115,9 +71,10 @@ def summary(
     """
     options = {"seed": seed, "resamples": resamples}
     return {
-        "accuracy": {name: float(np.mean(hit)) for name, hit in correct.items()},
+        "accuracy": accuracy.means(correct),
         "interval_95": {
-            name: list(accuracy.bootstrap_interval(hit, **options)) for name, hit in correct.items()
+            name: list(accuracy.bootstrap_interval(right, **options))
+            for name, right in correct.items()
         },
     }
 
@@ -181,7 +138,7 @@ def write_result(
     Args:
       workdir: where.
       config: of the task.
-      subject: what was measured.
+      setup: what was measured.
       found: what `over_seeds` gives.
       start: when the task began, of `time.monotonic`.
     """

@@ -5,7 +5,7 @@ Shapes: N train images, M evaluated ones, F embedding size, S settings of the vo
 
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,9 +13,9 @@ import numpy as np
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import encoders
 from byol_jax.data import datasets
-from byol_jax.evaluation import baselines, protocol, result_folder, results
+from byol_jax.evaluation import baselines, protocol, result_folder, results, sweep
 from byol_jax.evaluation import features as features_lib
-from byol_jax.metrics import knn
+from byol_jax.metrics import accuracy, knn
 from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
@@ -142,41 +142,39 @@ def score(
     The validation split is drawn from the training split; those images choose the setting, vote
     afterwards, and are never evaluated. Nothing is chosen if there is one setting only.
     """
-    counts = {"train": 0, "validation": 0, "evaluated": 0, **splits.left_out}
     if splits.train is None:
-        counts["evaluated"] = len(splits.test.labels)
+        counts = {"train": 0, "validation": 0, "evaluated": len(splits.test.labels)}
+        counts |= splits.left_out
         return {"accuracy": {}, "note": "no labels: no accuracy", "num_images": counts}
     train = splits.train
     fraction = config.knn.validation_share if len(settings) > 1 else 0
     validation, rest = protocol.hold_out(len(train.labels), fraction, seed=seed)
-    rows, chosen = [setting._asdict() for setting in settings], 0
-    if len(settings) > 1:
-        bank = _bank(train, rest, splits.num_classes)
-        queries, labels = train.features[validation], train.labels[validation]
-        ranks = knn.label_ranks(bank, queries, labels, settings)
-        _add(rows, ranks, "validation_")
-        chosen = results.best(rows)
-    selected = results.selection(rows, chosen, len(validation))
+
+    def attempt(validation: np.ndarray, rest: np.ndarray) -> Iterator[tuple[dict, None]]:
+        voting, held = train.at(rest), train.at(validation)
+        bank = knn.Bank(voting.features, voting.labels, splits.num_classes)
+        for ranks in knn.label_ranks(bank, held.features, held.labels, settings):
+            yield sweep.on_validation(accuracy.top(ranks)), None
+
+    rows = [setting._asdict() for setting in settings]
+    chosen = sweep.select(rows, lambda: (validation, rest), attempt)
     counted = rest if splits.test is None else np.arange(len(splits.test.labels))
     ranks = _evaluate(splits, settings, counted)
-    _add(rows, ranks, "")
-    counts |= {"train": len(train.labels), "validation": len(validation), "evaluated": len(counted)}
     scores = {
         "protocol": "leave-one-out on the train split" if splits.test is None else "eval split",
-        **_summary(ranks[chosen], config, seed),
-        "selected": selected,
-        "table": rows,
-        "num_images": counts,
+        **_summary(ranks[chosen.best], config, seed),
+        **chosen.results(),
+        "num_images": chosen.num_images(len(train.labels), len(counted), splits.left_out),
     }
+    scores["table"] = [
+        row | accuracy.means(accuracy.top(rank))
+        for row, rank in zip(scores["table"], ranks, strict=True)
+    ]
     if config.knn.leave_one_out and splits.test is not None:
         everything = np.arange(len(train.labels))
-        ranks = _evaluate(splits._replace(test=None), [settings[chosen]], everything)
+        ranks = _evaluate(splits._replace(test=None), [settings[chosen.best]], everything)
         scores["train_leave_one_out"] = _summary(ranks[0], config, seed)
     return scores
-
-
-def _bank(data: Features, kept: np.ndarray, num_classes: int) -> knn.Bank:
-    return knn.Bank(data.features[kept], data.labels[kept], num_classes)
 
 
 def _evaluate(splits: Splits, settings: Sequence[knn.KnnParams], counted: np.ndarray) -> np.ndarray:
@@ -185,19 +183,13 @@ def _evaluate(splits: Splits, settings: Sequence[knn.KnnParams], counted: np.nda
     bank = knn.Bank(train.features, train.labels, splits.num_classes)
     if splits.test is not None:
         return knn.label_ranks(bank, splits.test.features, splits.test.labels, settings)
-    queries, labels = train.features[counted], train.labels[counted]
-    return knn.label_ranks(bank, queries, labels, settings, own=counted)
+    queries = train.at(counted)
+    return knn.label_ranks(bank, queries.features, queries.labels, settings, own=counted)
 
 
-def _add(rows: list[dict[str, Any]], ranks: np.ndarray, prefix: str) -> None:
-    for row, rank in zip(rows, ranks, strict=True):
-        row[f"{prefix}top1"], row[f"{prefix}top5"] = (float((rank < n).mean()) for n in (1, 5))
-
-
-def _summary(rank: np.ndarray, config: Any, seed: int) -> dict[str, Any]:
+def _summary(ranks: np.ndarray, config: Any, seed: int) -> dict[str, Any]:
     """Accuracies of one setting and their intervals."""
-    correct = {"top1": rank < 1, "top5": rank < 5}
-    return results.summary(correct, seed=seed, resamples=config.bootstrap_resamples)
+    return results.summary(accuracy.top(ranks), seed=seed, resamples=config.bootstrap_resamples)
 
 
 def describe(result: dict[str, Any]) -> str:
@@ -214,17 +206,13 @@ def describe(result: dict[str, Any]) -> str:
 def _table(found: Mapping[str, Any]) -> list[str]:
     if not found["accuracy"]:
         return ["No labels: no accuracy."]
-    chosen = found["selected"]
-    has_validation = chosen["among"] > 1
-    columns = ("validation top-1", "top-1", "top-5") if has_validation else ("top-1", "top-5")
-    keys = ("validation_top1", "top1", "top5") if has_validation else ("top1", "top5")
-    lines = [f"{'k':>6}{'temperature':>13}" + "".join(f"{name:>18}" for name in columns)]
-    for row in found["table"]:
-        is_chosen = (row["k"], row["temperature"]) == (chosen["k"], chosen["temperature"])
-        fractions = "".join(f"{row[key]:>18.2%}" for key in keys)
-        mark = "  <- chosen on validation" if is_chosen and has_validation else ""
-        lines.append(f"{row['k']:>6}{row['temperature']:>13g}{fractions}{mark}")
-    lines.append(f"chosen on {chosen['on']}; {found['protocol']}")
+    settings = [
+        sweep.Column("k", "k", 6, "d"),
+        sweep.Column("temperature", "temperature", 13, "g"),
+    ]
+    titles = {"validation_top1": "validation top-1", "top1": "top-1", "top5": "top-5"}
+    scores = [sweep.Column(key, title, 18, ".2%") for key, title in titles.items()]
+    lines = [*sweep.describe(found, settings, scores), f"measured: {found['protocol']}"]
     left_out = found.get("train_leave_one_out")
     if left_out:
         lines.append(f"train split, leave-one-out: top-1 {left_out['accuracy']['top1']:.2%}")

@@ -14,8 +14,17 @@ import numpy as np
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import encoders
 from byol_jax.distributed import pmap
-from byol_jax.evaluation import baselines, linear_probe, protocol, results, resume, train_input
+from byol_jax.evaluation import (
+    baselines,
+    linear_probe,
+    protocol,
+    results,
+    resume,
+    sweep,
+    train_input,
+)
 from byol_jax.evaluation import features as features_lib
+from byol_jax.metrics import accuracy
 from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
@@ -23,10 +32,10 @@ Features = features_lib.Features
 
 
 class Measured(NamedTuple):
-    """A subject and what its encoder makes of center crops.
+    """What is evaluated, and the features of its center crops.
 
     Attributes:
-      subject: the encoder and its images.
+      setup: the encoder and its images.
       train: the usable training images that have labels.
       test: the evaluated images, which have labels.
       left_out: number of images of both that are bad, and that have no label.
@@ -103,49 +112,41 @@ def _score(config: Any, measured: Measured, work: resume.Unfinished, seed: int) 
     train = FEATURES[config.features](config, measured, work)
     rates = results.numbers(config, "base_learning_rates", "(0.2, 0.1)")
     found, labels = measured.train, measured.train.labels
-    table, best, validation = [{"base_learning_rate": rate} for rate in rates], 0, ()
-    if len(rates) > 1:
+
+    def hold_out() -> tuple[np.ndarray, np.ndarray]:
         fraction = config.data.validation_share
-        validation, rest = protocol.split_train(measured.setup, found.indices, fraction, seed=seed)
+        return protocol.split_train(measured.setup, found.indices, fraction, seed=seed)
 
-        def sweep() -> list[dict[str, float]]:
+    def attempt(validation: np.ndarray, rest: np.ndarray) -> list[tuple[dict[str, float], None]]:
+        def score_all() -> list[dict[str, float]]:
             heads = train(_init(config, measured, len(rest), rates, seed), rest, seed, "sweep")
-            return [
-                row | _on_validation(heads, n, found, validation) for n, row in enumerate(table)
-            ]
+            held = found.at(validation)
+            return [sweep.on_validation(_correct(heads, n, held)) for n in range(len(rates))]
 
-        table = work.remember(f"sweep of seed {seed}", sweep)
-        best = results.best(table)
-    everything = np.arange(len(labels))
-    state = _init(config, measured, len(labels), [rates[best]], seed)
+        return [(row, None) for row in work.remember(f"sweep of seed {seed}", score_all)]
+
+    rows = [{"base_learning_rate": rate} for rate in rates]
+    chosen = sweep.select(rows, hold_out, attempt, split=config.data.validation_split)
+    state = _init(config, measured, len(labels), [rates[chosen.best]], seed)
     steps = int(state.total_steps)  # before the state's buffers are given away
-    heads = train(state, everything, seed, "final")
-    correct = results.correct(
-        linear_probe.logits(heads, measured.test.features, which=0), measured.test.labels
-    )
-    train_correct = results.correct(linear_probe.logits(heads, found.features, which=0), labels)
+    heads = train(state, np.arange(len(labels)), seed, "final")
+    test, left_out = measured.test, measured.left_out
     return {
-        **results.summary(correct, seed=seed, resamples=config.bootstrap_resamples),
-        "train_accuracy": {name: float(hit.mean()) for name, hit in train_correct.items()},
-        "selected": results.selection(table, best, len(validation), config.data.validation_split),
-        "table": table,
-        "num_images": {
-            "train": len(labels),
-            "validation": len(validation),
-            "evaluated": len(measured.test.labels),
-            **measured.left_out,
-        },
+        **results.summary(
+            _correct(heads, 0, test), seed=seed, resamples=config.bootstrap_resamples
+        ),
+        "train_accuracy": accuracy.means(_correct(heads, 0, found)),
+        **chosen.results(),
+        "num_images": chosen.num_images(len(labels), len(test.labels), left_out),
         "batch_size": pmap.batch_size(config.batch_size, len(labels)),
         "steps": steps,
     }
 
 
-def _on_validation(
-    heads: linear_probe.Heads, which: int, found: Features, validation: np.ndarray
-) -> dict[str, float]:
-    """Accuracies of one of the heads on the images at these positions."""
-    logits = linear_probe.logits(heads, found.features[validation], which=which)
-    return results.on_validation(results.correct(logits, found.labels[validation]))
+def _correct(heads: linear_probe.Heads, which: int, found: Features) -> dict[str, np.ndarray]:
+    """Which images one of the heads gets right."""
+    logits = linear_probe.logits(heads, found.features, which=which)
+    return accuracy.correct(logits, found.labels)
 
 
 def _init(
@@ -168,12 +169,17 @@ def _cached(config: Any, measured: Measured, _: resume.Unfinished) -> Train:
     def train(
         state: linear_probe.State, positions: np.ndarray, seed: int, title: str
     ) -> linear_probe.Heads:
-        features, labels = measured.train.features[positions], measured.train.labels[positions]
-        batch_size = pmap.batch_size(config.batch_size, len(labels))
+        used = measured.train.at(positions)
+        batch_size = pmap.batch_size(config.batch_size, len(positions))
         steps = int(state.total_steps)
         with console.progress_bar(total=steps, done=0, unit="step", title=title) as bar:
             return linear_probe.train(
-                state, features, labels, batch_size=batch_size, seed=seed, on_steps=bar.update
+                state,
+                used.features,
+                used.labels,
+                batch_size=batch_size,
+                seed=seed,
+                on_steps=bar.update,
             )
 
     return train
@@ -248,13 +254,5 @@ FEATURES: Mapping[str, Callable[[Any, Measured, resume.Unfinished], Train]] = {
 
 
 def _table(found: Mapping[str, Any]) -> list[str]:
-    chosen = found["selected"]
-    if chosen["among"] == 1:
-        return []
-    lines = [f"{'base rate':>10}{'validation top-1':>19}{'top-5':>9}"]
-    for row in found["table"]:
-        fractions = f"{row['validation_top1']:>19.2%}{row['validation_top5']:>9.2%}"
-        is_chosen = row["base_learning_rate"] == chosen["base_learning_rate"]
-        mark = "  <- chosen" if is_chosen else ""
-        lines.append(f"{row['base_learning_rate']:>10g}{fractions}{mark}")
-    return [*lines, f"chosen on {chosen['on']}"]
+    settings = [sweep.Column("base_learning_rate", "base rate", 10, "g")]
+    return sweep.describe(found, settings, sweep.VALIDATION_COLUMNS)

@@ -178,8 +178,10 @@ class _Run:
                 log_every=self._settings.log_every_steps,
                 on_metrics=self._log,
                 hooks=[
-                    loop.Hook(self._settings.probe.every_steps, self._unless_last(self._try_probe)),
-                    loop.Hook(
+                    loop.every(
+                        self._settings.probe.every_steps, self._unless_last(self._try_probe)
+                    ),
+                    loop.every(
                         self._settings.checkpoint_every_steps, self._unless_last(self._saver.save)
                     ),
                 ],

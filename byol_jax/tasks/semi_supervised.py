@@ -7,7 +7,7 @@ import functools
 import itertools
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -17,12 +17,14 @@ from byol_jax import config as config_lib
 from byol_jax.checkpoints import encoders
 from byol_jax.data import datasets, eval_loader, label_subsets
 from byol_jax.distributed import pmap
-from byol_jax.evaluation import baselines, finetune, protocol, results, resume, train_input
+from byol_jax.evaluation import baselines, finetune, protocol, results, resume, sweep, train_input
 from byol_jax.evaluation import features as features_lib
+from byol_jax.metrics import accuracy
 from byol_jax.models import inference
 from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
+Attempts = Iterator[tuple[dict[str, float], finetune.Network | None]]
 
 
 class FinetuneParams(NamedTuple):
@@ -43,8 +45,8 @@ class FinetuneContext(NamedTuple):
     """What all trials of a task share.
 
     Attributes:
-      subject: the encoder and its images.
-      labels: [N] of ``subject.train``; -1 without.
+      setup: the encoder and its images.
+      labels: [N] of ``setup.train``; -1 without.
       make_update: decay of running batch-norm statistics -> one step, on all devices.
       classify: (network, uint8 images) -> logits, on all local devices.
       min_area: of the crops.
@@ -192,43 +194,55 @@ def _score(
 ) -> dict[str, Any]:
     """The sweep on validation images; then one test of the best, trained again if asked for."""
     setup, labels = context.setup, context.labels
-    table, best, network = [setting._asdict() for setting in settings], 0, None
-    if len(settings) > 1:
+
+    def attempt(validation: np.ndarray, positions: np.ndarray) -> Attempts:
         held = setup.train.select(validation)
-        for number, (setting, row) in enumerate(zip(settings, table, strict=True)):
-            title, trained = f"trial {number + 1}/{len(settings)}", None
+        for number, setting in enumerate(settings):
+            title = f"trial {number + 1}/{len(settings)}"
+            yield _attempt(config, context, setting, positions, held, seed, title)
 
-            def try_it(setting: FinetuneParams = setting, title: str = title) -> dict[str, float]:
-                nonlocal trained
-                trained = _train(config, context, setting, chosen, seed, title)
-                correct = _evaluate(config, context, trained, held, "validation")["correct"]
-                return results.on_validation(correct)
-
-            row |= context.work.remember(f"{title} of seed {seed}", try_it)
-            if results.best(table[: number + 1]) == number:
-                best, network = number, trained
+    rows = [setting._asdict() for setting in settings]
+    split = config.data.validation_split
+    choice = sweep.select(rows, lambda: (validation, chosen), attempt, split=split)
+    network, setting = choice.fitted, settings[choice.best]
     if config.refit:
         chosen = np.union1d(chosen, validation)
     if config.refit or network is None:
-        network = _train(config, context, settings[best], chosen, seed, "final")
+        network = _train(config, context, setting, chosen, seed, "final")
     tested = _evaluate(config, context, network, setup.test, "test")
-    correct = tested["correct"]
-    num_validation = len(validation) if len(settings) > 1 else 0
+    correct, left_out = tested["correct"], tested["left_out"]
     return {
         **results.summary(correct, seed=seed, resamples=config.bootstrap_resamples),
-        "selected": results.selection(table, best, num_validation, config.data.validation_split),
-        "table": table,
-        "num_images": {
-            "learned from": len(chosen),
-            "validation": num_validation,
-            "evaluated": len(correct["top1"]),
-            **tested["left_out"],
-        },
+        **choice.results(),
+        "num_images": choice.num_images(
+            len(chosen), len(correct["top1"]), left_out, name="learned from"
+        ),
         "images_per_class": np.bincount(labels[chosen]).tolist(),
         "batch_size": pmap.batch_size(config.batch_size, len(chosen)),
-        "steps": _steps(config, settings[best], len(chosen)),
+        "steps": _steps(config, setting, len(chosen)),
         "bn_decay_rate": _bn_decay_rate(config, len(chosen)),
     }
+
+
+def _attempt(
+    config: Any,
+    context: FinetuneContext,
+    setting: FinetuneParams,
+    positions: np.ndarray,
+    held: datasets.Dataset,
+    seed: int,
+    title: str,
+) -> tuple[dict[str, float], finetune.Network | None]:
+    """Scores of a setting on held-out images, and the network unless a previous attempt made it."""
+    network = None
+
+    def score() -> dict[str, float]:
+        nonlocal network
+        network = _train(config, context, setting, positions, seed, title)
+        correct = _evaluate(config, context, network, held, "validation")["correct"]
+        return sweep.on_validation(correct)
+
+    return context.work.remember(f"{title} of seed {seed}", score), network
 
 
 def _steps(config: Any, setting: FinetuneParams, count: int) -> int:
@@ -291,7 +305,8 @@ def _evaluate(
     )
     counted = protocol.labeled(found, title)
     left_out = protocol.count_left_out([data], [found])
-    return {"correct": results.correct(counted.features, counted.labels), "left_out": left_out}
+    correct = accuracy.correct(counted.features, counted.labels)
+    return {"correct": correct, "left_out": left_out}
 
 
 # Where the paper is silent.
@@ -305,16 +320,9 @@ CHOICES = {
 
 
 def _table(found: Mapping[str, Any]) -> list[str]:
-    chosen = found["selected"]
-    if chosen["among"] == 1:
-        return []
-    lines = [f"{'base rate':>10}{'decay':>9}{'epochs':>8}{'validation top-1':>19}{'top-5':>9}"]
-    for row in found["table"]:
-        values = [row[field] for field in FinetuneParams._fields]
-        rate, decay, epochs = values
-        length = "-" if epochs is None else f"{epochs:g}"
-        fractions = f"{row['validation_top1']:>19.2%}{row['validation_top5']:>9.2%}"
-        is_chosen = values == [chosen[field] for field in FinetuneParams._fields]
-        mark = "  <- chosen" if is_chosen else ""
-        lines.append(f"{rate:>10g}{decay:>9g}{length:>8}{fractions}{mark}")
-    return [*lines, f"chosen on {chosen['on']}"]
+    settings = [
+        sweep.Column("base_learning_rate", "base rate", 10, "g"),
+        sweep.Column("weight_decay", "decay", 9, "g"),
+        sweep.Column("epochs", "epochs", 8, "g"),
+    ]
+    return sweep.describe(found, settings, sweep.VALIDATION_COLUMNS)

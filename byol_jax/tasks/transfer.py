@@ -1,47 +1,41 @@
 """The task of transfer: logistic regression on a frozen encoder's features (paper, appendix D.3).
 
-Shapes: N images of a split, C classes. Targets are labels [N], or tags [N, C] as in
+Shapes: N images of a split, C classes. Targets are labels [N], or multi-labels [N, C] as in
 `datasets.multi_labels`, where an image may have several.
 """
 
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from byol_jax import config as config_lib
 from byol_jax.data import datasets, transfer_datasets
-from byol_jax.evaluation import baselines, logistic_regression, protocol, result_folder, results
+from byol_jax.evaluation import (
+    baselines,
+    logistic_regression,
+    protocol,
+    result_folder,
+    results,
+    sweep,
+    transfer_metrics,
+)
 from byol_jax.evaluation import features as features_lib
-from byol_jax.metrics import accuracy
 from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
 Features = features_lib.Features
-
-
-class Metric(NamedTuple):
-    """What is measured.
-
-    Attributes:
-      is_of_tags: whether images may have several labels.
-      value: of scores [N, C] and targets.
-      interval: of the same, by a bootstrap; also takes its seed and resamples.
-    """
-
-    is_of_tags: bool
-    value: Callable[[np.ndarray, np.ndarray], float]
-    interval: Callable[..., tuple[float, float]]
+Attempts = Iterator[tuple[dict[str, Any], logistic_regression.Fit]]
 
 
 class Measured(NamedTuple):
     """What the encoder makes of a set, and what is right.
 
     Attributes:
-      subject: the encoder and its images.
-      metric: a key of `METRICS`.
+      setup: the encoder and its images.
+      metric: a key of `transfer_metrics.METRICS`.
       train: features of the usable training images.
       train_targets: theirs.
       test: features of the evaluated images.
@@ -101,7 +95,7 @@ def _check(config: Any) -> None:
     results.require_bad_share(config)
     config_lib.lookup(baselines.WEIGHTS, config.weights, key="weights")
     if config.metric:
-        config_lib.lookup(METRICS, config.metric, key="metric")
+        config_lib.lookup(transfer_metrics.METRICS, config.metric, key="metric")
 
 
 def _choose_metric(config: Any, setup: protocol.EvalSetup) -> str:
@@ -109,7 +103,7 @@ def _choose_metric(config: Any, setup: protocol.EvalSetup) -> str:
     has_multi_labels = setup.train.num_labels > 0
     paper = "map11" if has_multi_labels else transfer_datasets.metric(setup.source.name)
     metric = config.metric or paper
-    if has_multi_labels and not METRICS[metric].is_of_tags:
+    if has_multi_labels and not transfer_metrics.METRICS[metric].is_multi_label:
         raise UsageError(
             f"--config.metric={metric} needs one label an image, but {setup.source.name} has "
             "several: give map11."
@@ -144,49 +138,50 @@ def _targets(found: Features, data: datasets.Dataset, metric: str, split: str) -
         if not (multi_labels == 1).any():
             raise UsageError(f"No image of the {split} split has any of the classes.")
         return multi_labels
-    if METRICS[metric].is_of_tags:
+    if transfer_metrics.METRICS[metric].is_multi_label:
         return (found.labels[:, None] == np.arange(data.num_classes)).astype(np.int8)
     return found.labels
 
 
 def score(config: Any, measured: Measured, seed: int) -> dict[str, Any]:
     """The sweep on validation images; then, with the best lambda, all images and one test."""
-    lambdas = _lambdas(config)
+    lambdas, name = _lambdas(config), f"validation_{measured.metric}"
     features, targets = measured.train.features, measured.train_targets
-    table, best, validation = [{"lambda": strength} for strength in lambdas], 0, ()
-    chosen, name = None, f"validation_{measured.metric}"
-    if len(lambdas) > 1:
+
+    def hold_out() -> tuple[np.ndarray, np.ndarray]:
         fraction, indices = config.data.validation_share, measured.train.indices
-        validation, rest = protocol.split_train(measured.setup, indices, fraction, seed=seed)
+        return protocol.split_train(measured.setup, indices, fraction, seed=seed)
+
+    def attempt(validation: np.ndarray, rest: np.ndarray) -> Attempts:
         fits = _fits(config, measured, rest, lambdas)
-        for row, fit in zip(table, _with_bar(fits, len(lambdas), "sweep"), strict=True):
+        for fit in _with_bar(fits, len(lambdas), "sweep"):
             scores = fit.scores(features[validation])
-            value = METRICS[measured.metric].value(scores, targets[validation])
-            row |= {name: value} | _ending(fit)
-            if chosen is None or value > table[best][name]:
-                best, chosen = table.index(row), fit
-    everything = np.arange(len(targets))
-    fits = _fits(config, measured, everything, lambdas[best : best + 1], chosen)
+            value = transfer_metrics.METRICS[measured.metric].value(scores, targets[validation])
+            yield {name: value} | _ending(fit), fit
+
+    rows = [{"lambda": strength} for strength in lambdas]
+    chosen = sweep.select(rows, hold_out, attempt, by=[name], split=config.data.validation_split)
+    best = lambdas[chosen.best : chosen.best + 1]
+    fits = _fits(config, measured, np.arange(len(targets)), best, chosen.fitted)
     [final] = _with_bar(fits, 1, "fit on all training images")
     scores = final.scores(measured.test.features)
     options = {"seed": seed, "resamples": config.bootstrap_resamples}
+    unfinished = sum(row.get("not_converged", 0) for row in chosen.table)
     return {
         "accuracy": _values(measured, scores, measured.test_targets),
         "interval_95": {
-            name: list(METRICS[name].interval(scores, measured.test_targets, **options))
+            name: list(
+                transfer_metrics.METRICS[name].interval(scores, measured.test_targets, **options)
+            )
             for name in _names(measured)
         },
         "train_accuracy": _values(measured, final.scores(features), targets),
-        "selected": results.selection(table, best, len(validation), config.data.validation_split),
+        **chosen.results(),
         "final": _ending(final),
-        "not_converged": sum(row.get("not_converged", 0) for row in table) + final.not_converged,
-        "table": table,
-        "num_images": {
-            "train": len(targets),
-            "validation": len(validation),
-            "evaluated": len(measured.test_targets),
-            **measured.left_out,
-        },
+        "not_converged": unfinished + final.not_converged,
+        "num_images": chosen.num_images(
+            len(targets), len(measured.test_targets), measured.left_out
+        ),
     }
 
 
@@ -206,7 +201,7 @@ def _fits(
     """Classifiers of some of the training images, one for each lambda."""
     features, targets = measured.train.features[positions], measured.train_targets[positions]
     solver = logistic_regression.Solver(config.max_iterations, config.tolerance)
-    if METRICS[measured.metric].is_of_tags:
+    if transfer_metrics.METRICS[measured.metric].is_multi_label:
         return logistic_regression.fit_tags(features, targets, lambdas, solver, start=start)
     num_classes = measured.setup.train.num_classes
     return logistic_regression.fit_labels(
@@ -229,39 +224,15 @@ def _ending(fit: logistic_regression.Fit) -> dict[str, Any]:
 
 def _names(measured: Measured) -> list[str]:
     """The metric; with one label an image also top-1 and top-5."""
-    if METRICS[measured.metric].is_of_tags:
+    if transfer_metrics.METRICS[measured.metric].is_multi_label:
         return [measured.metric]
     return list(dict.fromkeys([measured.metric, "top1", "top5"]))
 
 
 def _values(measured: Measured, scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    return {name: METRICS[name].value(scores, targets) for name in _names(measured)}
-
-
-def _top(name: str) -> Metric:
-    def correct(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        return results.correct(scores, labels)[name]
-
-    return Metric(
-        False,
-        lambda scores, labels: float(correct(scores, labels).mean()),
-        lambda scores, labels, **options: accuracy.bootstrap_interval(
-            correct(scores, labels), **options
-        ),
-    )
-
-
-def _mean_per_class() -> Metric:
-    def correct(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        return results.correct(scores, labels)["top1"]
-
-    return Metric(
-        False,
-        lambda scores, labels: accuracy.mean_per_class(correct(scores, labels), labels),
-        lambda scores, labels, **options: accuracy.bootstrap_mean_per_class(
-            correct(scores, labels), labels, **options
-        ),
-    )
+    return {
+        name: transfer_metrics.METRICS[name].value(scores, targets) for name in _names(measured)
+    }
 
 
 # Where the paper is silent.
@@ -271,24 +242,21 @@ CHOICES = {
     "held-out images": f"at most {protocol.VALIDATION_IMAGES:,}, or the set's validation split",
 }
 
-METRICS: Mapping[str, Metric] = {
-    "top1": _top("top1"),
-    "top5": _top("top5"),
-    "mean_per_class": _mean_per_class(),
-    "map11": Metric(True, accuracy.map11, accuracy.bootstrap_map11),
-}
-
 
 def _table(found: Mapping[str, Any]) -> list[str]:
-    chosen, lines = found["selected"], []
-    if chosen["among"] > 1:
+    lines = []
+    if found["selected"]["among"] > 1:
         name = next(key for key in found["table"][0] if key.startswith("validation_"))
-        lines = [f"{'lambda':>10}{name.replace('_', ' '):>27}{'iterations':>12}"]
-        for row in found["table"]:
-            mark = "  <- chosen" if row["lambda"] == chosen["lambda"] else ""
-            mark = ("  not converged" if row["not_converged"] else "") + mark
-            lines.append(f"{row['lambda']:>10.2e}{row[name]:>27.2%}{row['iterations']:>12}{mark}")
-        lines.append(f"chosen on {chosen['on']}")
+        scores = [
+            sweep.Column(name, name.replace("_", " "), 27, ".2%"),
+            sweep.Column("iterations", "iterations", 12, "d"),
+        ]
+        lines = sweep.describe(
+            found,
+            [sweep.Column("lambda", "lambda", 10, ".2e")],
+            scores,
+            note=lambda row: "  not converged" if row["not_converged"] else "",
+        )
     if found["not_converged"]:
         lines.append(
             f"{found['not_converged']} regressions did not converge, the final one among them: "

@@ -22,8 +22,8 @@ class Measures(NamedTuple):
     """What is watched, of the projections of a batch or as a bound on them.
 
     Attributes:
-      feature_std: spread, 1 on the whole sphere and 0 on a point (`metrics.feature_std`).
-      effective_rank: number of directions in use, at least 1 (`metrics.effective_rank`).
+      feature_std: spread, 1 on the whole sphere and 0 on a point (`representation.feature_std`).
+      effective_rank: number of directions in use, at least 1 (`representation.effective_rank`).
       target_cosine: mean cosine between what the online network predicts and what the target makes
         of the other view. Augmentations take something away that cannot be predicted, so that a
         cosine of nearly 1 means that there is nothing to predict.

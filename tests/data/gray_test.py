@@ -197,10 +197,10 @@ def data_config(folder):
     return ml_collections.ConfigDict({"data": data})
 
 
-def describe(folder, data, known=None):
-    """The card of a set whose statistics are not given."""
+def describe(folder, data, known=None, mean=None):
+    """The card of a set whose statistics are perhaps not given."""
     name, size = str(folder), 32
-    return data_cards.describe(data, known, name=name, mean=None, std=None, image_size=size)
+    return data_cards.describe(data, known, name=name, mean=mean, std=mean, image_size=size)
 
 
 def test_a_run_measures_once_and_keeps_the_ranges(tmp_path, capsys):
@@ -220,13 +220,15 @@ def test_a_data_card_of_an_earlier_version_loads():
     assert run_folder.make_data_card(fields).grey_ranges is None
 
 
-def test_a_set_that_comes_out_nearly_black_says_so(tmp_path, capsys):
+@pytest.mark.parametrize("mean", [None, (0.5, 0.5, 0.5)])
+def test_a_set_that_comes_out_nearly_black_says_so(mean, tmp_path, capsys):
     for number in range(3):  # colors are not scaled: 12 bits of 16
         pixels = (drawn_picture(20, 20, number) // 64).astype(np.uint8)
         (tmp_path / f"{number}.png").write_bytes(encode(pixels))
     data = datasets.load("folder", "all", data_dir=str(tmp_path))
-    describe(tmp_path, data)
+    card = describe(tmp_path, data, mean=mean)
     assert "come out nearly black (mean 0." in capsys.readouterr().err
+    assert mean is None or card.mean == card.std == mean
 
 
 def encoder_of(folder, ranges):

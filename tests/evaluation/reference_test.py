@@ -14,7 +14,8 @@ from byol_jax.checkpoints import encoders
 from byol_jax.data import eval_loader
 from byol_jax.data.datasets import ArrayDataset
 from byol_jax.distributed import pmap
-from byol_jax.evaluation import features, finetune, linear_probe, protocol, results, train_input
+from byol_jax.evaluation import features, finetune, linear_probe, protocol, train_input
+from byol_jax.metrics import accuracy
 from byol_jax.models import encoder_spec
 from byol_jax.tasks import linear_eval as run_linear_eval
 from byol_jax.tasks import semi_supervised as run_finetune
@@ -100,7 +101,7 @@ def assert_evaluated(prefix, logits, tolerance, *, is_control=True):
     for part, found in zip(("eval1", "eval2"), logits, strict=True):
         key = f"{prefix}|{part}"
         assert relerr(found, G[f"{key}|logits"]) < tolerance
-        correct = results.correct(found, G[f"{part}_labels"])
+        correct = accuracy.correct(found, G[f"{part}_labels"])
         for top in ("top1", "top5"):
             np.testing.assert_array_equal(correct[top], G[f"{key}|{top}_accuracy"])
         if is_control:
@@ -211,7 +212,7 @@ def test_fine_tuning_takes_the_steps_of_the_reference(name, monkeypatch):
     for step, (_, logits) in enumerate(work.outputs):
         logits = np.asarray(logits).reshape(B, K)
         assert relerr(logits, logged(name, "logits")[step]) < (2e-2 if is_large else 1e-5)
-        correct = results.correct(logits, G["labels"][step])
+        correct = accuracy.correct(logits, G["labels"][step])
         np.testing.assert_array_equal(correct["top1"], logged(name, "top1")[step])
     alone = G.get(f"{name}|control_two_devices_own_statistics|loss")
     assert alone is None or np.abs(losses - alone).max() > 1e-3  # ours are synchronized

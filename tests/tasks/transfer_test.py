@@ -1,5 +1,6 @@
 """The task of transfer: what it counts, what it chooses on, what it refuses, what it leaves."""
 
+import functools
 import json
 
 import numpy as np
@@ -17,7 +18,7 @@ from byol_jax.tasks import transfer
 from configs import transfer as config_file
 from tests.cli.config_test import Recording, config_lib
 from tests.data.datasets_test import ByolTestVoc
-from tests.support.samples import drawn_picture, encode
+from tests.support import evaluations
 from tests.training.online_eval_test import clusters
 
 pytestmark = pytest.mark.slow  # each worker would train a run for them
@@ -32,8 +33,7 @@ def make_config(run="", preset="", **overrides):
 
 
 def measure(workdir, run, **overrides):
-    transfer.run(make_config(run, **overrides), workdir)
-    return json.loads((workdir / "result.json").read_text())
+    return evaluations.measure(transfer, make_config(run, **overrides), workdir)
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +64,8 @@ def test_the_result_says_everything_about_itself(result):
 
 
 def test_frozen_means_frozen(run_folder, result, monkeypatch, tmp_path):
-    """Bit for bit: parameters and batch-norm statistics, in memory and in the checkpoint."""
-    held = []
-    load = encoders.load_encoder
-    monkeypatch.setattr(encoders, "load_encoder", lambda path: held.append(load(path)) or held[0])
-    measure(tmp_path, run_folder)
-    assert encoders.fingerprint(held[0].params, held[0].state) == result["before"]["sha256"]
-    assert load(str(run_folder)).identity == result["before"]
+    run = functools.partial(measure, tmp_path, run_folder)
+    evaluations.assert_frozen(run, run_folder, monkeypatch)
 
 
 def exact(strength):
@@ -196,12 +191,7 @@ def test_other_tasks_say_which_one_measures_several_labels(run_folder, voc):
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Two classes of twenty wide images."""
-    for number in range(40):
-        path = tmp_path / "pictures" / ("cat" if number % 2 else "dog") / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode(drawn_picture(40, 60, seed=number)))
-    return tmp_path / "pictures"
+    return evaluations.write_pictures(tmp_path / "pictures", 40, 60)
 
 
 def of_folder(folder, **more):
@@ -248,9 +238,8 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_mistakes_are_refused_before_anything_is_written(case, run_folder, tmp_path):
     overrides, message = BAD[case]
-    with pytest.raises(UsageError, match=f"(?s){message}"):
-        measure(tmp_path / "out", run_folder, **overrides)
-    assert not (tmp_path / "out").exists()
+    run = functools.partial(measure, run=run_folder, **overrides)
+    evaluations.assert_refused(run, tmp_path / "out", message)
 
 
 def test_one_label_metrics_are_refused_for_several_labels(run_folder, voc, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from byol_jax.training import run_files
 from byol_jax.workdir import metric_writer, metrics_log, run_folder
+from tests.support import systems
 
 CONFIG = {"seed": 0, "data": {"name": "patterns"}, "accept_changes": False}
 CARD = run_folder.DataCard(1000, 10, "c0ffee", (0.5, 0.25, 0.125), (0.2, 0.1, 0.05))
@@ -209,6 +210,7 @@ def test_a_resumed_log_drops_what_will_be_done_again_and_half_lines(tmp_path):
     assert [path.name for path in tmp_path.glob("metrics*")] == ["metrics.jsonl"]
 
 
+@systems.NEEDS_FULL_DEVICE
 def test_a_disk_that_is_full_when_metrics_are_written_is_named(tmp_path):
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
     logger = metric_writer.Logger(tmp_path)

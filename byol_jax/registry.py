@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from byol_jax import plugins
+from byol_jax.augment import extra
 from byol_jax.data import datasets
 from byol_jax.models import resnet
 from byol_jax.objectives import byol
@@ -51,6 +52,35 @@ def register_objective(
         objective = byol.Objective(loss, terms or (lambda *_: {}), has_predictor)
         plugins.register(byol.OBJECTIVES, name, objective, what="objective", origin=_origin(loss))
         return loss
+
+    return register
+
+
+def register_augmentation(name: str) -> Callable[[extra.Function], extra.Function]:
+    """Makes an augmentation known by a name, for ``augment.view1.extra`` and view 2's; a decorator.
+
+    A pure function of a random key and one image, float32 [S, S, 3] in [0, 1], that gives an image
+    of the same shape. It comes after all augmentations of the view, before images are normalized;
+    what it gives is clipped to [0, 1]. Every image has a key of its own, which depends on the seed,
+    the step and its place in the batch, and not on the devices.
+
+    Args:
+      name: as ``augment.view1.extra`` gives it.
+
+    Raises:
+      UsageError: there is one of that name, from elsewhere; the same one again replaces it.
+
+    >>> import jax
+    >>> from byol_jax import register_augmentation
+    >>> @register_augmentation("noise")
+    ... def noise(key, image):
+    ...     return image + 0.05 * jax.random.normal(key, image.shape)
+    """
+
+    def register(function: extra.Function) -> extra.Function:
+        origin = _origin(function)
+        plugins.register(extra.AUGMENTATIONS, name, function, what="augmentation", origin=origin)
+        return function
 
     return register
 

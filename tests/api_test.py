@@ -17,6 +17,7 @@ import pytest
 
 import byol_jax
 from byol_jax import api, plugins, registry
+from byol_jax.augment import extra
 from byol_jax.checkpoints import encoders
 from byol_jax.cli import overrides, typed_values
 from byol_jax.data import agreement, array_dataset, datasets, patterns
@@ -241,7 +242,8 @@ def test_overrides_are_set_in_the_type_of_the_key():
 
 @pytest.fixture
 def tables(monkeypatch):
-    for owner, name in ((byol, "OBJECTIVES"), (resnet, "ENCODERS"), (datasets, "DATASETS")):
+    owners = {"OBJECTIVES": byol, "ENCODERS": resnet, "DATASETS": datasets, "AUGMENTATIONS": extra}
+    for name, owner in owners.items():
         monkeypatch.setattr(owner, name, dict(getattr(owner, name)))
 
 
@@ -253,6 +255,10 @@ PLUGIN = """
     @byol_jax.register_objective("outside")
     def loss(online, target):
         return 0.5 * byol.byol_loss(online, target)
+
+    @byol_jax.register_augmentation("outside")
+    def tint(key, image):
+        return image * np.array([1.0, 0.9, 0.8], np.float32)
 
     @byol_jax.register_dataset("outside")
     def load(split, data_dir):
@@ -275,6 +281,7 @@ def test_a_module_from_outside_registers_its_parts(tmp_path, monkeypatch, tables
     plugins.load(config)  # again is no mistake
     assert byol.OBJECTIVES["outside"].has_predictor
     assert len(datasets.load("outside", "train")) == 40
+    assert extra.find(("outside",), view="view1")[0].apply(None, np.ones(3)).tolist() != [1, 1, 1]
     assert datasets.class_names("outside", "", 2) == ["0", "1"]
 
 
@@ -292,6 +299,7 @@ REGISTER = {
     "objective": lambda name, part: registry.register_objective(name)(part),
     "encoder": registry.register_encoder,
     "dataset": lambda name, part: registry.register_dataset(name)(part),
+    "augmentation": lambda name, part: registry.register_augmentation(name)(part),
 }
 
 
@@ -480,6 +488,7 @@ def test_a_plugin_from_outside_trains_by_the_command(tmp_path):
     write_plugin(tmp_path, "outside_lab")
     config = [f"--config.{key}={value}" for key, value in SMALL.items()]
     config += ["--config.plugins=outside_lab.parts", "--config.objective.name=outside"]
+    config += ["--config.augment.view2.extra=outside"]
     config += ["--config.data.name=outside", "--config.gallery.max_images=0"]
     command = [sys.executable, "-m", "byol_jax.main_loop", f"--workdir={tmp_path / 'run'}"]
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}

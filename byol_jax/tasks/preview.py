@@ -3,6 +3,7 @@
 Shapes: b images, S image size.
 """
 
+import functools
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax.augment import image_ops, random_resized_crop
+from byol_jax.augment import extra, image_ops, random_resized_crop
 from byol_jax.data import datasets, eval_loader, train_loader
 from byol_jax.report import augmentations, figures, run_data, writing
 from byol_jax.training import build, config_checks
@@ -199,6 +200,12 @@ def _changes_of_view(section: image_ops.View) -> Iterator[Change]:
         threshold = jnp.float32(section.solarize_threshold)
         title = f"solarize, {section.solarize_threshold:g}{_chance(section.solarize_probability)}"
         yield Change(title, _switch(lambda images: image_ops.solarize(images, threshold)))
+    for one in extra.find(section.extra, view="view1 or view2"):
+        yield Change(one.name, _switch(functools.partial(_apply_extra, one)))
+
+
+def _apply_extra(one: extra.Extra, images: jax.Array) -> jax.Array:
+    return extra.apply(one, jax.random.split(jax.random.key(0), len(images)), images)
 
 
 def _chance(probability: float) -> str:

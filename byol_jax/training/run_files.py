@@ -39,9 +39,6 @@ CHANGEABLE = (
     "wandb_project",
 )
 
-# Keys that runs of earlier versions lack, with what those did.
-LATER_KEYS = {"plugins": []}
-
 # What a beginning writes, that the next one writes again; the first is moved last.
 _OF_A_BEGINNING = ("metrics.jsonl", "tensorboard", "gallery", "bad_images.txt", "wandb_id")
 
@@ -81,9 +78,8 @@ def changes(
         if manager.steps(workdir):
             warn(f"WARNING: {workdir / CONFIG} is missing; the given config is taken for its own.")
         return []
-    given = json.loads(config_lib.to_json(config))
-    known = {key: value for key, value in LATER_KEYS.items() if key in given}
-    differences = config_lib.differences(known | stored, given)
+    given = run_facts.with_later_keys(json.loads(config_lib.to_json(config)))
+    differences = config_lib.differences(stored, given)
     changed = [line for line in differences if line.split(":")[0] not in CHANGEABLE]
     if changed and not config["accept_changes"]:
         raise UsageError(

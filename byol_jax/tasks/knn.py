@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from byol_jax import config as config_lib
+from byol_jax import plugins
 from byol_jax.checkpoints import encoders
 from byol_jax.data import datasets
 from byol_jax.evaluation import baselines, protocol, result_folder, results, sweep
@@ -60,6 +61,7 @@ def run(config: Any, workdir: pathlib.Path, *, given: protocol.Given = protocol.
     start = time.monotonic()
     settings = make_settings(config)
     encoder = protocol.load_encoder(config, given)
+    _load_plugins(encoder)
     source = features_lib.find_source(config, encoder)
     names = {
         name: features_lib.find_split(config, encoder, name)
@@ -93,6 +95,12 @@ def run(config: Any, workdir: pathlib.Path, *, given: protocol.Given = protocol.
         setup = protocol.EvalSetup(encoder, source, train, 0, evaluated, names)
         result = results.write_result(workdir, config, setup, found, start=start)
     console.say(describe(result))
+
+
+def _load_plugins(encoder: encoders.Encoder) -> None:
+    """Imports the plugins of an encoder's run, if its views, which are drawn, come from there."""
+    if encoder.config and any(encoder.config.augment[name].extra for name in ("view1", "view2")):
+        plugins.load(encoder.config)
 
 
 def make_settings(config: Any) -> list[knn.KnnParams]:

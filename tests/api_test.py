@@ -337,9 +337,9 @@ def test_a_config_without_plugins_is_that_of_a_run_without_any(tmp_path):
     old = config.to_dict()
     del old["plugins"]
     (tmp_path / "config.json").write_text(json.dumps(old))
-    assert run_files.changes(tmp_path, config, warn=print) == []
+    assert run_files.changes(tmp_path, config.to_dict(), warn=print) == []
     with pytest.raises(byol_jax.UsageError, match="plugins"):
-        run_files.changes(tmp_path, make_config(plugins=("lab",)), warn=print)
+        run_files.changes(tmp_path, make_config(plugins=("lab",)).to_dict(), warn=print)
 
 
 # Whole runs.

@@ -60,7 +60,7 @@ def test_its_encoder_loads_bit_for_bit_and_embeds_as_it_did(form, folder):
 def test_its_config_lacks_keys_of_today_which_hinder_nothing(folder):
     stored = flatten(json.loads((folder / "run" / "config.json").read_text()))
     assert {"plugins", "augment.view1.extra"} <= set(flatten(run_config().to_dict())) - set(stored)
-    assert not run_files.changes(folder / "run", run_config(), warn=pytest.fail)
+    assert not run_files.changes(folder / "run", run_config().to_dict(), warn=pytest.fail)
 
 
 @pytest.mark.slow

@@ -1,7 +1,5 @@
 """Measures what has to stay the same about the data of a run."""
 
-from typing import Any
-
 from byol_jax import config as config_lib
 from byol_jax.data import datasets, eval_loader, gray
 from byol_jax.workdir import console, run_folder
@@ -13,14 +11,23 @@ NEARLY_BLACK = 0.02  # mean of the brightest channel, in [0, 1], below which som
 
 
 def describe(
-    config: Any, train: datasets.Dataset, known: run_folder.DataCard | None
+    train: datasets.Dataset,
+    known: run_folder.DataCard | None,
+    *,
+    name: str,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    image_size: int,
 ) -> run_folder.DataCard:
     """What has to stay the same about the data of a run; measured only once.
 
     Args:
-      config: of the run.
       train: its training split.
       known: what an earlier part of the same run found out.
+      name: of the set.
+      mean: of the channels; None: measured.
+      std: of the channels, likewise.
+      image_size: that they are measured at.
 
     Raises:
       UsageError: other images than before, half a normalization, or no image that can be used.
@@ -28,25 +35,23 @@ def describe(
     found = (train.num_images, train.num_classes, train.fingerprint)
     if known and found != (known.num_images, known.num_classes, known.fingerprint):
         raise UsageError(
-            f"The images of {config.data.name} are not those that this run began with "
+            f"The images of {name} are not those that this run began with "
             f"({known.num_images:,} then, {train.num_images:,} now): give it another --workdir."
         )
     if known:
         return known
-    mean, std = config.data.mean, config.data.std
     if (mean is None) != (std is None):
         raise UsageError("Set both data.mean and data.std, or none of them to have them measured.")
     ranges = eval_loader.grey_ranges(train)
     if ranges:
         console.say(gray.describe(ranges))
     train = datasets.with_grey_ranges(train, ranges)
-    size = config.data.image_size
     if mean is None:
-        mean, std = eval_loader.channel_stats(train, image_size=size)
-        _warn_of_darkness(mean, config.data.name)
+        mean, std = eval_loader.channel_stats(train, image_size=image_size)
+        _warn_of_darkness(mean, name)
     else:  # which says what was expected, not what comes out
-        some = eval_loader.channel_means(train, image_size=size, num_images=DARKNESS_SAMPLE)
-        _warn_of_darkness(some, config.data.name)
+        some = eval_loader.channel_means(train, image_size=image_size, num_images=DARKNESS_SAMPLE)
+        _warn_of_darkness(some, name)
     return run_folder.DataCard(*found, tuple(mean), tuple(std), ranges)
 
 

@@ -279,3 +279,17 @@ DATASETS: dict[str, Callable[[str, str, str | None], Dataset]] = {
     "fashion_mnist": _load_tfds,
     "stl10": _load_tfds,
 }
+
+
+def hold_out(data: Dataset, every: int = 10) -> tuple[Dataset, Dataset]:
+    """All images but every tenth, and those.
+
+    Raises:
+      UsageError: there are too few, or they are mapped from a file, of which all would be read.
+    """
+    if isinstance(getattr(data, "images", None), np.memmap):
+        raise UsageError("Give test=, too: holding images out of a memmap would read all of it.")
+    is_test = np.arange(len(data)) % every == every - 1
+    if not is_test.any():
+        raise UsageError(f"{len(data)} images are too few to hold some out: give test=, too.")
+    return data.select(np.flatnonzero(~is_test)), data.select(np.flatnonzero(is_test))

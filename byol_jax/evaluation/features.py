@@ -17,6 +17,7 @@ from byol_jax.data import datasets, eval_loader, host_crops, train_loader
 from byol_jax.distributed import multihost, pmap
 from byol_jax.metrics import representation
 from byol_jax.training import build
+from byol_jax.training import settings as settings_lib
 from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
@@ -264,7 +265,9 @@ def _view_batches(
 def _augmentations(encoder: encoders.Encoder) -> tuple[Any, train_loader.Crop]:
     """Views and crop of the encoder's run, or the paper's if it has none."""
     if encoder.config:
-        return build.make_views(encoder.config), build.make_crop(encoder.config)
+        augment = config_lib.freeze(settings_lib.Augment, encoder.config.augment, prefix="augment.")
+        views = build.make_views(augment, image_size=encoder.image_size)
+        return views, build.make_crop(augment.crop, image_size=encoder.image_size)
     crop = train_loader.Crop(encoder.image_size)
     views = views_lib.make_views(
         image_ops.BYOL_VIEW1,

@@ -498,6 +498,12 @@ def test_a_plugin_from_outside_trains_by_the_command(tmp_path):
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     assert [row for row in rows if "train/loss" in row]
+    command[3:] = [f"--workdir={tmp_path / 'knn'}", "--config=configs/knn.py"]
+    command.append(f"--config.checkpoint={tmp_path / 'run'}")
+    for known, status in ((os.environ, 2), (environment, 0)):  # its views are needed
+        done = subprocess.run(command, cwd=ROOT, env=known, capture_output=True, text=True)
+        assert done.returncode == status, done.stderr
+        assert ("Cannot import the plugin 'outside_lab.parts'" in done.stderr) == bool(status)
 
 
 @pytest.mark.slow

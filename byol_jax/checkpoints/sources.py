@@ -254,7 +254,9 @@ def _open_export(folder: pathlib.Path) -> Weights:
         return Network(*(jax.tree.map(_load_tensor, tree, is_leaf=_is_tensor) for tree in stored))
 
     source = model["source"]
-    config = ml_collections.ConfigDict(model["config"]) if model["config"] else None
+    config = model["config"] and ml_collections.ConfigDict(
+        run_facts.with_later_keys(model["config"])
+    )
     return Weights(
         str(folder),
         "export",

@@ -115,7 +115,7 @@ def chunks(
       batch_size: b.
       bad: notes images that cannot be used, which are left out.
       title: of the progress line.
-      share: of the shorter side that is cropped from encoded images.
+      fraction: of the shorter side that is cropped from encoded images.
 
     Raises:
       UsageError: more images cannot be used than may be; names some of them.

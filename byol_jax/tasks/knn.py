@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from byol_jax import config as config_lib
+from byol_jax import plugins
 from byol_jax.checkpoints import encoders
 from byol_jax.data import datasets
 from byol_jax.evaluation import baselines, protocol, result_folder, results, sweep
@@ -84,6 +85,7 @@ def run(config: Any, workdir: pathlib.Path, *, given: protocol.Given = protocol.
     start = time.monotonic()
     settings = resolve(config)
     encoder = protocol.load_encoder(settings.checkpoint, given)
+    _load_plugins(encoder)
     source, train_name, eval_name = protocol.find_images(settings.data, encoder)
     names = {"train_split": train_name, "eval_split": eval_name}
     is_left_out = names["eval_split"] == LEAVE_ONE_OUT
@@ -114,6 +116,12 @@ def run(config: Any, workdir: pathlib.Path, *, given: protocol.Given = protocol.
         setup = protocol.EvalSetup(encoder, source, train, 0, evaluated, names)
         result = results.write_result(workdir, settings, setup, found, start=start)
     console.say(describe(result))
+
+
+def _load_plugins(encoder: encoders.Encoder) -> None:
+    """Imports the plugins of an encoder's run, if its views, which are drawn, come from there."""
+    if encoder.config and any(encoder.config.augment[name].extra for name in ("view1", "view2")):
+        plugins.load(encoder.config)
 
 
 def resolve(config: Any) -> KnnSettings:

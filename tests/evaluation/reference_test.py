@@ -14,11 +14,17 @@ from byol_jax.checkpoints import encoders
 from byol_jax.data import eval_loader
 from byol_jax.data.datasets import ArrayDataset
 from byol_jax.distributed import pmap
-from byol_jax.evaluation import features, finetune, linear_probe, protocol, train_input
+from byol_jax.evaluation import (
+    features,
+    finetune,
+    finetune_trials,
+    linear_probe,
+    protocol,
+    train_input,
+)
 from byol_jax.metrics import accuracy
 from byol_jax.models import encoder_spec
 from byol_jax.tasks import linear_eval as run_linear_eval
-from byol_jax.tasks import semi_supervised as run_finetune
 from byol_jax.training import optimizers
 from configs import linear_eval, semi_supervised
 from tests.support import golden_data
@@ -184,15 +190,15 @@ def fine_tuned(name, monkeypatch):
     monkeypatch.setattr(finetune, "init_head", lambda *_, **__: head)
     config = semi_supervised.get_config()
     config.update({"batch_size": B, "bn_decay_rate": case["bn_decay_rate"]})
-    settings = run_finetune.resolve(config)
+    settings = finetune_trials.resolve(config)
     work = Work(case["steps"])
-    context = run_finetune._make_bench(
+    context = finetune_trials.make_context(
         settings, make_subject(encoder), G["labels"][0], NO_BAD, work
     )
-    row = run_finetune.FinetuneParams(
+    row = finetune_trials.FinetuneParams(
         case["base_learning_rate"], case["weight_decay"], float(case["max_steps"])
     )
-    run_finetune._train(settings, context, row, np.arange(B), 0, "trial")
+    finetune_trials.train(settings, context, row, np.arange(B), 0, "trial")
     return case, context, work
 
 

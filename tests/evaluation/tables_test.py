@@ -14,13 +14,13 @@ from byol_jax.distributed import pmap
 from byol_jax.evaluation import (
     features,
     finetune,
+    finetune_trials,
     logistic_regression,
     protocol,
     train_input,
 )
 from byol_jax.metrics import accuracy, knn
 from byol_jax.tasks import linear_eval as run_linear_eval
-from byol_jax.tasks import semi_supervised as run_finetune
 from byol_jax.tasks import transfer as run_transfer
 from byol_jax.training import optimizers
 from configs import linear_eval, semi_supervised, transfer
@@ -61,17 +61,17 @@ def trial(monkeypatch):
     def make(setting, count, **overrides):
         config = semi_supervised.get_config()
         config.update(overrides)
-        settings = run_finetune.resolve(config)
+        settings = finetune_trials.resolve(config)
         network = ml_collections.FrozenConfigDict({"embedding_size": 2})
         encoder = Encoder(network.embedding_size)
         setup = subject_of(encoder)
-        context = run_finetune.FinetuneContext(
+        context = finetune_trials.FinetuneContext(
             setup, None, lambda decay: decay, None, 0.1, NO_BAD, Work()
         )
         with pytest.raises(Stop) as found:
             chosen = np.zeros(count, np.int64)
-            run_finetune._train(
-                settings, context, run_finetune.FinetuneParams(*setting), chosen, 0, "t"
+            finetune_trials.train(
+                settings, context, finetune_trials.FinetuneParams(*setting), chosen, 0, "t"
             )
         state, total_steps, decay = found.value.args
         return state.trial, total_steps, decay
@@ -150,7 +150,7 @@ def test_grids_are_the_papers(trial):
     lambdas = run_transfer.resolve(transfer.get_config()).strengths()
     np.testing.assert_allclose(sorted(lambdas), sorted(G["grid|lambdas"]), rtol=1e-12)
     assert lambdas[0] == max(lambdas)  # from strong to weak
-    settings = run_finetune.resolve(semi_supervised.get_config("finetune")).rows()
+    settings = finetune_trials.resolve(semi_supervised.get_config("finetune")).rows()
     rates, decays = G["grid|finetune_learning_rates"], G["grid|finetune_weight_decays"]
     expected = {(r, d): f for r, row in zip(rates, G["grid|finetune_l2_factor"], strict=True)
                 for d, f in zip(decays, row, strict=True)}  # fmt: skip

@@ -57,44 +57,45 @@ class Features(NamedTuple):
         return Features(*(values[positions] for values in self))
 
 
-def find_source(config: Any, encoder: encoders.Encoder) -> Source:
-    """The set that a task is about: that of the config, or else the one the encoder was trained on.
+def find_source(given: Source, encoder: encoders.Encoder) -> Source:
+    """The set that a task is about: that of its config, or else the one the encoder was trained on.
 
     Args:
-      config: of the task, with ``data.name`` and ``data.dir``, which may be empty.
+      given: ``data.name`` and ``data.dir`` of the task, which may be empty.
       encoder: whose run's set is taken then.
 
     Raises:
       UsageError: a folder is given for a set that has none; or no set, and the encoder comes from
         a file that does not say what it was trained on.
     """
-    if encoder.config is None and not config.data.name:
+    if encoder.config is None and not given.name:
         raise UsageError(
             f"{encoder.identity['path']} does not say what it was trained on: say on what to "
             "measure it, as --config.data.name=patterns, or folder with --config.data.dir=FOLDER."
         )
     trained = Source(encoder.config.data.name, encoder.config.data.dir) if encoder.config else None
-    name = config.data.name or trained.name
-    directory = config.data.dir or (trained.dir if trained and name == trained.name else "")
-    if config.data.dir and name == "patterns":
+    name = given.name or trained.name
+    directory = given.dir or (trained.dir if trained and name == trained.name else "")
+    if given.dir and name == "patterns":
         raise UsageError(
-            f"--config.data.dir={config.data.dir} is given, but the set '{name}' has no folder: "
+            f"--config.data.dir={given.dir} is given, but the set '{name}' has no folder: "
             "add --config.data.name=folder, or the name of a TFDS set."
         )
     return Source(name, directory)
 
 
-def find_split(config: Any, encoder: encoders.Encoder, key: str) -> str:
+def find_split(name: str, given: Source, encoder: encoders.Encoder, key: str) -> str:
     """The name of a split: the task's, or else that of the encoder's run, or else the usual one.
 
     Args:
-      config: of the task, with ``data.<key>``, which may be empty.
+      name: ``data.<key>`` of the task, which may be empty.
+      given: ``data.name`` and ``data.dir`` of the task, likewise.
       encoder: whose run's split is taken then, if it has a run and that was of the same set.
       key: ``train_split`` or ``eval_split``.
     """
     trained = encoder.config.data if encoder.config else None
-    is_same = trained is not None and config.data.name in ("", trained.name)
-    return config.data[key] or (trained[key] if is_same else USUAL_SPLITS[key])
+    is_same = trained is not None and given.name in ("", trained.name)
+    return name or (trained[key] if is_same else USUAL_SPLITS[key])
 
 
 def chunks(

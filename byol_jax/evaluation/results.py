@@ -12,51 +12,13 @@ import numpy as np
 
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import checksums
-from byol_jax.data import datasets, eval_loader
 from byol_jax.distributed import multihost, pmap
 from byol_jax.evaluation import protocol, result_folder
+from byol_jax.evaluation import settings as settings_lib
 from byol_jax.metrics import accuracy
 from byol_jax.workdir import console, run_folder
 
 UsageError = config_lib.UsageError
-
-
-def require_share(config: Any, key: str) -> None:
-    """Raises unless the value of a dotted key is between 0 and 1, exclusive."""
-    value = config_lib.get(config, key)
-    if not 0 < value < 1:
-        raise UsageError(f"--config.{key} must be between 0 and 1, not {value}.")
-
-
-def require_bad_share(config: Any) -> None:
-    """Raises unless ``data.max_bad_share`` is between 0 and 1."""
-    fraction = config.data.max_bad_share
-    if not 0 <= fraction <= 1:
-        raise UsageError(f"--config.data.max_bad_share must be between 0 and 1, not {fraction}.")
-
-
-def bad_limit(config: Any, *splits: datasets.Dataset) -> eval_loader.BadLimit:
-    """How many images of these splits may be bad, as ``data.max_bad_share`` says."""
-    return eval_loader.BadLimit(splits, config.data.max_bad_share)
-
-
-def numbers(config: Any, key: str, example: str, *, zero: bool = False) -> list[float]:
-    """The values of a dotted key that holds one number or several, none of them negative.
-
-    Args:
-      config: where to look.
-      key: such as ``knn.k``.
-      example: of a good value, for the error.
-      zero: whether 0 is allowed.
-
-    Raises:
-      UsageError: no number, or one out of range.
-    """
-    values = list(np.atleast_1d(config_lib.get(config, key)))
-    if not values or any(isinstance(v, str) or v < 0 or (v == 0 and not zero) for v in values):
-        least = "of 0 or more" if zero else "above 0"
-        raise UsageError(f'Give one or more numbers {least}, such as --config.{key}="{example}".')
-    return [v.item() for v in values]
 
 
 def summary(
@@ -80,7 +42,7 @@ def summary(
 
 
 def over_seeds(
-    config: Any,
+    settings: settings_lib.EvalSettings,
     score: Callable[[int], dict[str, Any]],
     identify: Callable[[int], dict[str, Any]],
     *,
@@ -88,17 +50,17 @@ def over_seeds(
 ) -> dict[str, Any]:
     """What ``score(seed)`` gives; for several seeds the mean accuracy and its standard deviation.
 
-    Seeds are ``config.seed`` and those after it, ``config.seeds`` in all. The std is that
+    Seeds are ``seed`` and those after it, ``seeds`` in all. The std is that
     of a sample (n - 1); ``per_seed`` holds what each seed gave, with the identity of its network
     where each draws its own.
 
     Args:
-      config: of the task.
+      settings: of the task.
       score: gives the accuracy of a seed, and more.
       identify: gives the identity of the network that a seed measures.
       drawn: what else a seed decides, in words: the std is over that.
     """
-    seeds = range(config.seed, config.seed + config.seeds)
+    seeds = range(settings.seed, settings.seed + settings.seeds)
     found = [{"seed": seed} | score(seed) | {"checkpoint": identify(seed)} for seed in seeds]
     if len(found) == 1:
         return found[0]
@@ -127,7 +89,7 @@ def _together(networks: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def write_result(
     workdir: pathlib.Path,
-    config: Any,
+    settings: settings_lib.EvalSettings,
     setup: protocol.EvalSetup,
     found: dict[str, Any],
     *,
@@ -137,16 +99,16 @@ def write_result(
 
     Args:
       workdir: where.
-      config: of the task.
+      settings: of the task.
       setup: what was measured.
       found: what `over_seeds` gives.
       start: when the task began, of `time.monotonic`.
     """
     result = {
-        "task": config.task,
+        "task": settings.task,
         "data": setup.source._asdict() | setup.splits,
         **found,
-        "config": config.to_dict(),
+        "config": dict(settings.stored),
         "versions": run_folder.versions(),
         "devices": pmap.describe_devices(),
         "seconds": round(time.monotonic() - start, 2),

@@ -10,7 +10,7 @@ import pathlib
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -33,7 +33,9 @@ class Stopped(Exception):
 
 
 @contextlib.contextmanager
-def opened(workdir: pathlib.Path, config: Any, encoder_sha256: str) -> Iterator["Unfinished"]:
+def opened(
+    workdir: pathlib.Path, config: Mapping[str, Any], encoder_sha256: str
+) -> Iterator["Unfinished"]:
     """Keeps the workdir for this evaluation, whose unfinished work is removed at its end.
 
     Args:
@@ -44,7 +46,7 @@ def opened(workdir: pathlib.Path, config: Any, encoder_sha256: str) -> Iterator[
     Raises:
       UsageError: as `result_folder.opened`.
     """
-    settings = config_lib.flatten(config.to_dict())
+    settings = config_lib.flatten(config)
     settings.pop("data.max_bad_share", None)  # may be raised to go on
     facts = {"config": settings, "encoder": encoder_sha256, "devices": jax.device_count()}
     identity = checksums.digest_json(facts)

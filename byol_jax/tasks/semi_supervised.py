@@ -3,6 +3,7 @@
 Shapes: N images of a split, C classes.
 """
 
+import dataclasses
 import functools
 import itertools
 import pathlib
@@ -19,6 +20,7 @@ from byol_jax.data import datasets, eval_loader, label_subsets
 from byol_jax.distributed import pmap
 from byol_jax.evaluation import baselines, finetune, protocol, results, resume, sweep, train_input
 from byol_jax.evaluation import features as features_lib
+from byol_jax.evaluation import settings as settings_lib
 from byol_jax.metrics import accuracy
 from byol_jax.models import inference
 from byol_jax.workdir import console
@@ -63,6 +65,36 @@ class FinetuneContext(NamedTuple):
     work: resume.Unfinished
 
 
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """Which labels may be learned from."""
+
+    share: float
+    list: str
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneSettings(settings_lib.EvalSettings):
+    """Settings of configs/semi_supervised.py."""
+
+    batch_size: int
+    epochs: tuple[float, ...]
+    total_steps: int | None  # counts if set
+    base_learning_rates: tuple[float, ...]
+    weight_decays: tuple[float, ...]
+    bn_decay_rate: float | None  # None: by the length of an epoch
+    refit: bool
+    extract_batch_size: int
+    labels: Labels
+    crop: train_input.TrainCrop
+
+    def rows(self) -> list[FinetuneParams]:
+        """All combinations of learning rate, weight decay and length."""
+        lengths = [None] if self.total_steps else self.epochs
+        values = itertools.product(self.base_learning_rates, self.weight_decays, lengths)
+        return [FinetuneParams(*row) for row in values]
+
+
 def run(config: Any, workdir: pathlib.Path) -> None:
     """Trains and tests as the config says; writes ``result.json``, prints a table.
 
@@ -72,32 +104,32 @@ def run(config: Any, workdir: pathlib.Path) -> None:
       resume.Stopped: there was a signal; rerun the same command to resume.
     """
     start = time.monotonic()
-    settings = make_settings(config)
-    setup = protocol.open_subject(config)
+    settings = resolve(config)
+    setup = protocol.open_subject(settings)
     encoder = setup.encoder
-    network = baselines.networks(encoder, config.weights, setup.train)
-    bad = results.bad_limit(config, setup.train, setup.test)
+    network = baselines.networks(encoder, settings.weights, setup.train)
+    bad = settings.data.bad_limit(setup.train, setup.test)
     labels = label_subsets.read_labels(setup.train)
-    seeds = range(config.seed, config.seed + config.seeds)
-    subsets = {seed: _choose(config, setup, labels, seed) for seed in seeds}
-    train_input.min_area(config, encoder)  # or an error, before anything is written
+    seeds = range(settings.seed, settings.seed + settings.seeds)
+    subsets = {seed: _choose(settings, setup, labels, seed) for seed in seeds}
+    train_input.min_area(settings.crop.min_area, encoder)  # or an error, before anything is written
     _note_bad(setup, bad)
-    with resume.opened(workdir, config, encoder.identity["sha256"]) as work:
-        context = _make_bench(config, setup, labels, bad, work)
+    with resume.opened(workdir, settings.stored, encoder.identity["sha256"]) as work:
+        context = _make_bench(settings, setup, labels, bad, work)
 
         def score(seed: int) -> dict[str, Any]:
             mine = context._replace(setup=setup._replace(encoder=network(seed)))
-            return _score(config, mine, settings, *subsets[seed], seed)
+            return _score(settings, mine, settings.rows(), *subsets[seed], seed)
 
         found = results.over_seeds(
-            config,
+            settings,
             work.by_seed(score),
             lambda seed: network(seed).identity,
             drawn="held-out images, labels, first weights of the head, order, crops and flips",
         )
-        fraction = config.labels.list or f"{config.labels.share:.3g} of the labels"
+        fraction = settings.labels.list or f"{settings.labels.share:.3g} of the labels"
         found |= {"protocol": f"the whole network trained on {fraction}", "choices": CHOICES}
-        result = results.write_result(workdir, config, setup, found, start=start)
+        result = results.write_result(workdir, settings, setup, found, start=start)
     console.say(results.describe(result, _table))
 
 
@@ -108,41 +140,41 @@ def _note_bad(setup: protocol.EvalSetup, bad: eval_loader.BadLimit) -> None:
         pass
 
 
-def make_settings(config: Any) -> list[FinetuneParams]:
-    """All combinations of learning rate, weight decay and length.
+def resolve(config: Any) -> FinetuneSettings:
+    """The settings of a config.
 
     Raises:
       UsageError: an empty list, a number out of range.
     """
-    config_lib.require_positive(
-        config, "batch_size", "total_steps", "extract_batch_size", "seeds", "bootstrap_resamples"
-    )
     if not 0 < config.labels.share <= 1:
         fraction = config.labels.share
         raise UsageError(f"--config.labels.share must be above 0, at most 1, not {fraction}.")
-    results.require_share(config, "data.validation_share")
-    results.require_bad_share(config)
-    config_lib.lookup(baselines.NETWORKS, config.weights, key="weights")
-    rates = results.numbers(config, "base_learning_rates", "(0.1, 0.01)")
-    decays = results.numbers(config, "weight_decays", "(0.0, 1e-4)", zero=True)
-    lengths = [None] if config.total_steps else results.numbers(config, "epochs", "(30, 50)")
-    return [FinetuneParams(*values) for values in itertools.product(rates, decays, lengths)]
+    numbers = settings_lib.numbers
+    return settings_lib.resolve(
+        FinetuneSettings,
+        config,
+        weights=baselines.NETWORKS,
+        positive=("batch_size", "total_steps", "extract_batch_size"),
+        base_learning_rates=numbers(config, "base_learning_rates", "(0.1, 0.01)"),
+        weight_decays=numbers(config, "weight_decays", "(0.0, 1e-4)", zero=True),
+        epochs=() if config.total_steps else numbers(config, "epochs", "(30, 50)"),
+    )
 
 
 def _choose(
-    config: Any, setup: protocol.EvalSetup, labels: np.ndarray, seed: int
+    settings: FinetuneSettings, setup: protocol.EvalSetup, labels: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the images to choose on, and of those to learn from, all of them with labels."""
     everything = label_subsets.positions(labels)
-    fraction = config.data.validation_share
+    fraction = settings.data.validation_share
     split = protocol.split_train(setup, everything, fraction, seed=seed)
     validation, rest = (everything[part] for part in split)
     num_classes = setup.train.num_classes
-    if config.labels.list:
-        chosen = label_subsets.listed(config.labels.list, setup.train, labels)
+    if settings.labels.list:
+        chosen = label_subsets.listed(settings.labels.list, setup.train, labels)
         validation = np.setdiff1d(validation, chosen)
-    elif config.labels.share < 1:
-        fraction = config.labels.share
+    elif settings.labels.share < 1:
+        fraction = settings.labels.share
         chosen = label_subsets.balanced(labels, rest, fraction, num_classes=num_classes, seed=seed)
     else:
         chosen = rest
@@ -151,7 +183,7 @@ def _choose(
 
 
 def _make_bench(
-    config: Any,
+    settings: FinetuneSettings,
     setup: protocol.EvalSetup,
     labels: np.ndarray,
     bad: eval_loader.BadLimit,
@@ -160,7 +192,7 @@ def _make_bench(
     """Compiles nothing yet."""
     encoder = setup.encoder
     axis = pmap.reduction_axis()
-    min_area = train_input.min_area(config, encoder)
+    min_area = train_input.min_area(settings.crop.min_area, encoder)
 
     @functools.cache  # a sweep is one program; training again on more images may be another
     def make_update(bn_decay_rate: float) -> Callable[..., Any]:
@@ -185,9 +217,9 @@ def _make_bench(
 
 
 def _score(
-    config: Any,
+    settings: FinetuneSettings,
     context: FinetuneContext,
-    settings: list[FinetuneParams],
+    rows: list[FinetuneParams],
     validation: np.ndarray,
     chosen: np.ndarray,
     seed: int,
@@ -197,37 +229,37 @@ def _score(
 
     def attempt(validation: np.ndarray, positions: np.ndarray) -> Attempts:
         held = setup.train.select(validation)
-        for number, setting in enumerate(settings):
-            title = f"trial {number + 1}/{len(settings)}"
-            yield _attempt(config, context, setting, positions, held, seed, title)
+        for number, row in enumerate(rows):
+            title = f"trial {number + 1}/{len(rows)}"
+            yield _attempt(settings, context, row, positions, held, seed, title)
 
-    rows = [setting._asdict() for setting in settings]
-    split = config.data.validation_split
-    choice = sweep.select(rows, lambda: (validation, chosen), attempt, split=split)
-    network, setting = choice.fitted, settings[choice.best]
-    if config.refit:
+    tried = [row._asdict() for row in rows]
+    split = settings.data.validation_split
+    choice = sweep.select(tried, lambda: (validation, chosen), attempt, split=split)
+    network, row = choice.fitted, rows[choice.best]
+    if settings.refit:
         chosen = np.union1d(chosen, validation)
-    if config.refit or network is None:
-        network = _train(config, context, setting, chosen, seed, "final")
-    tested = _evaluate(config, context, network, setup.test, "test")
+    if settings.refit or network is None:
+        network = _train(settings, context, row, chosen, seed, "final")
+    tested = _evaluate(settings, context, network, setup.test, "test")
     correct, left_out = tested["correct"], tested["left_out"]
     return {
-        **results.summary(correct, seed=seed, resamples=config.bootstrap_resamples),
+        **results.summary(correct, seed=seed, resamples=settings.bootstrap_resamples),
         **choice.results(),
         "num_images": choice.num_images(
             len(chosen), len(correct["top1"]), left_out, name="learned from"
         ),
         "images_per_class": np.bincount(labels[chosen]).tolist(),
-        "batch_size": pmap.batch_size(config.batch_size, len(chosen)),
-        "steps": _steps(config, setting, len(chosen)),
-        "bn_decay_rate": _bn_decay_rate(config, len(chosen)),
+        "batch_size": pmap.batch_size(settings.batch_size, len(chosen)),
+        "steps": _steps(settings, row, len(chosen)),
+        "bn_decay_rate": _bn_decay_rate(settings, len(chosen)),
     }
 
 
 def _attempt(
-    config: Any,
+    settings: FinetuneSettings,
     context: FinetuneContext,
-    setting: FinetuneParams,
+    row: FinetuneParams,
     positions: np.ndarray,
     held: datasets.Dataset,
     seed: int,
@@ -238,41 +270,41 @@ def _attempt(
 
     def score() -> dict[str, float]:
         nonlocal network
-        network = _train(config, context, setting, positions, seed, title)
-        correct = _evaluate(config, context, network, held, "validation")["correct"]
+        network = _train(settings, context, row, positions, seed, title)
+        correct = _evaluate(settings, context, network, held, "validation")["correct"]
         return sweep.on_validation(correct)
 
     return context.work.remember(f"{title} of seed {seed}", score), network
 
 
-def _steps(config: Any, setting: FinetuneParams, count: int) -> int:
-    if setting.epochs is None:
-        return config.total_steps
-    batch_size = pmap.batch_size(config.batch_size, count)
-    return train_input.total_steps(setting.epochs, count, batch_size)
+def _steps(settings: FinetuneSettings, row: FinetuneParams, count: int) -> int:
+    if row.epochs is None:
+        return settings.total_steps
+    batch_size = pmap.batch_size(settings.batch_size, count)
+    return train_input.total_steps(row.epochs, count, batch_size)
 
 
-def _bn_decay_rate(config: Any, count: int) -> float:
+def _bn_decay_rate(settings: FinetuneSettings, count: int) -> float:
     """Of running batch-norm statistics while so many images are learned from."""
-    if config.bn_decay_rate is not None:
-        return config.bn_decay_rate
-    return finetune.bn_decay_rate(count / pmap.batch_size(config.batch_size, count))
+    if settings.bn_decay_rate is not None:
+        return settings.bn_decay_rate
+    return finetune.bn_decay_rate(count / pmap.batch_size(settings.batch_size, count))
 
 
 def _train(
-    config: Any,
+    settings: FinetuneSettings,
     context: FinetuneContext,
-    setting: FinetuneParams,
+    row: FinetuneParams,
     chosen: np.ndarray,
     seed: int,
     title: str,
 ) -> finetune.Network:
     setup, encoder = context.setup, context.setup.encoder
-    batch_size = pmap.batch_size(config.batch_size, len(chosen))
+    batch_size = pmap.batch_size(settings.batch_size, len(chosen))
     head = finetune.init_head(encoder.embedding_size, setup.train.num_classes, seed=seed)
-    rate = setting.base_learning_rate * batch_size / 256
-    steps = _steps(config, setting, len(chosen))
-    trial = finetune.Trial(rate, setting.weight_decay / rate, steps, seed)
+    rate = row.base_learning_rate * batch_size / 256
+    steps = _steps(settings, row, len(chosen))
+    trial = finetune.Trial(rate, row.weight_decay / rate, steps, seed)
     state = finetune.init_state(finetune.Network(encoder.params, head, encoder.state), trial)
     batches = train_input.make_batches(
         setup.train.select(chosen),
@@ -283,12 +315,12 @@ def _train(
         max_bad=context.bad.most,
     )
     name = f"{title} of seed {seed}"
-    update = context.make_update(_bn_decay_rate(config, len(chosen)))
+    update = context.make_update(_bn_decay_rate(settings, len(chosen)))
     return context.work.train(name, update, state, batches, total_steps=steps, title=title).network
 
 
 def _evaluate(
-    config: Any,
+    settings: FinetuneSettings,
     context: FinetuneContext,
     network: finetune.Network,
     data: datasets.Dataset,
@@ -301,7 +333,7 @@ def _evaluate(
         embedding_size=context.setup.train.num_classes,
     )
     found = features_lib.extract(
-        classifier, data, batch_size=config.extract_batch_size, bad=context.bad, title=title
+        classifier, data, batch_size=settings.extract_batch_size, bad=context.bad, title=title
     )
     counted = protocol.labeled(found, title)
     left_out = protocol.count_left_out([data], [found])

@@ -4,6 +4,7 @@ Shapes: N images of a split, C classes. Targets are labels [N], or multi-labels 
 `datasets.multi_labels`, where an image may have several.
 """
 
+import dataclasses
 import pathlib
 import time
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ from byol_jax.evaluation import (
     transfer_metrics,
 )
 from byol_jax.evaluation import features as features_lib
+from byol_jax.evaluation import settings as settings_lib
 from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
@@ -52,6 +54,30 @@ class Measured(NamedTuple):
     left_out: dict[str, int]
 
 
+@dataclasses.dataclass(frozen=True)
+class Lambdas:
+    """Log-spaced strengths of the penalty."""
+
+    min: float
+    max: float
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class TransferSettings(settings_lib.EvalSettings):
+    """Settings of configs/transfer.py."""
+
+    extract_batch_size: int
+    metric: str  # empty: what the paper measures on the set
+    lambdas: Lambdas
+    max_iterations: int
+    tolerance: float
+
+    def strengths(self) -> list[float]:
+        """Lambdas, from strong to weak."""
+        return np.geomspace(self.lambdas.max, self.lambdas.min, self.lambdas.count).tolist()
+
+
 def run(config: Any, workdir: pathlib.Path) -> None:
     """Evaluates the encoder of ``config.checkpoint``; writes ``result.json``, prints a table.
 
@@ -60,49 +86,50 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         may be.
     """
     start = time.monotonic()
-    _check(config)
-    setup = protocol.open_subject(config, or_multi_labels=True)
-    metric = _choose_metric(config, setup)
+    settings = resolve(config)
+    setup = protocol.open_subject(settings, or_multi_labels=True)
+    metric = _choose_metric(settings.metric, setup)
     encoder = setup.encoder
-    network = baselines.networks(encoder, config.weights, setup.train)
+    network = baselines.networks(encoder, settings.weights, setup.train)
     measure = baselines.by_seed(
-        config.weights,
-        lambda seed: _measure(config, setup._replace(encoder=network(seed)), metric),
+        settings.weights,
+        lambda seed: _measure(settings, setup._replace(encoder=network(seed)), metric),
     )
     with result_folder.opened(workdir):
         found = results.over_seeds(
-            config,
-            lambda seed: score(config, measure(seed), seed),
+            settings,
+            lambda seed: score(settings, measure(seed), seed),
             lambda seed: network(seed).identity,
             drawn="held-out images, which choose lambda",
         )
         found |= {"protocol": "transfer, logistic regression", "metric": metric, "choices": CHOICES}
-        result = results.write_result(workdir, config, setup, found, start=start)
+        result = results.write_result(workdir, settings, setup, found, start=start)
     console.say(results.describe(result, _table))
 
 
-def _check(config: Any) -> None:
-    config_lib.require_positive(
-        config, "extract_batch_size", "seeds", "bootstrap_resamples", "max_iterations", "tolerance"
-    )
+def resolve(config: Any) -> TransferSettings:
+    """The settings of a config.
+
+    Raises:
+      UsageError: naming the key that is wrong and what it may be.
+    """
     config_lib.require_positive(config, "lambdas.min", "lambdas.max", "lambdas.count")
     if config.lambdas.min > config.lambdas.max:
         raise UsageError(
             f"--config.lambdas.min={config.lambdas.min:g} is above "
             f"--config.lambdas.max={config.lambdas.max:g}."
         )
-    results.require_share(config, "data.validation_share")
-    results.require_bad_share(config)
-    config_lib.lookup(baselines.WEIGHTS, config.weights, key="weights")
     if config.metric:
         config_lib.lookup(transfer_metrics.METRICS, config.metric, key="metric")
+    positive = ("extract_batch_size", "max_iterations", "tolerance")
+    return settings_lib.resolve(TransferSettings, config, positive=positive)
 
 
-def _choose_metric(config: Any, setup: protocol.EvalSetup) -> str:
+def _choose_metric(given: str, setup: protocol.EvalSetup) -> str:
     """That of the config, or else the paper's for this set."""
     has_multi_labels = setup.train.num_labels > 0
     paper = "map11" if has_multi_labels else transfer_datasets.metric(setup.source.name)
-    metric = config.metric or paper
+    metric = given or paper
     if has_multi_labels and not transfer_metrics.METRICS[metric].is_multi_label:
         raise UsageError(
             f"--config.metric={metric} needs one label an image, but {setup.source.name} has "
@@ -111,9 +138,9 @@ def _choose_metric(config: Any, setup: protocol.EvalSetup) -> str:
     return metric
 
 
-def _measure(config: Any, setup: protocol.EvalSetup, metric: str) -> Measured:
-    options = {"batch_size": config.extract_batch_size, "fraction": 1.0}
-    options["bad"] = results.bad_limit(config, setup.train, setup.test)
+def _measure(settings: TransferSettings, setup: protocol.EvalSetup, metric: str) -> Measured:
+    options = {"batch_size": settings.extract_batch_size, "fraction": 1.0}
+    options["bad"] = settings.data.bad_limit(setup.train, setup.test)
     test = features_lib.extract(setup.encoder, setup.test, title="test", **options)
     train = features_lib.extract(setup.encoder, setup.train, title="train", **options)
     left_out = protocol.count_left_out((setup.train, setup.test), (train, test))
@@ -143,29 +170,29 @@ def _targets(found: Features, data: datasets.Dataset, metric: str, split: str) -
     return found.labels
 
 
-def score(config: Any, measured: Measured, seed: int) -> dict[str, Any]:
+def score(settings: TransferSettings, measured: Measured, seed: int) -> dict[str, Any]:
     """The sweep on validation images; then, with the best lambda, all images and one test."""
-    lambdas, name = _lambdas(config), f"validation_{measured.metric}"
+    lambdas, name = settings.strengths(), f"validation_{measured.metric}"
     features, targets = measured.train.features, measured.train_targets
 
     def hold_out() -> tuple[np.ndarray, np.ndarray]:
-        fraction, indices = config.data.validation_share, measured.train.indices
+        fraction, indices = settings.data.validation_share, measured.train.indices
         return protocol.split_train(measured.setup, indices, fraction, seed=seed)
 
     def attempt(validation: np.ndarray, rest: np.ndarray) -> Attempts:
-        fits = _fits(config, measured, rest, lambdas)
+        fits = _fits(settings, measured, rest, lambdas)
         for fit in _with_bar(fits, len(lambdas), "sweep"):
             scores = fit.scores(features[validation])
             value = transfer_metrics.METRICS[measured.metric].value(scores, targets[validation])
             yield {name: value} | _ending(fit), fit
 
     rows = [{"lambda": strength} for strength in lambdas]
-    chosen = sweep.select(rows, hold_out, attempt, by=[name], split=config.data.validation_split)
+    chosen = sweep.select(rows, hold_out, attempt, by=[name], split=settings.data.validation_split)
     best = lambdas[chosen.best : chosen.best + 1]
-    fits = _fits(config, measured, np.arange(len(targets)), best, chosen.fitted)
+    fits = _fits(settings, measured, np.arange(len(targets)), best, chosen.fitted)
     [final] = _with_bar(fits, 1, "fit on all training images")
     scores = final.scores(measured.test.features)
-    options = {"seed": seed, "resamples": config.bootstrap_resamples}
+    options = {"seed": seed, "resamples": settings.bootstrap_resamples}
     unfinished = sum(row.get("not_converged", 0) for row in chosen.table)
     return {
         "accuracy": _values(measured, scores, measured.test_targets),
@@ -185,14 +212,8 @@ def score(config: Any, measured: Measured, seed: int) -> dict[str, Any]:
     }
 
 
-def _lambdas(config: Any) -> list[float]:
-    """From strong to weak."""
-    section = config.lambdas
-    return np.geomspace(section.max, section.min, section.count).tolist()
-
-
 def _fits(
-    config: Any,
+    settings: TransferSettings,
     measured: Measured,
     positions: np.ndarray,
     lambdas: list[float],
@@ -200,7 +221,7 @@ def _fits(
 ) -> Iterator[logistic_regression.Fit]:
     """Classifiers of some of the training images, one for each lambda."""
     features, targets = measured.train.features[positions], measured.train_targets[positions]
-    solver = logistic_regression.Solver(config.max_iterations, config.tolerance)
+    solver = logistic_regression.Solver(settings.max_iterations, settings.tolerance)
     if transfer_metrics.METRICS[measured.metric].is_multi_label:
         return logistic_regression.fit_tags(features, targets, lambdas, solver, start=start)
     num_classes = measured.setup.train.num_classes

@@ -120,12 +120,13 @@ def test_linear_evaluation_takes_the_steps_of_the_reference(name):
     setup, head = make_subject(encoder), classifier(encoder.embedding_size)
     config = linear_eval.get_config()
     config.update({"batch_size": B, "total_epochs": float(case["max_steps"])})
+    settings = run_linear_eval.resolve(config)
     found = features.Features(np.zeros((B, encoder.embedding_size)), G["labels"][0], np.arange(B))
     measured = run_linear_eval.Measured(setup, found, found, 0)
-    state = run_linear_eval._init(config, measured, B, [case["base_learning_rate"]], 0)
+    state = run_linear_eval._init(settings, measured, B, [case["base_learning_rate"]], 0)
     state = state._replace(heads=linear_probe.Heads(head["w"][None], head["b"][None]))
     work = Work(case["steps"])
-    run_linear_eval._augmented(config, measured, work)(state, np.arange(B), 0, "sweep")
+    run_linear_eval._augmented(settings, measured, work)(state, np.arange(B), 0, "sweep")
 
     first, last = work.states[0], work.states[-1]
     assert_rates(name, work, float(first.training.learning_rates[0]))
@@ -183,12 +184,15 @@ def fine_tuned(name, monkeypatch):
     monkeypatch.setattr(finetune, "init_head", lambda *_, **__: head)
     config = semi_supervised.get_config()
     config.update({"batch_size": B, "bn_decay_rate": case["bn_decay_rate"]})
+    settings = run_finetune.resolve(config)
     work = Work(case["steps"])
-    context = run_finetune._make_bench(config, make_subject(encoder), G["labels"][0], NO_BAD, work)
-    setting = run_finetune.FinetuneParams(
+    context = run_finetune._make_bench(
+        settings, make_subject(encoder), G["labels"][0], NO_BAD, work
+    )
+    row = run_finetune.FinetuneParams(
         case["base_learning_rate"], case["weight_decay"], float(case["max_steps"])
     )
-    run_finetune._train(config, context, setting, np.arange(B), 0, "trial")
+    run_finetune._train(settings, context, row, np.arange(B), 0, "trial")
     return case, context, work
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from byol_jax.config import UsageError
 from byol_jax.data import datasets
-from byol_jax.evaluation import baselines, features, protocol, results
+from byol_jax.evaluation import baselines, features, protocol, results, settings
 
 
 @pytest.mark.parametrize(
@@ -99,12 +99,12 @@ def test_a_seed_makes_a_network_of_its_own_only_where_it_draws_one(weights, made
 def test_lists_of_numbers_are_checked(value):
     config = ml_collections.ConfigDict({"rates": value})
     with pytest.raises(UsageError, match="above 0, such as --config.rates="):
-        results.numbers(config, "rates", "(0.1, 0.2)")
+        settings.numbers(config, "rates", "(0.1, 0.2)")
 
 
 def test_a_single_number_is_a_list_of_one():
     config = ml_collections.ConfigDict({"rates": 0.5})
-    assert results.numbers(config, "rates", "(0.1, 0.2)") == [0.5]
+    assert settings.numbers(config, "rates", "(0.1, 0.2)") == (0.5,)
 
 
 def test_images_without_labels_are_left_out_and_counted():
@@ -146,6 +146,6 @@ def test_what_an_encoder_was_trained_on_and_what_it_is_measured_on_are_told_apar
 @pytest.mark.parametrize(("name", "split"), [("", "all"), ("folder", "all"), ("patterns", "train")])
 def test_splits_of_a_run_are_those_of_its_own_set_only(name, split):
     trained = ml_collections.ConfigDict({"data": {"name": "folder", "train_split": "all"}})
-    config = ml_collections.ConfigDict({"data": {"name": name, "train_split": ""}})
+    given = features.Source(name, "")
     encoder = types.SimpleNamespace(config=trained)
-    assert features.find_split(config, encoder, "train_split") == split
+    assert features.find_split("", given, encoder, "train_split") == split

@@ -41,7 +41,7 @@ def linear_state(base_rate, batch_size, epochs, count):
     config.update({"batch_size": batch_size, "total_epochs": float(epochs)})
     found = features.Features(np.zeros((1, 2)), None, None)
     measured = run_linear_eval.Measured(subject_of(), found, found, 0)
-    return run_linear_eval._init(config, measured, count, [base_rate], 0)
+    return run_linear_eval._init(run_linear_eval.resolve(config), measured, count, [base_rate], 0)
 
 
 class Stop(Exception):
@@ -61,6 +61,7 @@ def trial(monkeypatch):
     def make(setting, count, **overrides):
         config = semi_supervised.get_config()
         config.update(overrides)
+        settings = run_finetune.resolve(config)
         network = ml_collections.FrozenConfigDict({"embedding_size": 2})
         encoder = Encoder(network.embedding_size)
         setup = subject_of(encoder)
@@ -70,7 +71,7 @@ def trial(monkeypatch):
         with pytest.raises(Stop) as found:
             chosen = np.zeros(count, np.int64)
             run_finetune._train(
-                config, context, run_finetune.FinetuneParams(*setting), chosen, 0, "t"
+                settings, context, run_finetune.FinetuneParams(*setting), chosen, 0, "t"
             )
         state, total_steps, decay = found.value.args
         return state.trial, total_steps, decay
@@ -146,10 +147,10 @@ def test_grids_are_the_papers(trial):
     )
     assert sorted(config.base_learning_rates) == sorted(G["grid|semi_learning_rates"])
     assert sorted(config.epochs) == sorted(G["grid|semi_epochs"])
-    lambdas = run_transfer._lambdas(transfer.get_config())
+    lambdas = run_transfer.resolve(transfer.get_config()).strengths()
     np.testing.assert_allclose(sorted(lambdas), sorted(G["grid|lambdas"]), rtol=1e-12)
     assert lambdas[0] == max(lambdas)  # from strong to weak
-    settings = run_finetune.make_settings(semi_supervised.get_config("finetune"))
+    settings = run_finetune.resolve(semi_supervised.get_config("finetune")).rows()
     rates, decays = G["grid|finetune_learning_rates"], G["grid|finetune_weight_decays"]
     expected = {(r, d): f for r, row in zip(rates, G["grid|finetune_l2_factor"], strict=True)
                 for d, f in zip(decays, row, strict=True)}  # fmt: skip

@@ -120,7 +120,10 @@ def test_poisoned_labels_of_the_evaluated_images_never_change_what_is_chosen(fav
     clean = splits()
     bank = neighbors.Bank(clean.train.features, clean.train.labels, 4)
     labels = neighbors.predict(bank, clean.test.features, SETTINGS[favorite])
-    scores = [run_knn.score(s, SETTINGS, make_config(), 0) for s in (clean, splits(labels))]
+    scores = [
+        run_knn.score(s, SETTINGS, run_knn.resolve(make_config()), 0)
+        for s in (clean, splits(labels))
+    ]
     assert scores[1]["table"][favorite]["top1"] == 1
     assert scores[0]["selected"] == scores[1]["selected"]
     keys = ("validation_top1", "validation_top5")
@@ -129,13 +132,15 @@ def test_poisoned_labels_of_the_evaluated_images_never_change_what_is_chosen(fav
 
 
 def test_images_that_chose_the_setting_are_not_counted_in_leave_one_out():
-    scores = run_knn.score(splits(leave_one_out=True), SETTINGS, make_config(), 0)
+    scores = run_knn.score(splits(leave_one_out=True), SETTINGS, run_knn.resolve(make_config()), 0)
     assert scores["num_images"] == {"train": 200, "validation": 20, "evaluated": 180, "bad": 0}
     assert scores["protocol"].startswith("leave-one-out")
 
 
 def test_with_one_setting_nothing_is_chosen_and_all_images_are_counted():
-    scores = run_knn.score(splits(leave_one_out=True), SETTINGS[:1], make_config(), 0)
+    scores = run_knn.score(
+        splits(leave_one_out=True), SETTINGS[:1], run_knn.resolve(make_config()), 0
+    )
     assert scores["num_images"]["evaluated"] == 200 and scores["num_images"]["validation"] == 0
     assert scores["selected"]["on"].startswith("nothing") and "validation_top1" not in str(scores)
 

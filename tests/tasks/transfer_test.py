@@ -120,9 +120,9 @@ def test_poisoned_labels_of_the_evaluated_images_change_nothing_but_the_score(me
     """They are the wrong ones, all of them, or shuffled."""
     right = measured(metric)
     wrong = np.random.default_rng(0).permutation((right.test.labels + 1) % 4)
-    config = make_config()
+    settings = transfer.resolve(make_config())
     clean, poisoned = (
-        transfer.score(config, found, 0) for found in (right, measured(metric, wrong))
+        transfer.score(settings, found, 0) for found in (right, measured(metric, wrong))
     )
     for key in ("selected", "table", "final", "train_accuracy", "num_images"):
         assert clean[key] == poisoned[key]
@@ -130,14 +130,14 @@ def test_poisoned_labels_of_the_evaluated_images_change_nothing_but_the_score(me
 
 
 def test_both_the_sweep_and_the_last_fit_show_that_they_are_at_work(capsys):
-    transfer.score(make_config(**{"lambdas.count": 2}), measured("top1"), 0)
+    transfer.score(transfer.resolve(make_config(**{"lambdas.count": 2})), measured("top1"), 0)
     shown = capsys.readouterr().err
     assert "sweep" in shown and "fit on all training images" in shown
 
 
 def test_mean_per_class_and_map_are_those_of_the_final_classifier():
-    config = make_config(**{"lambdas.count": 1, "lambdas.max": 1.0})
-    found = transfer.score(config, measured("mean_per_class"), 0)
+    settings = transfer.resolve(make_config(**{"lambdas.count": 1, "lambdas.max": 1.0}))
+    found = transfer.score(settings, measured("mean_per_class"), 0)
     data = measured()
     peer = sklearn.linear_model.LogisticRegression(max_iter=1000)
     peer.fit(data.train.features, data.train.labels)
@@ -147,7 +147,7 @@ def test_mean_per_class_and_map_are_those_of_the_final_classifier():
     assert found["accuracy"]["mean_per_class"] == pytest.approx(expected, abs=0.01)
     assert found["selected"]["on"].startswith("nothing")
     assert found["num_images"]["validation"] == 0
-    found = transfer.score(config, measured("map11"), 0)
+    found = transfer.score(settings, measured("map11"), 0)
     scores = np.stack(
         [
             peer.fit(data.train.features, data.train.labels == c).decision_function(
@@ -186,7 +186,7 @@ def test_a_set_like_voc_is_measured_by_its_mean_average_precision(run_folder, vo
 
 def test_other_tasks_say_which_one_measures_several_labels(run_folder, voc):
     with pytest.raises(UsageError, match="several labels each.*configs/transfer.py"):
-        protocol.open_subject(make_config(run_folder, **voc))
+        protocol.open_subject(transfer.resolve(make_config(run_folder, **voc)))
 
 
 @pytest.fixture

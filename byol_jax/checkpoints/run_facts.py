@@ -21,6 +21,8 @@ CONFIG, DATA = "config.json", "data.json"
 LATER_KEYS: Mapping[str, Any] = {
     "plugins": [],
     "augment.crop.enabled": True,
+    "augment.view1.extra": [],
+    "augment.view2.extra": [],
     "model.head_bias": False,
     "model.head_norm": "batch",
     "model.norm": "batch",

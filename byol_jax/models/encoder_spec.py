@@ -23,6 +23,18 @@ IMAGE_SIZES = {"imagenet": 224, "cifar": 32, "cifar_margin": 32, "patch": 32}
 SMALL_ENCODERS = ("tiny_resnet", "micro_resnet")  # only ever used at 32 px
 
 
+class Network(NamedTuple):
+    """The numbers of a network.
+
+    Attributes:
+      params: of the encoder and of those heads that there are.
+      state: running batch-norm statistics.
+    """
+
+    params: Any
+    state: Any
+
+
 class EncoderSpec(NamedTuple):
     """How to build an encoder.
 
@@ -66,36 +78,41 @@ class EncoderSpec(NamedTuple):
         return norms.NormSpec(self.norm, self.norm_groups, self.weight_standardization)
 
 
+# What settings, specs and `byol_network.make_forward` call by the same names.
+_OF_MODEL = (
+    *("encoder", "width_multiplier", "resnet_v2", "stem", "padding"),
+    *("bn_decay_rate", "bn_eps", "zero_init_residual"),
+)
+_OF_NORM = ("norm", "norm_groups", "weight_standardization")
+
+
 def of_run(
-    config: Any,
+    model: Any,
+    image_size: int,
     mean: tuple[float, ...],
     std: tuple[float, ...],
     grey_ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> EncoderSpec:
-    """The card of the encoder that a pretraining config describes."""
-    model = config.model
+    """The spec of the encoder of a run.
+
+    Args:
+      model: its settings of the networks, or the section ``model`` of its config.
+      image_size: that it is trained at.
+      mean: of the channels.
+      std: of the channels.
+      grey_ranges: what is black and white in its images of more than 8 bits.
+    """
     return EncoderSpec(
-        encoder=model.encoder,
-        width_multiplier=model.width_multiplier,
-        resnet_v2=model.resnet_v2,
-        stem=model.stem,
-        padding=model.padding,
-        bn_decay_rate=model.bn_decay_rate,
-        bn_eps=model.bn_eps,
+        **{name: getattr(model, name) for name in (*_OF_MODEL, *_OF_NORM)},
         mean=mean,
         std=std,
-        image_size=config.data.image_size,
-        zero_init_residual=model.zero_init_residual,
+        image_size=image_size,
         grey_ranges=grey_ranges,
-        norm=model.norm,
-        norm_groups=model.norm_groups,
-        weight_standardization=model.weight_standardization,
     )
 
 
-def projector_of_run(config: Any) -> byol_network.HeadSpec:
-    """The projector that a pretraining config describes."""
-    model = config.model
+def projector_of_run(model: Any) -> byol_network.HeadSpec:
+    """The projector of a run, of its settings of the networks, or the section of its config."""
     return byol_network.HeadSpec(
         model.projector_hidden_size,
         model.projector_output_size,
@@ -108,37 +125,30 @@ def projector_of_run(config: Any) -> byol_network.HeadSpec:
 def make_forward(
     card: EncoderSpec,
     *,
-    num_classes: int = 0,
     projector: byol_network.HeadSpec = PROJECTOR,
-    axis: str | None = None,
+    num_classes: int = 0,
+    **options: Any,
 ) -> hk.TransformedWithState:
-    """The network of a card, as `byol_network.make_forward` describes it.
+    """The network of a spec: the one way to make it from what is stored of an encoder or a run.
 
     Args:
       card: of the encoder.
+      projector: of no account for ``part="encoder"``; norm and bias are those of both heads.
       num_classes: of a linear classifier; 0 for none.
-      projector: of no account for ``part="encoder"``.
-      axis: over which batch statistics are averaged.
+      options: what `byol_network.make_forward` takes besides, such as ``axis``.
     """
     return byol_network.make_forward(
-        card.encoder,
+        **{name: getattr(card, name) for name in _OF_MODEL},
+        mean=card.mean,
+        std=card.std,
         num_classes=num_classes,
-        width_multiplier=card.width_multiplier,
-        resnet_v2=card.resnet_v2,
-        stem=card.stem,
-        zero_init_residual=card.zero_init_residual,
-        padding=card.padding,
+        norm=card.norm_spec,
         projector_hidden_size=projector.hidden_size,
         projector_output_size=projector.output_size,
         projector_hidden_layers=projector.hidden_layers,
         head_bias=projector.has_bias,
-        norm=card.norm_spec,
         head_norm=projector.norm,
-        bn_decay_rate=card.bn_decay_rate,
-        bn_eps=card.bn_eps,
-        mean=card.mean,
-        std=card.std,
-        axis=axis,
+        **options,
     )
 
 

@@ -70,7 +70,7 @@ def _projector(found: sources.Weights, network: sources.Network) -> byol_network
     if "projector/linear" not in network.params:
         raise UsageError("The checkpoint has no projector: leave --config.head empty.")
     if found.config:
-        return encoder_spec.projector_of_run(found.config)
+        return encoder_spec.projector_of_run(found.config.model)
     shape = network.params["projector/linear_1"]["w"].shape
     return byol_network.HeadSpec(*map(int, shape))
 

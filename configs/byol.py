@@ -71,10 +71,12 @@ def _reference() -> ml_collections.ConfigDict:
     config.objective.name = "byol"  # byol | byol_no_predictor
     config.objective.base_target_ema = 0.996
     config.objective.target_ema_schedule = "cosine"  # cosine (to 1) | constant
+    config.objective.target_init = "drawn"  # drawn by itself | online: equal to that network
     config.collapse = _collapse()
     config.optimizer = _optimizer()
     config.augment = ml_collections.ConfigDict()
     config.augment.crop = ml_collections.ConfigDict()
+    config.augment.crop.enabled = True  # False: the largest square, the same for both views
     config.augment.crop.min_area = 0.08
     config.augment.crop.max_area = 1.0
     config.augment.crop.method = "cubic"  # cubic | linear; of images in memory
@@ -260,11 +262,7 @@ def _imagenette(config: ml_collections.ConfigDict) -> None:
     config.optimizer.lars.base_learning_rate = 2.0
 
 
-def _imagenet(
-    config: ml_collections.ConfigDict,
-    epochs: float,
-    settings: paper_settings.Settings | None = None,
-) -> None:
+def _imagenet(config: ml_collections.ConfigDict, epochs: float, **settings: float) -> None:
     """Settings that are left out are the reference's for the length that the run has."""
     config.data.train_split = "train_and_valid"  # 1,281,167 images, as the reference
     config.data.mean, config.data.std = IMAGENET_MEAN, IMAGENET_STD
@@ -273,13 +271,13 @@ def _imagenet(
 
 
 def _small_batch(config: ml_collections.ConfigDict) -> None:
-    _imagenet(config, 1000.0, paper_settings.SMALL_BATCH)
+    _imagenet(config, 1000.0, **paper_settings.SMALL_BATCH._asdict())
     config.batch_size = 512
 
 
 def _ablation(config: ml_collections.ConfigDict, batch_size: int = 4096) -> None:
     """The batch is a micro-batch, and changes no setting (paper, appendix F.2)."""
-    _imagenet(config, 300.0, paper_settings.ABLATION)
+    _imagenet(config, 300.0, **paper_settings.ABLATION._asdict())
     config.accumulate, rest = divmod(config.batch_size, max(batch_size, 1))
     if rest or not batch_size:
         raise config_lib.UsageError(f"{config.preset}: {batch_size} does not divide 4096.")

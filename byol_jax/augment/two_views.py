@@ -20,7 +20,7 @@ def make_views(
     view2: image_ops.View,
     *,
     image_size: int,
-    area_range: tuple[float, float],
+    area_range: tuple[float, float] | None,
     method: str,
     batch_size: int | None = None,
 ) -> Callable[[jax.Array, Batch], Views]:
@@ -41,7 +41,7 @@ def make_view(
     *,
     name: str,
     image_size: int,
-    area_range: tuple[float, float],
+    area_range: tuple[float, float] | None,
     method: str,
     batch_size: int | None = None,
 ) -> Callable[[jax.Array, Batch], jax.Array]:
@@ -56,7 +56,7 @@ def make_view(
       view: strengths, and names of augmentations that come after all others.
       name: of the view in the batch.
       image_size: S.
-      area_range: fraction of an image that is cut out, least and most.
+      area_range: fraction of an image that is cut out, least and most; None: its largest square.
       method: of resizing.
       batch_size: B; None if every batch is whole.
 
@@ -71,6 +71,8 @@ def make_view(
         if name in batch:
             return batch[name].astype(jnp.float32) / 255
         images = batch["images"]
+        if area_range is None:
+            return random_resized_crop.resize_squares(images, image_size, method=method)
         count, size = batch_size or images.shape[0], images.shape[1:3]
         windows = random_resized_crop.draw_windows(key, count, size, area_range=area_range)
         return random_resized_crop.resize_windows(

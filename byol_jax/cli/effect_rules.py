@@ -205,6 +205,12 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         OF_BYOL,
+        ("augment.crop.min_area", "augment.crop.max_area"),
+        lambda c: c.augment.crop.enabled,
+        "while augment.crop.enabled is false: leave one of them out",
+    ),
+    Rule(
+        OF_BYOL,
         ("augment.crop.method",),
         _is_in_memory,
         "on {data.name}: encoded images are cut on the host, by OpenCV's cubic; leave it out",

@@ -54,9 +54,14 @@ def draw_windows(
     uniforms: np.ndarray,
     image: image_decoding.EncodedImage,
     *,
-    area_range: tuple[float, float] = (0.08, 1.0),
+    area_range: tuple[float, float] | None = (0.08, 1.0),
 ) -> tuple[Window, ...]:
-    """A training window of the image for each row of four numbers, as `draw_window` draws it."""
+    """A training window of the image for each row of four numbers, as `draw_window` draws it.
+
+    Without a range of areas each is the largest square in the middle.
+    """
+    if area_range is None:
+        return (center_window(image.height, image.width, fraction=1.0),) * len(uniforms)
     return tuple(
         draw_window(row, image.height, image.width, area_range=area_range) for row in uniforms
     )

@@ -29,12 +29,12 @@ class Crop(NamedTuple):
 
     Attributes:
       size: S.
-      area_range: fraction of the image's area, least and most.
+      area_range: fraction of the image's area, least and most; None: the largest square.
       views: of each image, each with a window of its own.
     """
 
     size: int
-    area_range: tuple[float, float] = (0.08, 1.0)
+    area_range: tuple[float, float] | None = (0.08, 1.0)
     views: int = 2
 
 

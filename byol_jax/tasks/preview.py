@@ -126,11 +126,14 @@ def _alone(
 ) -> Iterator[tuple[str, Cells]]:
     """Rows of each augmentation alone: its weakest, middle and strongest on some images."""
     size, section = image_size, augment.crop
-    areas = (section.max_area, section.min_area)
-    cells = [
-        _window(image, areas, level, size, section.method) for image in images for level in LEVELS
-    ]
-    yield f"crop, area {areas[1]:g} to {areas[0]:g}", cells
+    if section.enabled:
+        areas = (section.max_area, section.min_area)
+        cells = [
+            _window(image, areas, level, size, section.method)
+            for image in images
+            for level in LEVELS
+        ]
+        yield f"crop, area {areas[1]:g} to {areas[0]:g}", cells
     squares = [_window(image, (1.0, 1.0), 0.0, size, section.method)[1] for image in images]
     inputs = jnp.stack([jnp.asarray(square, jnp.float32) / 255 for square in squares])
     for change in changes(augment):

@@ -110,7 +110,11 @@ def assemble(settings: PretrainSettings, images: Images) -> Job:
     forward = make_forward(settings, images.card)
     optimizer, learning_rate = make_optimizer(settings)
     state = train_step.init_state(
-        forward, optimizer, seed=settings.seed, image_size=settings.data.image_size
+        forward,
+        optimizer,
+        seed=settings.seed,
+        image_size=settings.data.image_size,
+        target_init=settings.objective.target_init,
     )
     if settings.checkpoint:
         spec = encoder_of(settings, images.card)
@@ -239,7 +243,7 @@ def make_probe(job: Job) -> Callable[[int, train_step.TrainState], online_eval.M
 
 def make_crop(crop: settings_lib.Crop, *, image_size: int) -> train_loader.Crop:
     """How the host cuts views of encoded images."""
-    return train_loader.Crop(image_size, (crop.min_area, crop.max_area))
+    return train_loader.Crop(image_size, crop.area_range)
 
 
 def make_train_batches(
@@ -285,7 +289,7 @@ def make_views(
         augment.view1,
         augment.view2,
         image_size=image_size,
-        area_range=(crop.min_area, crop.max_area),
+        area_range=crop.area_range,
         method=crop.method,
         batch_size=batch_size,
     )

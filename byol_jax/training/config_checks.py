@@ -11,7 +11,7 @@ from byol_jax.augment import random_resized_crop
 from byol_jax.data import datasets
 from byol_jax.models import byol_network, norms, resnet
 from byol_jax.objectives import byol
-from byol_jax.training import collapse_monitor, config_ranges, optimizers
+from byol_jax.training import collapse_monitor, config_ranges, optimizers, train_step
 
 UsageError = config_lib.UsageError
 
@@ -47,6 +47,7 @@ def check(config: Any) -> None:
         objective.target_ema_schedule,
         key="objective.target_ema_schedule",
     )
+    config_lib.lookup(train_step.TARGET_INITS, objective.target_init, key="objective.target_init")
     config_lib.lookup(optimizers.OPTIMIZERS, config.optimizer.name, key="optimizer.name")
     config_lib.lookup(collapse_monitor.ACTIONS, config.collapse.action, key="collapse.action")
     config_lib.lookup(DTYPES, config.model.dtype, key="model.dtype")
@@ -116,10 +117,11 @@ def check_sizes(config: Any, train: datasets.Dataset) -> None:
             raise UsageError(f"--config.data.image_size must be at least 8, not {size}.")
         return
     height, width = train.images.shape[1:3]
-    smallest = int(np.sqrt(config.augment.crop.min_area) * min(height, width))
+    min_area = config.augment.crop.min_area if config.augment.crop.enabled else 1.0
+    smallest = int(np.sqrt(min_area) * min(height, width))
     if smallest < 4 or config.data.image_size < 8:
         raise UsageError(
             f"Images of {height} x {width} px are too small for this crop: windows of "
-            f"augment.crop.min_area={config.augment.crop.min_area} would be about {smallest} px "
+            f"augment.crop.min_area={min_area} would be about {smallest} px "
             f"wide (4 at least), resized to data.image_size={config.data.image_size} (8 at least)."
         )

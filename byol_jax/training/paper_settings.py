@@ -6,6 +6,7 @@ all on logarithmic scales; beyond them, the nearest holds.
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from ml_collections import ConfigDict, config_dict
@@ -42,13 +43,12 @@ ABLATION = Settings(0.3, 1e-6, 0.99, 10.0)  # paper, appendix F: 300 epochs
 SMALL_BATCH = Settings(0.4, 1.5e-6, 0.9995, 10.0)  # paper, appendix G: batch 512, 1000 epochs
 
 
-def assign(config: ConfigDict, given: Settings | None) -> None:
-    """Puts settings into a config; None leaves them unset, to follow from the length of the run."""
+def assign(config: ConfigDict, given: Mapping[str, float]) -> None:
+    """Puts settings into a config; what is not given follows from the length of the run."""
     sections = (config.optimizer.lars, config.optimizer.lars, config.objective, config.optimizer)
-    values = given or (None,) * len(sections)
-    for section, name, value in zip(sections, Settings._fields, values, strict=True):
+    for section, name in zip(sections, Settings._fields, strict=True):
         section[name] = config_dict.placeholder(float)
-        section[name] = value
+        section[name] = given.get(name)
 
 
 def settings(*, epochs: float, batch_size: int, num_images: int) -> tuple[Settings, str]:

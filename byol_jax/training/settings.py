@@ -70,6 +70,7 @@ class Objective:
     name: str
     base_target_ema: float
     target_ema_schedule: str
+    target_init: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,9 +90,15 @@ class Optimizer:
 class Crop:
     """Random resized crops."""
 
+    enabled: bool
     min_area: float
     max_area: float
     method: str
+
+    @property
+    def area_range(self) -> tuple[float, float] | None:
+        """Fraction of an image that is cut out, least and most; None: its largest square."""
+        return (self.min_area, self.max_area) if self.enabled else None
 
 
 @dataclasses.dataclass(frozen=True)

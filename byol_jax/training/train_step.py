@@ -19,6 +19,9 @@ from byol_jax.models import byol_network
 from byol_jax.objectives import byol
 from byol_jax.training import optimizers
 
+# Which of the two drawn networks the target starts as.
+TARGET_INITS = {"online": 0, "drawn": 1}
+
 
 class TrainState(NamedTuple):
     """All that training changes, as arrays without a device axis."""
@@ -37,8 +40,17 @@ def init_state(
     *,
     seed: int,
     image_size: int,
+    target_init: str = "drawn",
 ) -> TrainState:
-    """Draws online and target network from different keys, as the reference does."""
+    """Draws online and target network from different keys, as the reference does.
+
+    Args:
+      forward: as `byol_network.make_forward` gives it.
+      optimizer: of the online network.
+      seed: of the parameters.
+      image_size: of the views.
+      target_init: a key of `TARGET_INITS`: equal to the online network, or drawn by itself.
+    """
     images = jnp.zeros((2, image_size, image_size, 3))
     # Runs twice in its life, so compiling it without optimizations is what saves time.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
@@ -49,7 +61,9 @@ def init_state(
     target_params, target_state = (
         {module: drawn[module] for module in kept}
         for drawn, kept in zip(
-            draw(keys[1]), jax.eval_shape(lambda: init(keys[1], images, part="target")), strict=True
+            draw(keys[TARGET_INITS[target_init]]),
+            jax.eval_shape(lambda: init(keys[1], images, part="target")),
+            strict=True,
         )
     )
     opt_state = optimizer.init(online_params)

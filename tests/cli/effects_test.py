@@ -44,6 +44,12 @@ REFUSED = {  # preset, what is typed, which of it has no effect, what is said
     ),
     "no solarize": ("byol", None, {"augment.view1.solarize_threshold": 0.3}, "solarize_prob"),
     "basic blocks": ("byol", None, {"model.zero_init_residual": False}, "bottleneck"),
+    "no crop": (
+        "byol",
+        None,
+        {"augment.crop.min_area": 0.5, "augment.crop.enabled": False},
+        "crop.enabled is false",
+    ),
     "no groups": ("byol", None, {"model.norm_groups": 4}, "model.norm=group"),
     "no batch norm": (
         "byol",
@@ -270,6 +276,7 @@ OTHER = {  # values unlike the default's
     "accumulate_statistics": "exact",
     "objective.name": "byol_no_predictor",
     "objective.target_ema_schedule": "constant",
+    "objective.target_init": "online",
     "optimizer.name": "sgd",
     "collapse.action": "stop",
     "augment.crop.method": "cubic",

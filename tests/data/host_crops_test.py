@@ -1,5 +1,7 @@
 """Windows, decoding and resizing on the host against the reference's numbers and slow formulas."""
 
+import types
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -362,3 +364,9 @@ def test_center_crops_of_photos_are_near_the_reference(photos):
         if f"output_{index}" in photos:
             error = np.abs(output - photos[f"output_{index}"].astype(np.float64))
             assert np.quantile(error, 0.98) <= 0.5 / 255 + 6e-4
+
+
+def test_without_a_range_of_areas_all_windows_are_the_largest_square():
+    image = types.SimpleNamespace(height=11, width=8)
+    windows = host_crops.draw_windows(np.zeros((2, 4)), image, area_range=None)
+    assert windows == (host_crops.Window(2, 0, 8, 8),) * 2

@@ -4,20 +4,18 @@ Shapes: b images of a batch, N of a split, F embedding size.
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax.augment import image_ops
-from byol_jax.augment import two_views as views_lib
 from byol_jax.checkpoints import encoders
 from byol_jax.data import datasets, eval_loader, host_crops, train_loader
 from byol_jax.distributed import multihost, pmap
+from byol_jax.evaluation import train_input
 from byol_jax.metrics import representation
 from byol_jax.training import build
-from byol_jax.training import settings as settings_lib
 from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
@@ -245,13 +243,13 @@ def _view_batches(
     encoder: encoders.Encoder, data: datasets.Dataset, *, batch_size: int, seed: int
 ) -> Iterator[list[np.ndarray]]:
     """One epoch of pairs of uint8 views [b, S, S, 3], the last batch filled up from the next."""
-    make_views, crop = _augmentations(encoder)
-    make_views = jax.jit(make_views)
+    augment, size = train_input.augment_of(encoder), encoder.image_size
+    make_views = jax.jit(build.make_views(augment, image_size=size))
     batches = train_loader.TrainBatches(
         data,
         batch_size=batch_size,
         seed=seed,
-        crop=crop,
+        crop=build.make_crop(augment.crop, image_size=size),
         max_bad_share=1.0,
     )
     try:
@@ -261,23 +259,6 @@ def _view_batches(
             yield [np.rint(np.asarray(view) * 255).astype(np.uint8) for view in views]
     finally:
         batches.close()
-
-
-def _augmentations(encoder: encoders.Encoder) -> tuple[Any, train_loader.Crop]:
-    """Views and crop of the encoder's run, or the paper's if it has none."""
-    if encoder.config:
-        augment = config_lib.freeze(settings_lib.Augment, encoder.config.augment, prefix="augment.")
-        views = build.make_views(augment, image_size=encoder.image_size)
-        return views, build.make_crop(augment.crop, image_size=encoder.image_size)
-    crop = train_loader.Crop(encoder.image_size)
-    views = views_lib.make_views(
-        image_ops.BYOL_VIEW1,
-        image_ops.BYOL_VIEW2,
-        image_size=encoder.image_size,
-        area_range=crop.area_range,
-        method="cubic",
-    )
-    return views, crop
 
 
 def names(source: Source, data: datasets.Dataset, indices: np.ndarray) -> list[str]:

@@ -63,7 +63,14 @@ class LinearSettings(settings_lib.EvalSettings):
     total_epochs: float
     base_learning_rates: tuple[float, ...]
     features: str
+    logit_clip: float
+    logit_penalty: float
     crop: train_input.TrainCrop
+
+    @property
+    def regularization(self) -> linear_probe.Regularization:
+        """Of the logits."""
+        return linear_probe.Regularization(self.logit_clip, self.logit_penalty)
 
 
 def run(config: Any, workdir: pathlib.Path, *, given: protocol.Given = protocol.NOTHING) -> None:
@@ -92,7 +99,7 @@ def run(config: Any, workdir: pathlib.Path, *, given: protocol.Given = protocol.
         )
         found = {
             "protocol": f"linear evaluation, {settings.features} features",
-            "choices": CHOICES,
+            "choices": CHOICES | (_OF_PRETRAINING if settings.features == "pretraining" else {}),
         } | found
         result = results.write_result(workdir, settings, setup, found, start=start)
     console.say(results.describe(result, _table))
@@ -105,7 +112,7 @@ def resolve(config: Any) -> LinearSettings:
       UsageError: naming the key that is wrong and what it may be.
     """
     config_lib.lookup(FEATURES, config.features, key="features")
-    if config.features == "augmented" and config.weights == "pixels":
+    if config.features != "cached" and config.weights == "pixels":
         raise UsageError("Raw pixels are evaluated as they are: add --config.features=cached.")
     return settings_lib.resolve(
         LinearSettings,
@@ -199,6 +206,7 @@ def _cached(settings: LinearSettings, measured: Measured, _: resume.Unfinished) 
                 used.labels,
                 batch_size=batch_size,
                 seed=seed,
+                regularization=settings.regularization,
                 on_steps=bar.update,
             )
 
@@ -215,13 +223,14 @@ class Frozen(NamedTuple):
 
 
 def _augmented(settings: LinearSettings, measured: Measured, work: resume.Unfinished) -> Train:
-    """Trains on features of crops and flips that are drawn anew for every step."""
+    """Trains on features of views that are drawn anew for every step."""
     setup = measured.setup
     encoder = setup.encoder
     axis = pmap.reduction_axis()
     forward = encoders.make_forward(encoder, axis=None, bn_decay_rate=0.9)
     min_area = train_input.min_area(settings.crop.min_area, encoder)
-    make_view = train_input.make_view(encoder, min_area)
+    augment = train_input.augment_of(encoder) if settings.features == "pretraining" else None
+    make_view = train_input.make_view(encoder, min_area, augment)
 
     def update(state: Frozen, batch: dict[str, jax.Array]) -> tuple[Frozen, dict, None]:
         key = pmap.step_key(state.seed, state.training.step)
@@ -234,7 +243,11 @@ def _augmented(settings: LinearSettings, measured: Measured, work: resume.Unfini
             part="encoder",
         )
         training = linear_probe.update(
-            state.training, outputs.embedding, batch["labels"], axis=axis
+            state.training,
+            outputs.embedding,
+            batch["labels"],
+            axis=axis,
+            regularization=settings.regularization,
         )
         return state._replace(training=training), {}, None
 
@@ -250,6 +263,7 @@ def _augmented(settings: LinearSettings, measured: Measured, work: resume.Unfini
             batch_size=pmap.batch_size(settings.batch_size, len(positions)),
             seed=seed,
             min_area=min_area,
+            augment=augment,
             max_bad=settings.data.bad_limit(setup.train, setup.test).most,
         )
         frozen = Frozen(state, encoder.params, encoder.state, np.asarray(seed))
@@ -267,8 +281,11 @@ CHOICES = {
     "held-out images": f"at most {protocol.VALIDATION_IMAGES:,} (paper: 10,009 of ImageNet)",
 }
 
+_OF_PRETRAINING = {"augmentations": "those of the first view"}
+
 FEATURES: Mapping[str, Callable[[LinearSettings, Measured, resume.Unfinished], Train]] = {
     "augmented": _augmented,
+    "pretraining": _augmented,
     "cached": _cached,
 }
 

@@ -76,6 +76,7 @@ RANGES: Mapping[str, Range] = {
     "data.std": SOME,
     "*width_multiplier": Range(1, 64),
     "*_hidden_size": Range(1, 2**20),
+    "logit_*": NOT_NEGATIVE,
     "*_hidden_layers": Range(0, 64),
     "*norm_groups": Range(1, 2**20),
     "*_output_size": Range(1, 2**20),

@@ -31,10 +31,9 @@ def load_networks(
       UsageError: the file is of another encoder than the config builds, or its heads are others.
     """
     if not sources.is_foreign(path):
-        loaded = orbax_reader.load_networks(path, state)
         if (step_folders.find(path).absolute().parents[1] / "config.json").exists():
             _require_same(sources.open_weights(path), card)
-        return loaded
+        return orbax_reader.load_networks(path, state)
     found = sources.open_weights(path)
     _require_same(found, card)
     online = sources.load(found, "online" if "online" in found.load else "target")

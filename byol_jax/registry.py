@@ -9,7 +9,7 @@ from typing import Any
 from byol_jax import plugins
 from byol_jax.data import datasets
 from byol_jax.models import resnet
-from byol_jax.objectives import byol
+from byol_jax.objectives import contract, table
 
 Load = Callable[[str, str], datasets.Dataset]
 
@@ -43,8 +43,8 @@ def register_objective(
     """
 
     def register(loss: Callable[..., Any]) -> Callable[..., Any]:
-        objective = byol.Objective(loss, terms or (lambda *_: {}), has_predictor)
-        plugins.register(byol.OBJECTIVES, name, objective, what="objective")
+        objective = contract.Objective(loss, terms or (lambda *_: {}), has_predictor)
+        plugins.register(table.OBJECTIVES, name, objective, what="objective")
         return loss
 
     return register

@@ -61,10 +61,7 @@ def _reference() -> ml_collections.ConfigDict:
 
     config.data = _data()
     config.model = _model()
-    config.objective = ml_collections.ConfigDict()
-    config.objective.name = "byol"  # byol | byol_no_predictor
-    config.objective.base_target_ema = 0.996
-    config.objective.target_ema_schedule = "cosine"  # cosine (to 1) | constant
+    config.objective = _objective()
     config.collapse = _collapse()
     config.optimizer = _optimizer()
     config.augment = ml_collections.ConfigDict()
@@ -117,6 +114,32 @@ def _model() -> ml_collections.ConfigDict:
     model.dtype = "float32"  # float32 | bfloat16: of convolutions and linear layers in training
     model.remat = False  # compute residual blocks again for the gradient instead of storing them
     return model
+
+
+def _objective() -> ml_collections.ConfigDict:
+    """Which method; docs/methods.md says what each is."""
+    objective = ml_collections.ConfigDict()
+    objective.name = "byol"  # a row of byol_jax/objectives/table.py; each has settings of its own
+    objective.predictor = config_dict.placeholder(bool)  # unset: as the method has it
+    objective.target = config_dict.placeholder(str)  # ema | copy | frozen | stop_gradient | none
+    objective.base_target_ema = 0.996
+    objective.target_ema_schedule = "cosine"  # cosine (to 1) | constant
+    _objective_settings(objective)
+    return objective
+
+
+def _objective_settings(objective: ml_collections.ConfigDict) -> None:
+    """A section for each objective that has keys of its own."""
+    for name in ("infonce", "simclr", "barlow_twins", "vicreg"):
+        objective[name] = ml_collections.ConfigDict()
+    objective.infonce.temperature = 0.1  # alpha of the paper's equation 8
+    objective.infonce.weight = 1.0  # beta, of negatives; 0 with predictor and target ema is BYOL
+    objective.simclr.temperature = 0.1
+    objective.barlow_twins.redundancy_weight = 0.0051  # lambda
+    objective.barlow_twins.scale = 0.024  # of the whole loss
+    objective.vicreg.invariance_weight = 25.0
+    objective.vicreg.variance_weight = 25.0
+    objective.vicreg.covariance_weight = 1.0
 
 
 def _collapse() -> ml_collections.ConfigDict:

@@ -16,13 +16,14 @@ from byol_jax.augment import image_ops, two_views
 from byol_jax.data import agreement, data_cards, datasets, eval_loader, train_loader
 from byol_jax.distributed import pmap
 from byol_jax.models import byol_network, encoder_spec, inference, microbatch
-from byol_jax.objectives import byol
 from byol_jax.training import (
     config_checks,
+    objective_setup,
     online_eval,
     optimizers,
     paper_settings,
     pretrained_init,
+    step_loss,
     train_step,
 )
 from byol_jax.workdir import run_folder
@@ -66,7 +67,8 @@ def build(
       UsageError: naming the key that is wrong and what it may be.
     """
     config_checks.check(config)
-    objective = lookup(byol.OBJECTIVES, config.objective.name, key="objective.name")
+    objective = objective_setup.make_objective(config)
+    objective_setup.check(config, objective)
     train = _open(config, config.data.train_split, train)
     test = _open(config, config.data.eval_split, test)
     config_checks.check_sizes(config, train)
@@ -86,26 +88,30 @@ def build(
     )
     forward = make_forward(config, data_card)
     optimizer, learning_rate = make_optimizer(config, settings, total_steps, warmup_steps)
-    make_target_ema = lookup(
-        optimizers.TARGET_EMA_SCHEDULES,
-        config.objective.target_ema_schedule,
-        key="objective.target_ema_schedule",
-    )
+    optimizer = objective_setup.with_own_optimizer(optimizer, objective)
     axis = pmap.reduction_axis()
     is_exact = config.accumulate_statistics == "exact"
     update = train_step.make_update(
-        train_step.make_loss(make_train_forward(config, data_card, axis=axis), objective),
+        step_loss.make_loss(make_train_forward(config, data_card, axis=axis), objective, axis=axis),
         optimizer,
         make_views(config, batch_size=config.batch_size),
         seed=config.seed,
         learning_rate=learning_rate,
-        target_ema=make_target_ema(settings.base_target_ema, total_steps=total_steps),
+        target_ema=objective_setup.make_target_ema(
+            config, objective, base=settings.base_target_ema, total_steps=total_steps
+        ),
         axis=axis,
         parts=1 if is_exact else config.accumulate,
         average_state=pmap.groups(config.model.bn_group_size) is not None,
+        constrain=objective.objective.constrain,
     )
     state = train_step.init_state(
-        forward, optimizer, seed=config.seed, image_size=config.data.image_size
+        forward,
+        optimizer,
+        seed=config.seed,
+        image_size=config.data.image_size,
+        objective=objective,
+        batch_size=config.batch_size,
     )
     if config.checkpoint:
         card = encoder_spec.of_run(config, data_card.mean, data_card.std)

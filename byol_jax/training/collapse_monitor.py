@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from byol_jax.distributed import pmap
-from byol_jax.objectives import byol
 from byol_jax.training import paper_settings
 
 ACTIONS = {"warn": False, "stop": True}  # whether the run ends
@@ -118,9 +117,9 @@ def make_guard(config: Any, settings: paper_settings.Settings, warmup_steps: int
 def _advice(config: Any, settings: paper_settings.Settings, warmup_steps: int) -> list[str]:
     """The likeliest causes first."""
     advice = []
-    if not byol.OBJECTIVES[config.objective.name].has_predictor:
+    if config.objective.name == "byol_no_predictor" or config.objective.predictor is False:
         advice.append(f"objective.name={config.objective.name} has no predictor: take byol")
-    images = _images_of_a_norm(config)
+    images = images_of_a_norm(config)
     if images < 32:
         parts = " less accumulate or accumulate_statistics=exact," if config.accumulate > 1 else ""
         advice.append(
@@ -137,7 +136,7 @@ def _advice(config: Any, settings: paper_settings.Settings, warmup_steps: int) -
     ]
 
 
-def _images_of_a_norm(config: Any) -> int:
+def images_of_a_norm(config: Any) -> int:
     """How many images batch norm takes statistics of."""
     groups = pmap.groups(config.model.bn_group_size)
     parts = 1 if config.accumulate_statistics == "exact" else config.accumulate

@@ -3,6 +3,7 @@
 Also what an earlier beginning has left, which a new one in the same folder moves aside.
 """
 
+import fnmatch
 import json
 import pathlib
 from collections.abc import Callable
@@ -40,7 +41,9 @@ CHANGEABLE = (
 )
 
 # Keys that runs of earlier versions lack, with what those did.
-LATER_KEYS = {"plugins": []}
+LATER_KEYS = {"plugins": [], "objective.predictor": None, "objective.target": None}
+# Sections of objectives that earlier versions lack: those had no such objective.
+LATER_SECTIONS = ("objective.*.*",)
 
 # What a beginning writes, that the next one writes again; the first is moved last.
 _OF_A_BEGINNING = ("metrics.jsonl", "tensorboard", "gallery", "bad_images.txt", "wandb_id")
@@ -79,8 +82,14 @@ def changes(workdir: pathlib.Path, config: Any, *, warn: Callable[[str], None]) 
         if manager.steps(workdir):
             warn(f"WARNING: {workdir / CONFIG} is missing; the given config is taken for its own.")
         return []
-    given = json.loads(config_lib.to_json(config))
+    given = config_lib.flatten(json.loads(config_lib.to_json(config)))
+    stored = config_lib.flatten(stored)
     known = {key: value for key, value in LATER_KEYS.items() if key in given}
+    known |= {
+        key: value
+        for key, value in given.items()
+        if any(fnmatch.fnmatchcase(key, name) for name in LATER_SECTIONS)
+    }
     differences = config_lib.differences(known | stored, given)
     changed = [line for line in differences if line.split(":")[0] not in CHANGEABLE]
     if changed and not config.accept_changes:

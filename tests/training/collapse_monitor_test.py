@@ -65,7 +65,7 @@ def test_statistics_of_groups_and_exact_ones_are_counted_right():
         (exact, 64),
         (exact | {"model.bn_group_size": 1}, 16),  # of four devices
     ]:
-        assert collapse_monitor._images_of_a_norm(make_config(**overrides)) == images
+        assert collapse_monitor.images_of_a_norm(make_config(**overrides)) == images
 
 
 def test_the_loss_is_four_minus_four_cosines():

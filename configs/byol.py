@@ -130,16 +130,21 @@ def _objective() -> ml_collections.ConfigDict:
 
 def _objective_settings(objective: ml_collections.ConfigDict) -> None:
     """A section for each objective that has keys of its own."""
-    for name in ("infonce", "simclr", "barlow_twins", "vicreg"):
+    for name in ("infonce", "simclr", "moco_v2", "moco_v3", "barlow_twins", "vicreg", "raft"):
         objective[name] = ml_collections.ConfigDict()
     objective.infonce.temperature = 0.1  # alpha of the paper's equation 8
     objective.infonce.weight = 1.0  # beta, of negatives; 0 with predictor and target ema is BYOL
     objective.simclr.temperature = 0.1
+    objective.moco_v2.temperature = 0.2
+    objective.moco_v2.queue_size = 65536  # a multiple of batch_size
+    objective.moco_v3.temperature = 1.0
     objective.barlow_twins.redundancy_weight = 0.0051  # lambda
     objective.barlow_twins.scale = 0.024  # of the whole loss
     objective.vicreg.invariance_weight = 25.0
     objective.vicreg.variance_weight = 25.0
     objective.vicreg.covariance_weight = 1.0
+    objective.raft.alignment_weight = 1.0
+    objective.raft.escape_weight = 1.0
 
 
 def _collapse() -> ml_collections.ConfigDict:

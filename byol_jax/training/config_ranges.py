@@ -80,9 +80,11 @@ RANGES: Mapping[str, Range] = {
     "*bn_decay_rate": DECAY,
     "*bn_eps": POSITIVE,
     "*base_target_ema": FRACTION,
+    "objective.raft.escape_weight": ANY,  # below 0 it is the paper's BYOL'
     "objective.*.*_weight": NOT_NEGATIVE,
     "objective.*.weight": NOT_NEGATIVE,
     "objective.*.scale": POSITIVE,
+    "objective.*.queue_size": COUNT,
     "*base_learning_rate": POSITIVE,
     "*base_learning_rates": POSITIVE,
     "*weight_decay": NOT_NEGATIVE,

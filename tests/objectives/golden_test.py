@@ -10,7 +10,17 @@ import jax
 import numpy as np
 import pytest
 
-from byol_jax.objectives import barlow_twins, byol, infonce, simclr, simsiam, vicreg
+from byol_jax.objectives import (
+    barlow_twins,
+    byol,
+    infonce,
+    moco_v2,
+    moco_v3,
+    raft,
+    simclr,
+    simsiam,
+    vicreg,
+)
 from tests.support import golden_data
 
 GOLDEN = golden_data.load("objectives")
@@ -49,7 +59,18 @@ def _bridge(x, axis, *, alpha, beta):
     return sum(views), {f"infonce_view{i + 1}": -view for i, view in enumerate(views)}
 
 
+def _moco_v2(x, axis, *, temperature):
+    return moco_v2.moco_v2_loss(x["q"], x["k"], x["queue"], temperature=temperature), {}
+
+
+def _moco_v3(x, axis, *, temperature):
+    queries, keys = (x["q1"], x["q2"]), (x["k1"], x["k2"])
+    return sum(moco_v3.moco_v3_loss(queries, keys, temperature=temperature, axis=axis)), {}
+
+
 LOSSES = {
+    "moco_v2": _moco_v2,
+    "moco_v3": _moco_v3,
     "byol": _byol,
     "simsiam": _simsiam,
     "simclr": _simclr,
@@ -72,20 +93,25 @@ def compiled(objective, devices=1):
     """
     axis = AXIS if devices > 1 else None
 
-    def loss(moving, still, params):
-        return LOSSES[objective](moving | still, axis, **params)
+    def loss(moving, still, shared, params):
+        return LOSSES[objective](moving | still | shared, axis, **params)
 
     step = jax.value_and_grad(loss, has_aux=True)
     if axis is None:
         return jax.jit(step)
-    return jax.pmap(step, AXIS, in_axes=(0, 0, None), devices=jax.devices()[:devices])
+    return jax.pmap(step, AXIS, in_axes=(0, 0, None, None), devices=jax.devices()[:devices])
 
 
-def halves(name):
-    """The arrays that get a gradient, and the others."""
+SHARED = ("queue",)  # the same on all devices
+
+
+def arguments(name):
+    """The arrays that get a gradient, the others, and those that are alike on all devices."""
     found = inputs(name)
     moving = {key: found[key] for key in CASES[name]["grads"]}
-    return moving, {key: value for key, value in found.items() if key not in moving}
+    shared = {key: value for key, value in found.items() if key in SHARED}
+    still = {key: value for key, value in found.items() if key not in moving | shared}
+    return moving, still, shared
 
 
 def assert_scalar(actual, expected, *, tolerance=1e-5):
@@ -107,7 +133,7 @@ def assert_gradient(actual, expected, metric):
 @pytest.mark.parametrize("name", OF_LOSSES)
 def test_the_loss_and_its_gradients_equal_the_recorded_ones(name):
     case = CASES[name]
-    (loss, terms), grads = compiled(case["objective"])(*halves(name), case["params"])
+    (loss, terms), grads = compiled(case["objective"])(*arguments(name), case["params"])
     assert_scalar(loss, GOLDEN[f"{name}|loss"])
     for term, value in terms.items():
         assert_scalar(value, GOLDEN[f"{name}|terms|{term}"])
@@ -126,9 +152,9 @@ SHARDED = [
 @pytest.mark.parametrize(("name", "devices"), SHARDED)
 def test_the_loss_of_several_devices_is_that_of_the_whole_batch(name, devices):
     case = CASES[name]
-    moving, still = halves(name)
+    moving, still, shared = arguments(name)
     split = jax.tree.map(lambda x: np.reshape(x, (devices, -1, *x.shape[1:])), (moving, still))
-    (losses, _), grads = compiled(case["objective"], devices)(*split, case["params"])
+    (losses, _), grads = compiled(case["objective"], devices)(*split, shared, case["params"])
     expected = GOLDEN[f"{name}|shards{devices}|loss_per_shard"]
     np.testing.assert_allclose(losses, expected, atol=2e-5, rtol=2e-5)
     assert_scalar(losses.mean(), GOLDEN[f"{name}|loss"])
@@ -139,3 +165,44 @@ def test_the_loss_of_several_devices_is_that_of_the_whole_batch(name, devices):
         whole = np.reshape(grad, moving[argument].shape) / devices
         expected = GOLDEN[f"{name}|grad|{argument}"]
         assert_gradient(whole, expected, case["gradient_metric"])
+
+
+QUEUES = [name for name, case in CASES.items() if case["objective"] == "moco_queue"]
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("name", QUEUES)
+def test_a_queue_holds_the_recorded_keys_in_the_order_of_devices(name, devices):
+    found, pointer = inputs(name), CASES[name]["params"]["pointer"]
+    queue = moco_v2.Queue(found["queue"], np.int32(pointer))
+    axis = AXIS if devices > 1 else None
+    step = functools.partial(moco_v2.enqueue, axis=axis)
+    step = jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=None) if axis else jax.jit(step)
+    for i, keys in enumerate(found["keys"], 1):
+        keys = keys.reshape(devices, -1, keys.shape[-1]) if axis else keys
+        queue = jax.device_get(step(queue, keys))
+        np.testing.assert_allclose(queue.keys, GOLDEN[f"{name}|queue_after_{i}"], atol=1e-6)
+        assert queue.pointer == GOLDEN[f"{name}|pointer_after_{i}"]
+
+
+# Relations between objectives.
+
+
+@pytest.mark.parametrize("name", [n for n in OF_LOSSES if CASES[n].get("relation")])
+def test_the_bridge_ends_at_byol_and_at_simclr(name):
+    relation = CASES[name]["relation"]
+    ours, theirs = (
+        compiled(CASES[case]["objective"])(*arguments(case), CASES[case]["params"])[0][0]
+        for case in (name, relation["case"])
+    )
+    assert_scalar(ours, relation["factor"] * theirs + relation["constant"])
+
+
+def test_byol_is_bounded_by_what_raft_takes_the_difference_of():
+    views = jax.random.normal(jax.random.key(0), (4, 32, 8))
+    online, target = (views[0], views[1]), (views[2], views[3])
+    assert byol.byol_loss(online, target) <= 4 * sum(raft.raft_terms(online, target))
+    near = views[0], views[0] + 1e-3 * views[1]
+    assert float(byol.byol_loss(near, near)) == pytest.approx(
+        2 * float(raft.raft_terms(near, near)[0]), rel=1e-4
+    )  # where the teacher has not moved away, both are alignment

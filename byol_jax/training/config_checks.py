@@ -41,6 +41,12 @@ def check(config: Any) -> None:
     config_lib.lookup(collapse_monitor.ACTIONS, config.collapse.action, key="collapse.action")
     config_lib.lookup(DTYPES, config.model.dtype, key="model.dtype")
     _check_division(config, jax.device_count())
+    if collapse_monitor.images_of_a_norm(config) < 2:
+        raise UsageError(
+            "Batch norm would see one image at a time, whose features it makes constant: take more "
+            "--config.batch_size, less --config.accumulate, or a larger "
+            "--config.model.bn_group_size."
+        )
 
 
 def _check_division(config: Any, devices: int) -> None:

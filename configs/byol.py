@@ -130,7 +130,7 @@ def _objective() -> ml_collections.ConfigDict:
 
 def _objective_settings(objective: ml_collections.ConfigDict) -> None:
     """A section for each objective that has keys of its own."""
-    for name in ("infonce", "simclr", "moco_v2", "moco_v3", "barlow_twins", "vicreg", "raft"):
+    for name in "infonce simclr moco_v2 moco_v3 barlow_twins vicreg swav raft".split():
         objective[name] = ml_collections.ConfigDict()
     objective.infonce.temperature = 0.1  # alpha of the paper's equation 8
     objective.infonce.weight = 1.0  # beta, of negatives; 0 with predictor and target ema is BYOL
@@ -143,6 +143,11 @@ def _objective_settings(objective: ml_collections.ConfigDict) -> None:
     objective.vicreg.invariance_weight = 25.0
     objective.vicreg.variance_weight = 25.0
     objective.vicreg.covariance_weight = 1.0
+    objective.swav.temperature = 0.1
+    objective.swav.epsilon = 0.05  # of Sinkhorn's assignments
+    objective.swav.iterations = 3
+    objective.swav.prototypes = 3000
+    objective.swav.frozen_steps = 313  # in which prototypes stay as drawn
     objective.raft.alignment_weight = 1.0
     objective.raft.escape_weight = 1.0
 

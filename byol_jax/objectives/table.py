@@ -10,6 +10,7 @@ from byol_jax.objectives import (
     raft,
     simclr,
     simsiam,
+    swav,
     vicreg,
 )
 
@@ -23,5 +24,6 @@ OBJECTIVES: dict[str, contract.Objective] = {
     "simsiam": simsiam.SIMSIAM,
     "barlow_twins": barlow_twins.BARLOW_TWINS,
     "vicreg": vicreg.VICREG,
+    "swav": swav.SWAV,
     "raft": raft.RAFT,
 }

@@ -19,6 +19,7 @@ from byol_jax.objectives import (
     raft,
     simclr,
     simsiam,
+    swav,
     vicreg,
 )
 from tests.support import golden_data
@@ -206,3 +207,21 @@ def test_byol_is_bounded_by_what_raft_takes_the_difference_of():
     assert float(byol.byol_loss(near, near)) == pytest.approx(
         2 * float(raft.raft_terms(near, near)[0]), rel=1e-4
     )  # where the teacher has not moved away, both are alignment
+
+
+@pytest.mark.parametrize("name", ["swav|main", "swav|tiny"])
+def test_swapped_assignments_equal_the_recorded_ones(name):
+    x = inputs(name)
+    options = {"epsilon": 0.05, "iterations": 3}
+    prototypes = byol.l2_normalize(x["prototypes"])
+    codes = swav.sinkhorn(byol.l2_normalize(x["z1"]) @ prototypes.T, **options)
+    np.testing.assert_allclose(codes, GOLDEN[f"{name}|codes3|z1"], atol=2e-5)
+
+    def loss(z1, z2, prototypes):
+        return sum(swav.swav_loss((z1, z2), prototypes, temperature=0.1, **options))
+
+    step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))
+    value, grads = step(x["z1"], x["z2"], prototypes)
+    assert_scalar(value, GOLDEN[f"{name}|loss"])
+    for argument, grad in zip(("z1", "z2", "prototypes"), grads, strict=True):
+        assert_gradient(grad, GOLDEN[f"{name}|grad|{argument}"], CASES[name]["gradient_metric"])

@@ -11,7 +11,7 @@ from byol_jax import plugins
 from byol_jax.augment import extra
 from byol_jax.data import datasets
 from byol_jax.models import resnet
-from byol_jax.objectives import byol
+from byol_jax.objectives import contract, table
 
 Load = Callable[[str, str], datasets.Dataset]
 
@@ -49,8 +49,8 @@ def register_objective(
     """
 
     def register(loss: Callable[..., Any]) -> Callable[..., Any]:
-        objective = byol.Objective(loss, terms or (lambda *_: {}), has_predictor)
-        plugins.register(byol.OBJECTIVES, name, objective, what="objective", origin=_origin(loss))
+        objective = contract.Objective(loss, terms or (lambda *_: {}), has_predictor)
+        plugins.register(table.OBJECTIVES, name, objective, what="objective", origin=_origin(loss))
         return loss
 
     return register

@@ -67,11 +67,7 @@ def _reference() -> ml_collections.ConfigDict:
 
     config.data = _data()
     config.model = _model()
-    config.objective = ml_collections.ConfigDict()
-    config.objective.name = "byol"  # byol | byol_no_predictor
-    config.objective.base_target_ema = 0.996
-    config.objective.target_ema_schedule = "cosine"  # cosine (to 1) | constant
-    config.objective.target_init = "drawn"  # drawn by itself | online: equal to that network
+    config.objective = _objective()
     config.collapse = _collapse()
     config.optimizer = _optimizer()
     config.augment = ml_collections.ConfigDict()
@@ -133,6 +129,43 @@ def _model() -> ml_collections.ConfigDict:
     model.dtype = "float32"  # float32 | bfloat16: of convolutions and linear layers in training
     model.remat = False  # compute residual blocks again for the gradient instead of storing them
     return model
+
+
+def _objective() -> ml_collections.ConfigDict:
+    """Which method; docs/methods.md says what each is."""
+    objective = ml_collections.ConfigDict()
+    objective.name = "byol"  # a row of byol_jax/objectives/table.py; each has settings of its own
+    objective.predictor = config_dict.placeholder(bool)  # unset: as the method has it
+    objective.target = config_dict.placeholder(str)  # ema | copy | frozen | stop_gradient | none
+    objective.base_target_ema = 0.996
+    objective.target_ema_schedule = "cosine"  # cosine (to 1) | constant
+    objective.target_init = "drawn"  # drawn by itself | online: equal to that network
+    _objective_settings(objective)
+    return objective
+
+
+def _objective_settings(objective: ml_collections.ConfigDict) -> None:
+    """A section for each objective that has keys of its own."""
+    for name in "infonce simclr moco_v2 moco_v3 barlow_twins vicreg swav raft".split():
+        objective[name] = ml_collections.ConfigDict()
+    objective.infonce.temperature = 0.1  # alpha of the paper's equation 8
+    objective.infonce.weight = 1.0  # beta, of negatives; 0 with predictor and target ema is BYOL
+    objective.simclr.temperature = 0.1
+    objective.moco_v2.temperature = 0.2
+    objective.moco_v2.queue_size = 65536  # a multiple of batch_size
+    objective.moco_v3.temperature = 1.0
+    objective.barlow_twins.redundancy_weight = 0.0051  # lambda
+    objective.barlow_twins.scale = 0.024  # of the whole loss
+    objective.vicreg.invariance_weight = 25.0
+    objective.vicreg.variance_weight = 25.0
+    objective.vicreg.covariance_weight = 1.0
+    objective.swav.temperature = 0.1
+    objective.swav.epsilon = 0.05  # of Sinkhorn's assignments
+    objective.swav.iterations = 3
+    objective.swav.prototypes = 3000
+    objective.swav.frozen_steps = 313  # in which prototypes stay as drawn
+    objective.raft.alignment_weight = 1.0
+    objective.raft.escape_weight = 1.0
 
 
 def _collapse() -> ml_collections.ConfigDict:

@@ -24,7 +24,7 @@ from byol_jax.data import agreement, array_dataset, datasets, patterns
 from byol_jax.export import formats
 from byol_jax.host import signals
 from byol_jax.models import encoder_spec, inference, resnet
-from byol_jax.objectives import byol
+from byol_jax.objectives import table
 from byol_jax.tasks import embed
 from byol_jax.training import run_files
 from tests.conftest import make_config
@@ -242,7 +242,7 @@ def test_overrides_are_set_in_the_type_of_the_key():
 
 @pytest.fixture
 def tables(monkeypatch):
-    owners = {"OBJECTIVES": byol, "ENCODERS": resnet, "DATASETS": datasets, "AUGMENTATIONS": extra}
+    owners = {"OBJECTIVES": table, "ENCODERS": resnet, "DATASETS": datasets, "AUGMENTATIONS": extra}
     for name, owner in owners.items():
         monkeypatch.setattr(owner, name, dict(getattr(owner, name)))
 
@@ -279,7 +279,7 @@ def test_a_module_from_outside_registers_its_parts(tmp_path, monkeypatch, tables
     config = make_config(**{"plugins": ("inside_lab.parts",), "objective.name": "outside"})
     plugins.load(config)
     plugins.load(config)  # again is no mistake
-    assert byol.OBJECTIVES["outside"].has_predictor
+    assert table.OBJECTIVES["outside"].has_predictor
     assert len(datasets.load("outside", "train")) == 40
     assert extra.find(("outside",), view="view1")[0].apply(None, np.ones(3)).tolist() != [1, 1, 1]
     assert datasets.class_names("outside", "", 2) == ["0", "1"]

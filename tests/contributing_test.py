@@ -34,7 +34,7 @@ def fresh(file):
 
 
 def test_the_objective_is_a_loss():
-    objective = extended("byol_jax/objectives/byol.py").OBJECTIVES["byol_one_view"]
+    objective = extended("byol_jax/objectives/byol.py").BYOL_ONE_VIEW
     views = tuple(jax.random.normal(jax.random.key(i), (4, 8)) for i in range(2))
     assert objective.loss(views, views[::-1]) == pytest.approx(0, abs=1e-6)
     terms = objective.terms(views, views)

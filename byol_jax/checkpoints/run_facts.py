@@ -31,6 +31,8 @@ LATER_KEYS: Mapping[str, Any] = {
     "model.predictor_hidden_layers": 1,
     "model.projector_hidden_layers": 1,
     "model.weight_standardization": False,
+    "objective.predictor": None,
+    "objective.target": None,
     "objective.target_init": "drawn",
     "optimizer.multipliers": "",
 }

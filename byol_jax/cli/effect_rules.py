@@ -1,5 +1,6 @@
 """The table of keys that have an effect only if others do; one in no row always has one."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ from byol_jax import config as config_lib
 from byol_jax.checkpoints import sources
 from byol_jax.data import datasets
 from byol_jax.models import resnet
-from byol_jax.objectives import byol
+from byol_jax.objectives import table
 from byol_jax.training import optimizers
 
 UsageError = config_lib.UsageError
@@ -74,8 +75,14 @@ def _has_bottlenecks(config: Any) -> bool:
 
 
 def _has_predictor(config: Any) -> bool:
-    objective = byol.OBJECTIVES.get(config.objective.name)
-    return objective is None or objective.has_predictor
+    objective = table.OBJECTIVES.get(config.objective.name)
+    asked = config.objective.predictor
+    return objective is None or (objective.has_predictor if asked is None else asked)
+
+
+def _averages_target(config: Any) -> bool:
+    objective = table.OBJECTIVES.get(config.objective.name)
+    return objective is None or (config.objective.target or objective.targets[0]) == "ema"
 
 
 def _has_batch_norm(config: Any) -> bool:
@@ -176,7 +183,26 @@ RULES: tuple[Rule, ...] = (
         OF_BYOL,
         ("model.predictor", "model.predictor_hidden_size", "model.predictor_hidden_layers"),
         _has_predictor,
-        "while objective.name is {objective.name}, which has no predictor: leave it out",
+        "while objective.name is {objective.name} and has no predictor: leave it out",
+    ),
+    *(
+        Rule(
+            OF_BYOL,
+            (f"objective.{name}.*",),
+            lambda c, name=name: c.objective.name == name,
+            "while objective.name is {objective.name}: "
+            f"add --config.objective.name={name}, or leave it out",
+        )
+        for name, objective in table.OBJECTIVES.items()
+        if dataclasses.fields(objective.settings)
+    ),
+    Rule(
+        OF_BYOL,
+        ("objective.base_target_ema", "objective.target_ema_schedule"),
+        _averages_target,
+        "while objective.name is {objective.name}, objective.target {objective.target}: there is "
+        "no moving average; add --config.objective.target=ema where the objective can have it, "
+        "or leave it out",
     ),
     Rule(
         OF_BYOL,

@@ -16,7 +16,7 @@ VERSION = ("--version", "-version")
 _PACKAGE = pathlib.Path(byol_jax.__file__).parent
 # Where the tables are whose names are listed.
 ENCODERS = (_PACKAGE / "models" / "resnet.py", "ENCODERS")
-OBJECTIVES = (_PACKAGE / "objectives" / "byol.py", "OBJECTIVES")
+OBJECTIVES = (_PACKAGE / "objectives" / "table.py", "OBJECTIVES")
 
 PRESETS_OF_BYOL = ("preview", "bench_input")  # their configs are those of byol.py and a few keys
 

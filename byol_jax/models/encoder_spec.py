@@ -17,7 +17,7 @@ from byol_jax.models import byol_network, norms, resnet
 UsageError = config_lib.UsageError
 
 PROJECTOR = byol_network.HeadSpec(4096, 256)
-HEADS = ("projector", "predictor", "classifier")
+HEADS = ("projector", "predictor", "classifier", "objective")
 # Nobody writes into a file of weights what images it was made for: the customs of the stems.
 IMAGE_SIZES = {"imagenet": 224, "cifar": 32, "cifar_margin": 32, "patch": 32}
 SMALL_ENCODERS = ("tiny_resnet", "micro_resnet")  # only ever used at 32 px

@@ -1,15 +1,14 @@
-"""Self-supervised losses on plain arrays, and a table of them.
+"""BYOL's losses on plain arrays (Grill et al. 2020, arXiv:2006.07733).
 
 Shapes: b images of one device, P projection, C classes. A mean over a batch is a mean over b.
 """
-
-from collections.abc import Callable
-from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 import optax
+
+from byol_jax.objectives import contract
 
 
 def l2_normalize(x: jax.Array, *, epsilon: float = 1e-12) -> jax.Array:
@@ -73,23 +72,11 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
-class Objective(NamedTuple):
-    """What tells one self-supervised method from another.
+NETWORKS = ("ema", "copy", "frozen", "stop_gradient")  # `byol_loss` lets no gradient through
 
-    Attributes:
-      loss: scalar loss of (online view 1, view 2) and (target view 1, view 2), each [b, P].
-      terms: scalars that the loss is made of, by name, of the same arguments; to be logged.
-      has_predictor: compare predictions with the target, else the online projections.
-    """
-
-    loss: Callable[..., jax.Array]
-    terms: Callable[..., dict[str, jax.Array]]
-    has_predictor: bool
-
-
-OBJECTIVES = {
-    "byol": Objective(byol_loss, byol_terms, has_predictor=True),
-    "byol_no_predictor": Objective(
-        byol_loss, byol_terms, has_predictor=False
-    ),  # the paper's ablation
-}
+BYOL = contract.Objective(
+    byol_loss, byol_terms, has_predictor=True, predictor_is="optional", targets=NETWORKS
+)
+BYOL_NO_PREDICTOR = contract.Objective(  # the paper's ablation
+    byol_loss, byol_terms, has_predictor=False, targets=NETWORKS
+)

@@ -16,12 +16,14 @@ from byol_jax.augment import two_views
 from byol_jax.data import agreement, data_cards, datasets, eval_loader, train_loader
 from byol_jax.distributed import pmap
 from byol_jax.models import encoder_spec, inference, microbatch
-from byol_jax.objectives import byol
+from byol_jax.objectives import contract
 from byol_jax.training import (
     config_checks,
+    objective_setup,
     online_eval,
     optimizers,
     pretrained_init,
+    step_loss,
     train_step,
 )
 from byol_jax.training import settings as settings_lib
@@ -108,43 +110,52 @@ def assemble(settings: PretrainSettings, images: Images) -> Job:
       UsageError: ``checkpoint`` holds no networks, or others than the settings build.
     """
     forward = make_forward(settings, images.card)
+    objective = objective_setup.make_objective(
+        settings.objective, predictor_head=settings.model.predictor
+    )
     optimizer, learning_rate = make_optimizer(settings)
+    optimizer = objective_setup.with_own_optimizer(optimizer, objective)
     state = train_step.init_state(
         forward,
         optimizer,
         seed=settings.seed,
         image_size=settings.data.image_size,
         target_init=settings.objective.target_init,
+        objective=objective,
+        batch_size=settings.batch_size,
     )
     if settings.checkpoint:
         spec = encoder_of(settings, images.card)
         state = pretrained_init.load_networks(settings.checkpoint, state, spec)
-    update = make_update(settings, images.card, optimizer, learning_rate)
+    update = make_update(settings, images.card, objective, optimizer, learning_rate)
     return Job(settings, images, forward, update, state)
 
 
 def make_update(
     settings: PretrainSettings,
     card: run_folder.DataCard,
+    objective: contract.Bound,
     optimizer: optax.GradientTransformation,
     learning_rate: optax.Schedule,
 ) -> Callable[..., Any]:
     """One step of training, as `train_step.make_update` describes it."""
-    axis, objective = pmap.reduction_axis(), settings.objective
+    axis = pmap.reduction_axis()
     forward = make_train_forward(settings, card, axis=axis)
-    make_target_ema = optimizers.TARGET_EMA_SCHEDULES[objective.target_ema_schedule]
     return train_step.make_update(
-        train_step.make_loss(forward, byol.OBJECTIVES[objective.name]),
+        step_loss.make_loss(forward, objective, axis=axis),
         optimizer,
         make_views(
             settings.augment, image_size=settings.data.image_size, batch_size=settings.batch_size
         ),
         seed=settings.seed,
         learning_rate=learning_rate,
-        target_ema=make_target_ema(objective.base_target_ema, total_steps=settings.total_steps),
+        target_ema=objective_setup.make_target_ema(
+            settings.objective, objective, total_steps=settings.total_steps
+        ),
         axis=axis,
         parts=settings.micro_batches,
         average_state=pmap.groups(settings.model.bn_group_size) is not None,
+        constrain=objective.objective.constrain,
     )
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from byol_jax.distributed import pmap
-from byol_jax.objectives import byol
 from byol_jax.training import settings as settings_lib
 
 ACTIONS = {"warn": False, "stop": True}  # whether the run ends
@@ -119,9 +118,11 @@ def make_guard(settings: settings_lib.PretrainSettings) -> Guard:
 def _advice(settings: settings_lib.PretrainSettings) -> list[str]:
     """The likeliest causes first."""
     advice, objective, optimizer = [], settings.objective, settings.optimizer
-    if not byol.OBJECTIVES[objective.name].has_predictor:
+    if objective.name == "byol_no_predictor" or objective.predictor is False:
         advice.append(f"objective.name={objective.name} has no predictor: take byol")
-    images = _images_of_a_norm(settings)
+    images = images_of_a_norm(
+        settings.batch_size, settings.micro_batches, settings.model.bn_group_size
+    )
     if images < 32:
         parts = (
             " less accumulate or accumulate_statistics=exact," if settings.accumulate > 1 else ""
@@ -140,7 +141,7 @@ def _advice(settings: settings_lib.PretrainSettings) -> list[str]:
     ]
 
 
-def _images_of_a_norm(settings: settings_lib.PretrainSettings) -> int:
+def images_of_a_norm(batch_size: int, micro_batches: int, bn_group_size: int | None) -> int:
     """How many images batch norm takes statistics of."""
-    groups = pmap.groups(settings.model.bn_group_size)
-    return settings.batch_size // settings.micro_batches // (len(groups) if groups else 1)
+    groups = pmap.groups(bn_group_size)
+    return batch_size // micro_batches // (len(groups) if groups else 1)

@@ -10,8 +10,14 @@ from byol_jax import config as config_lib
 from byol_jax.augment import random_resized_crop
 from byol_jax.data import datasets
 from byol_jax.models import byol_network, norms, resnet
-from byol_jax.objectives import byol
-from byol_jax.training import collapse_monitor, config_ranges, optimizers, train_step
+from byol_jax.training import (
+    collapse_monitor,
+    config_ranges,
+    objective_setup,
+    optimizers,
+    train_step,
+)
+from byol_jax.training import settings as settings_lib
 
 UsageError = config_lib.UsageError
 
@@ -41,7 +47,6 @@ def check(config: Any) -> None:
             )
     config_lib.lookup(random_resized_crop.KERNELS, section.method, key="augment.crop.method")
     objective = config.objective
-    config_lib.lookup(byol.OBJECTIVES, objective.name, key="objective.name")
     config_lib.lookup(
         optimizers.TARGET_EMA_SCHEDULES,
         objective.target_ema_schedule,
@@ -54,6 +59,23 @@ def check(config: Any) -> None:
     _check_model(config.model)
     optimizers.parse_multipliers(config.optimizer.multipliers)
     _check_division(config, jax.device_count())
+    bound = objective_setup.make_objective(
+        settings_lib.objective_of(config), predictor_head=config.model.predictor
+    )
+    objective_setup.check(config, bound)
+    _check_images_of_a_norm(config)
+
+
+def _check_images_of_a_norm(config: Any) -> None:
+    parts = 1 if config.accumulate_statistics == "exact" else config.accumulate
+    size = config.model.bn_group_size
+    images = collapse_monitor.images_of_a_norm(config.batch_size, parts, size)
+    if "batch" in (config.model.norm, config.model.head_norm) and images < 2:
+        raise UsageError(
+            "Batch norm would see one image at a time, whose features it makes constant: take more "
+            "--config.batch_size, less --config.accumulate, or a larger "
+            "--config.model.bn_group_size."
+        )
 
 
 def _check_model(model: Any) -> None:

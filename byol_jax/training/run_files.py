@@ -79,6 +79,7 @@ def changes(
             warn(f"WARNING: {workdir / CONFIG} is missing; the given config is taken for its own.")
         return []
     given = run_facts.with_later_keys(json.loads(config_lib.to_json(config)))
+    stored = _with_later_objectives(stored, given)
     differences = config_lib.differences(stored, given)
     changed = [line for line in differences if line.split(":")[0] not in CHANGEABLE]
     if changed and not config["accept_changes"]:
@@ -89,6 +90,12 @@ def changes(
             "one all the same, add --config.accept_changes=true."
         )
     return changed
+
+
+def _with_later_objectives(stored: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """A stored config with the sections of objectives that did not exist when it was written."""
+    sections = {k: v for k, v in given.get("objective", {}).items() if isinstance(v, dict)}
+    return stored | {"objective": sections | stored.get("objective", {})}
 
 
 def store(workdir: pathlib.Path, config: Mapping[str, Any], data_card: DataCard) -> None:

@@ -68,9 +68,12 @@ class Objective:
     """The loss, and how the target network moves."""
 
     name: str
-    base_target_ema: float
+    predictor: bool | None  # None: as the objective has it
+    target: str | None  # None: the objective's own kind
+    base_target_ema: float | None  # None only before the length of the run is known
     target_ema_schedule: str
     target_init: str
+    own: Mapping[str, Any]  # what the section of its name says
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,9 +216,7 @@ def resolve(config: Any, *, num_images: int, typed: Collection[str] = ()) -> Pre
         config,
         total_steps=total_steps,
         total_epochs=None if config.total_steps is not None else config.total_epochs,
-        objective=config_lib.freeze(
-            Objective, config.objective, base_target_ema=found.base_target_ema
-        ),
+        objective=objective_of(config, base_target_ema=found.base_target_ema),
         optimizer=Optimizer(
             config.optimizer.name,
             min(warmup_steps, total_steps),
@@ -227,6 +228,18 @@ def resolve(config: Any, *, num_images: int, typed: Collection[str] = ()) -> Pre
         ),
         origins=_origins(config, typed),
         unset=unset,
+    )
+
+
+def objective_of(config: Any, *, base_target_ema: float | None = None) -> Objective:
+    """The objective that the config names, with the settings that are its own."""
+    section = config.objective
+    own = section[section.name] if section.name in section else {}
+    return config_lib.freeze(
+        Objective,
+        section,
+        base_target_ema=base_target_ema,
+        own=types.MappingProxyType({name: own[name] for name in own}),
     )
 
 

@@ -1,6 +1,6 @@
-"""BYOL pretraining: its state, its loss, one update, and its encoder.
+"""Pretraining: its state and one update, whatever the objective.
 
-Shapes: D local devices, b images of a device, B of the global batch, F embedding, P projection.
+Shapes: D local devices, b images of a device, B of the global batch, P projection.
 """
 
 import functools
@@ -14,24 +14,24 @@ import optax
 
 from byol_jax.augment import two_views
 from byol_jax.distributed import pmap
-from byol_jax.metrics import accuracy
-from byol_jax.models import byol_network
-from byol_jax.objectives import byol
+from byol_jax.objectives import contract
 from byol_jax.training import optimizers
 
 # Which of the two drawn networks the target starts as.
 TARGET_INITS = {"online": 0, "drawn": 1}
+_OBJECTIVE = 2**31 - 1  # folded into a step's key for the objective
 
 
 class TrainState(NamedTuple):
     """All that training changes, as arrays without a device axis."""
 
     step: jax.Array  # int32: updates done
-    online_params: Any
-    target_params: Any  # encoder and projector only
+    online_params: Any  # of the objective's own, too
+    target_params: Any  # encoder and projector only; empty without a target network
     online_state: Any  # running batch-norm statistics
     target_state: Any
     opt_state: Any
+    objective_state: Any = ()  # such as a queue
 
 
 def init_state(
@@ -41,6 +41,8 @@ def init_state(
     seed: int,
     image_size: int,
     target_init: str = "drawn",
+    objective: contract.Bound | None = None,
+    batch_size: int = 0,
 ) -> TrainState:
     """Draws online and target network from different keys, as the reference does.
 
@@ -50,6 +52,8 @@ def init_state(
       seed: of the parameters.
       image_size: of the views.
       target_init: a key of `TARGET_INITS`: equal to the online network, or drawn by itself.
+      objective: draws parameters and state of its own; None: BYOL's, which has none.
+      batch_size: of all devices together, for those.
     """
     images = jnp.zeros((2, image_size, image_size, 3))
     # Runs twice in its life, so compiling it without optimizations is what saves time.
@@ -58,73 +62,33 @@ def init_state(
     draw = jax.jit(lambda key: init(key, images), compiler_options=options)
     keys = jax.random.split(jax.random.key(seed))
     online_params, online_state = draw(keys[0])
-    target_params, target_state = (
-        {module: drawn[module] for module in kept}
-        for drawn, kept in zip(
-            draw(keys[TARGET_INITS[target_init]]),
-            jax.eval_shape(lambda: init(keys[1], images, part="target")),
-            strict=True,
+    own = contract.Own({}, ())
+    if objective is not None:
+        outputs, _ = jax.eval_shape(
+            lambda: forward.apply(online_params, online_state, None, images, is_training=True)
         )
-    )
-    opt_state = optimizer.init(online_params)
+        sizes = contract.Sizes(outputs.projection.shape[-1], batch_size)
+        own = objective.init(jax.random.fold_in(keys[0], 1), sizes)
+        online_params = online_params | own.params
+    target_params, target_state = {}, {}
+    if objective is None or objective.has_target_network:
+        target_params, target_state = (
+            {module: drawn[module] for module in kept}
+            for drawn, kept in zip(
+                draw(keys[TARGET_INITS[target_init]]),
+                jax.eval_shape(lambda: init(keys[1], images, part="target")),
+                strict=True,
+            )
+        )
     return TrainState(
         jnp.zeros((), jnp.int32),
         online_params,
         target_params,
         online_state,
         target_state,
-        opt_state,
+        optimizer.init(online_params),
+        own.state,
     )
-
-
-def make_loss(forward: hk.TransformedWithState, objective: byol.Objective) -> Callable[..., Any]:
-    """Builds the loss of one step: the objective plus, with a classifier, its cross-entropy.
-
-    Returns:
-      loss(online_params, state, views, labels, weights) -> (scalar, (metrics, online_state,
-      target_state, projection [b, P] of view 1)). Every view has its own pass, so that batch
-      statistics are those of one view and running ones move twice. The target runs in training
-      mode. ``weights`` [b] are those of `label_weights`; without them each label counts once.
-    """
-
-    def loss_fn(
-        online_params: Any,
-        state: TrainState,
-        views: two_views.Views,
-        labels: jax.Array,
-        weights: jax.Array | None = None,
-    ):
-        online, online_state = _both_views(forward, online_params, state.online_state, views)
-        target, target_state = _both_views(
-            forward, state.target_params, state.target_state, views, part="target"
-        )
-        compared = (
-            tuple(o.prediction if objective.has_predictor else o.projection for o in online),
-            tuple(t.projection for t in target),
-        )
-        repr_loss = objective.loss(*compared)
-        scalars = {
-            "loss": repr_loss,
-            "repr_loss": repr_loss,
-            "target_cosine": byol.mean_cosine(*compared),
-            **objective.terms(*compared),
-        }
-        logits = online[0].logits  # of a stop-gradient embedding
-        if logits is not None:
-            weights = jnp.ones(labels.shape) if weights is None else weights
-            labels = jnp.maximum(labels, 0)  # those of -1 weigh nothing
-            correct = accuracy.correct(logits, labels)
-            probe_loss = jnp.mean(weights * byol.cross_entropy(logits, labels))
-            scalars |= {
-                "loss": repr_loss + probe_loss,
-                "online_loss": probe_loss,
-                "online_top1": jnp.mean(weights * correct["top1"]),
-                "online_top5": jnp.mean(weights * correct["top5"]),
-            }
-        aux = scalars, online_state, target_state, online[0].projection
-        return scalars["loss"], aux
-
-    return loss_fn
 
 
 def label_weights(labels: jax.Array, *, axis: str | None) -> tuple[jax.Array, jax.Array]:
@@ -149,20 +113,6 @@ def label_weights(labels: jax.Array, *, axis: str | None) -> tuple[jax.Array, ja
     return is_labeled * (size / jnp.maximum(count, 1)), count / size
 
 
-def _both_views(
-    forward: hk.TransformedWithState,
-    params: Any,
-    state: Any,
-    views: two_views.Views,
-    **options: Any,
-) -> tuple[list[byol_network.Outputs], Any]:
-    outputs = []
-    for view in views:
-        output, state = forward.apply(params, state, None, view, is_training=True, **options)
-        outputs.append(output)
-    return outputs, state
-
-
 def make_update(
     loss_fn: Callable[..., Any],
     optimizer: optax.GradientTransformation,
@@ -170,24 +120,26 @@ def make_update(
     *,
     seed: int,
     learning_rate: optax.Schedule,
-    target_ema: optax.Schedule,
+    target_ema: optax.Schedule | None,
     axis: str | None,
     parts: int = 1,
     average_state: bool = False,
+    constrain: Callable[[contract.Params], contract.Params] | None = None,
 ) -> Callable[[TrainState, two_views.Batch], tuple[TrainState, dict[str, jax.Array], jax.Array]]:
     """Builds one step of training (paper, algorithm 1).
 
     Args:
-      loss_fn: what `make_loss` gives.
+      loss_fn: what `step_loss.make_loss` gives.
       optimizer: updates the online parameters, the probe's among them.
       make_views: (key, batch) -> two views, float [b, H, W, 3] in [0, 1].
       seed: of the augmentations; the key of a step depends on seed and step alone.
       learning_rate: for the metrics; the optimizer has its own.
-      target_ema: tau of every step.
+      target_ema: tau of every step; None without a target network.
       axis: name of the mapped axis to average over; None outside of a map.
       parts: micro-batches, one after the other, whose gradients are averaged; each is normalized by
         itself and moves the running statistics. Optimizer and target move once, after the last.
       average_state: devices normalize apart from each other, so average what they remember of it.
+      constrain: of the objective's own parameters, before each step.
 
     Returns:
       update(state, batch) -> (state, scalar metrics, projection [b, P] of view 1). Of a batch
@@ -201,8 +153,13 @@ def make_update(
         key = pmap.step_key(seed, state.step)
         views = make_views(key, batch)
         weights, labeled_share = label_weights(batch["labels"], axis=axis)
-        grads, (scalars, online_state, target_state, projection) = grad(
-            state.online_params, state, views, batch["labels"], weights
+        if constrain is not None:
+            own = constrain(contract.own_params(state.online_params))
+            state = state._replace(online_params=state.online_params | own)
+        # The objective's key is one that no view has.
+        objective_key = jax.random.fold_in(key, _OBJECTIVE)
+        grads, (scalars, online_state, target_state, objective_state, projection) = grad(
+            state.online_params, state, views, batch["labels"], weights, key=objective_key
         )
         if axis:
             grads, scalars = jax.lax.pmean((grads, scalars), axis)
@@ -210,16 +167,23 @@ def make_update(
             online_state, target_state = _mean_state((online_state, target_state), axis)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.online_params)
         online_params = optax.apply_updates(state.online_params, updates)
-        tau = target_ema(state.step)
-        target_params = optimizers.ema(state.target_params, online_params, tau)
         scalars |= {
             "labeled_share": labeled_share,
             "learning_rate": learning_rate(state.step),
-            "tau": tau,
             "gradient_norm": optax.tree.norm(grads),
         }
+        target_params = state.target_params
+        if target_ema is not None:
+            scalars["tau"] = target_ema(state.step)
+            target_params = optimizers.ema(target_params, online_params, scalars["tau"])
         state = TrainState(
-            state.step + 1, online_params, target_params, online_state, target_state, opt_state
+            state.step + 1,
+            online_params,
+            target_params,
+            online_state,
+            target_state,
+            opt_state,
+            objective_state,
         )
         return state, scalars, projection
 
@@ -227,16 +191,19 @@ def make_update(
 
 
 def _in_micro_batches(grad: Callable[..., Any], parts: int) -> Callable[..., Any]:
-    """The same function of a batch, computed a part of it at a time: means over the parts."""
+    """The same function of a batch, computed a part of it at a time: means over the parts.
+
+    Objectives that compare images, or have a state, are not computed so.
+    """
     if parts == 1:
         return grad
 
-    def accumulated(online_params: Any, state: TrainState, *batch: Any):
+    def accumulated(online_params: Any, state: TrainState, *batch: Any, key: jax.Array):
         def one(carry: Any, part: Any):
             total, online_state, target_state = carry
             state_now = state._replace(online_state=online_state, target_state=target_state)
-            grads, (scalars, online_state, target_state, projection) = grad(
-                online_params, state_now, *part
+            grads, (scalars, online_state, target_state, _, projection) = grad(
+                online_params, state_now, *part, key=key
             )
             total = jax.tree.map(jnp.add, total, grads)
             return (total, online_state, target_state), (scalars, projection)
@@ -249,7 +216,8 @@ def _in_micro_batches(grad: Callable[..., Any], parts: int) -> Callable[..., Any
         grads = jax.tree.map(lambda x: x / parts, total)
         scalars = jax.tree.map(lambda x: jnp.mean(x, axis=0), scalars)
         projection = projection.reshape(-1, projection.shape[-1])  # [N, b / N, P] -> [b, P]
-        return grads, (scalars, online_state, target_state, projection)
+        aux = scalars, online_state, target_state, state.objective_state, projection
+        return grads, aux
 
     return accumulated
 

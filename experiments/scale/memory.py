@@ -12,8 +12,8 @@ import numpy as np
 from absl import app
 from ml_collections import config_flags
 
-from byol_jax.objectives import byol
-from byol_jax.training import build, optimizers, resource_estimate, train_step
+from byol_jax.objectives import table
+from byol_jax.training import build, optimizers, resource_estimate, step_loss, train_step
 from byol_jax.training import settings as settings_lib
 from byol_jax.workdir import run_folder
 
@@ -47,9 +47,9 @@ def abstract_state(forward, optimizer, size):
 def make(settings):
     """Loss and update of a run on one device, with abstract arrays to call them with."""
     size = settings.data.image_size
-    loss = train_step.make_loss(
+    loss = step_loss.make_loss(
         build.make_train_forward(settings, CARD, axis=None),
-        byol.OBJECTIVES[settings.objective.name],
+        table.OBJECTIVES[settings.objective.name],
     )
     optimizer = optimizers.lars(
         lambda step: 0.1, weight_decay=1e-6, momentum=0.9, trust_coefficient=1e-3

@@ -275,6 +275,8 @@ OF_THE_LOOP = {
 OTHER = {  # values unlike the default's
     "accumulate_statistics": "exact",
     "objective.name": "byol_no_predictor",
+    "objective.predictor": False,
+    "objective.target": "stop_gradient",
     "objective.target_ema_schedule": "constant",
     "objective.target_init": "online",
     "optimizer.name": "sgd",

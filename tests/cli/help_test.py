@@ -16,7 +16,7 @@ from byol_jax import config as config_lib
 from byol_jax import main_loop
 from byol_jax.cli import config_files, help_pages
 from byol_jax.models import resnet
-from byol_jax.objectives import byol
+from byol_jax.objectives import table
 
 ROOT = pathlib.Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -41,8 +41,8 @@ def test_help_lists_all_tasks_presets_encoders_and_objectives():
     for task in main_loop.TASKS:
         assert re.search(rf"^  {task} +\S", text, re.MULTILINE), task
     assert help_pages.names(*help_pages.ENCODERS) == list(resnet.ENCODERS)
-    assert help_pages.names(*help_pages.OBJECTIVES) == list(byol.OBJECTIVES)
-    for word in (*resnet.ENCODERS, *byol.OBJECTIVES, "imagenet-1000", "1percent", "reference"):
+    assert help_pages.names(*help_pages.OBJECTIVES) == list(table.OBJECTIVES)
+    for word in (*resnet.ENCODERS, *table.OBJECTIVES, "imagenet-1000", "1percent", "reference"):
         assert re.search(rf"[ ]{word}(,|$)", text, re.MULTILINE), word
     assert max(map(len, text.splitlines())) <= help_pages.WIDTH
 

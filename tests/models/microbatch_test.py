@@ -9,8 +9,8 @@ import pytest
 
 from byol_jax.distributed import multihost, pmap
 from byol_jax.models import byol_network, microbatch, resnet
-from byol_jax.objectives import byol
-from byol_jax.training import build, optimizers, train_step
+from byol_jax.objectives import table
+from byol_jax.training import build, optimizers, step_loss, train_step
 from tests.conftest import make_config
 from tests.support import golden_data
 from tests.training import train_step_test
@@ -42,7 +42,7 @@ def train(num_devices, *, steps=20, parts=1, plan=microbatch.PLAIN, group_size=N
     with jax.enable_x64(True):
         forward = golden_data.make_forward(config, axis=pmap.AXIS, plan=plan, bn_groups=groups)
         update = train_step.make_update(
-            train_step.make_loss(forward, byol.OBJECTIVES["byol"]),
+            step_loss.make_loss(forward, table.OBJECTIVES["byol"]),
             optimizer,
             lambda key, batch: (batch["view1"], batch["view2"]),
             seed=0,

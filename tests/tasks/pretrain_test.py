@@ -129,6 +129,10 @@ BAD = {
         "does not divide by 4 devices x 4 micro-batches: take 16 or 32",
     ),
     "accumulate": ({"accumulate": 0}, "accumulate must be above 0"),
+    "one image a norm": (
+        {"batch_size": 4, "model.bn_group_size": 1},
+        "Batch norm would see one image at a time.*bn_group_size",
+    ),
     "statistics": ({"accumulate_statistics": "exakt"}, "Did you mean 'exact'"),
     "groups": ({"model.bn_group_size": 3}, "divide the 4 devices: take one of 1, 2, 4"),
     "collapse": ({"collapse.action": "halt"}, "collapse.action.*stop, warn"),
@@ -203,3 +207,16 @@ def test_changes_are_accepted_only_if_the_checkpoint_fits_them(run_folder, tmp_p
 def test_a_workdir_of_another_config_is_refused(run_folder):
     with pytest.raises(UsageError, match="total_steps: 4 -> 5"):
         pretrain.run(make_config(total_steps=5), run_folder)
+
+
+def test_a_run_with_a_queue_resumes_to_the_last_bit(tmp_path):
+    """As if it had been killed after its first checkpoint."""
+    keys = {"objective.name": "moco_v2", "objective.moco_v2.queue_size": 32}
+    config = make_config(**keys, **{"gallery.max_images": 0})
+    pretrain.run(config, tmp_path / "straight")
+    shutil.copytree(tmp_path / "straight", tmp_path / "resumed")
+    shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "4")
+    pretrain.run(config, tmp_path / "resumed")
+    straight, resumed = (final_state(tmp_path / name, config) for name in ("straight", "resumed"))
+    jax.tree.map(np.testing.assert_array_equal, straight, resumed)
+    assert straight.objective_state[1] == 0  # 4 steps of 8 keys fill 32 columns

@@ -62,7 +62,10 @@ def test_statistics_of_groups_and_exact_ones_are_counted_right():
         (exact, 64),
         (exact | {"model.bn_group_size": 1}, 16),  # of four devices
     ]:
-        assert collapse_monitor._images_of_a_norm(make_settings(**overrides)) == images
+        found = make_settings(**overrides)
+        size = found.model.bn_group_size
+        counted = collapse_monitor.images_of_a_norm(found.batch_size, found.micro_batches, size)
+        assert counted == images
 
 
 def test_the_loss_is_four_minus_four_cosines():

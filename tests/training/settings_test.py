@@ -6,6 +6,7 @@ import pytest
 
 from byol_jax import config as config_lib
 from byol_jax.config import UsageError
+from byol_jax.objectives import table
 from byol_jax.training import settings
 from configs import byol
 from tests.conftest import make_config, make_settings
@@ -14,6 +15,7 @@ RESOLVED = {"origins", "unset"}  # of no key
 # Keys for the main loop and for comparing configs; the optimizers, of which one is taken.
 OTHERS = {"task", "preset", "plugins", "accept_changes"}
 OTHERS |= {"optimizer.lars", "optimizer.sgd", "optimizer.adamw"}
+SECTIONS = {f"objective.{name}" for name in table.OBJECTIVES}
 
 
 def keys(kind, prefix=""):
@@ -27,9 +29,11 @@ def keys(kind, prefix=""):
 
 def test_every_key_of_the_config_has_a_field_of_its_name_and_no_field_is_without_a_key():
     config = set(config_lib.flatten(byol.get_config().to_dict()))
-    of_optimizers = {key for key in config if key.rpartition(".")[0] in OTHERS}
+    of_optimizers = {key for key in config if key.rpartition(".")[0] in OTHERS | SECTIONS}
     named = set(keys(settings.PretrainSettings))
-    own = {f"optimizer.{n}" for n in ("base_learning_rate", "weight_decay", "arguments")}
+    own = {f"optimizer.{n}" for n in ("base_learning_rate", "weight_decay", "arguments")} | {
+        "objective.own"
+    }
     assert config - OTHERS - of_optimizers == named - RESOLVED - own
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from byol_jax.distributed import pmap
 from byol_jax.models import byol_network, norms, resnet
-from byol_jax.training import build, config_checks, settings, train_step
+from byol_jax.training import build, config_checks, objective_setup, settings, train_step
 from byol_jax.workdir import run_folder
 from tests.conftest import make_config
 
@@ -49,6 +49,9 @@ def test_each_switch_takes_a_step_that_keeps_the_shapes_of_its_state(case, trace
     config_checks.check(config)
     found = settings.resolve(config, num_images=640)
     optimizer, learning_rate = build.make_optimizer(found)
+    objective = objective_setup.make_objective(
+        found.objective, predictor_head=found.model.predictor
+    )
     init = functools.partial(
         train_step.init_state,
         build.make_forward(found, CARD),
@@ -58,7 +61,7 @@ def test_each_switch_takes_a_step_that_keeps_the_shapes_of_its_state(case, trace
         target_init=found.objective.target_init,
     )
     state = jax.eval_shape(init)
-    update = build.make_update(found, CARD, optimizer, learning_rate)
+    update = build.make_update(found, CARD, objective, optimizer, learning_rate)
     images = np.zeros((8, 32, 32, 3), np.uint8)
     batch = {"images": images, "labels": np.zeros(8, np.int32), "place": np.arange(8)}
     step = jax.vmap(update, axis_name=pmap.AXIS, in_axes=(None, 0), out_axes=(None, None, 0))

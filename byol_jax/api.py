@@ -172,13 +172,13 @@ def evaluate_knn(
     overrides: Mapping[str, Any] | None = None,
     workdir: Path | None = None,
 ) -> dict[str, Any]:
-    """Classifies images by their nearest neighbours, as configs/knn.py does.
+    """Classifies images by their nearest neighbors, as configs/knn.py does.
 
     Args:
       encoder: or the path of one.
-      train: labelled images that vote.
+      train: labeled images that vote.
       test: images that are classified; None: each of ``train``, by all others.
-      k: numbers of neighbours; the best on held-out training images is measured.
+      k: numbers of neighbors; the best on held-out training images is measured.
       overrides: values of keys of configs/knn.py, such as ``{"knn.temperature": 0.1}``.
       workdir: for result.json; None: nothing is kept.
 
@@ -213,8 +213,8 @@ def evaluate_linear(
 
     Args:
       encoder: or the path of one.
-      train: labelled images.
-      test: labelled images that are evaluated, once.
+      train: labeled images.
+      test: labeled images that are evaluated, once.
       features: "cached": each image is encoded once, which takes seconds; "augmented": random
         crops and flips in every epoch, as the paper does.
       overrides: values of keys of configs/linear_eval.py, such as ``{"total_epochs": 20}``.

@@ -29,7 +29,7 @@ _FORMATS = {
 
 
 def describe(path: str) -> str:
-    """Format, step, encoder, parameters, image size, normalisation, accuracy, and commands.
+    """Format, step, encoder, parameters, image size, normalization, accuracy, and commands.
 
     Raises:
       UsageError: there is no checkpoint at the path, or a damaged one.
@@ -47,7 +47,7 @@ def describe(path: str) -> str:
     rows["parameters"] = f"{count:,} of the encoder"
     rows["networks"] = ", ".join(found.load)
     rows["image size"] = f"{card.image_size} px"
-    rows["normalised by"] = f"mean {_numbers(card.mean)}, deviation {_numbers(card.std)}"
+    rows["normalized by"] = f"mean {_numbers(card.mean)}, std {_numbers(card.std)}"
     rows["accuracy"] = _accuracy(found)
     lines = [found.path, *(f"  {name:<14} {value}" for name, value in rows.items())]
     lines += [f"  {note}" for note in (*found.notes, found.licence) if note]
@@ -68,8 +68,8 @@ def _accuracy(found: sources.Weights) -> str:
     if not rows:
         return "unknown"
     linear = rows[-1].get("probe/linear_top1")
-    share = f", linear {linear:.1%}" if linear is not None else ""
-    return f"kNN {rows[-1]['probe/knn_top1']:.1%}{share} at step {rows[-1]['step']:,}"
+    fraction = f", linear {linear:.1%}" if linear is not None else ""
+    return f"kNN {rows[-1]['probe/knn_top1']:.1%}{fraction} at step {rows[-1]['step']:,}"
 
 
 def _commands(path: str, found: sources.Weights) -> list[str]:

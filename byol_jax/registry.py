@@ -50,7 +50,7 @@ def register_objective(
     return register
 
 
-def register_encoder(name: str, spec: resnet.EncoderSpec) -> None:
+def register_encoder(name: str, spec: resnet.ResNetSpec) -> None:
     """Makes a residual network known by a name, as a value of ``model.encoder``.
 
     Args:
@@ -62,7 +62,7 @@ def register_encoder(name: str, spec: resnet.EncoderSpec) -> None:
 
     >>> from byol_jax import register_encoder
     >>> from byol_jax.models import resnet
-    >>> spec = resnet.EncoderSpec("slim_res_net", (1, 1), (16, 32), (1, 2), stem_channels=16)
+    >>> spec = resnet.ResNetSpec("slim_res_net", (1, 1), (16, 32), (1, 2), stem_channels=16)
     >>> register_encoder("slim_resnet", spec)
     """
     plugins.register(resnet.ENCODERS, name, spec, what="encoder")

@@ -1,4 +1,4 @@
-"""Scores a frozen encoder by its nearest neighbours, and without any labels.
+"""Scores a frozen encoder by its nearest neighbors, and without any labels.
 
     python -m byol_jax.main_loop --config=configs/knn.py --config.checkpoint=RUN
 
@@ -24,7 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.checkpoint = ""  # a run's workdir, or one of its checkpoints/<step>
     config.weights = "checkpoint"  # or what it has to beat: random (same network) | pixels
     config.seed = 0  # of the validation split, the bootstrap, and the augmented views
-    config.seeds = 1  # so many seeds, from that one on: mean and deviation
+    config.seeds = 1  # so many seeds, from that one on: mean and std
     config.batch_size = 256
     config.bootstrap_resamples = 1000
     config.data = ml_collections.ConfigDict()

@@ -3,7 +3,7 @@
     python -m byol_jax.main_loop --config=configs/linear_eval.py --config.checkpoint=RUN
 
 RUN is the workdir of a pretraining run, or one of its checkpoints/<step>. SGD with Nesterov
-momentum 0.9, batch 1024, 80 epochs, no weight decay; random crops and flips for training, centre
+momentum 0.9, batch 1024, 80 epochs, no weight decay; random crops and flips for training, center
 crops for testing. Five learning rates (x batch size / 256, then a cosine to 0) train at once on the
 same features; the best on held-out training images is trained again on all of them and tested once.
 
@@ -12,7 +12,7 @@ same features; the best on held-out training images is trained again on all of t
 | paper (default) | as above |
 | reference | the authors' code: one rate, 0.2, nothing is chosen |
 
---config.features=cached computes features once, of centre crops, instead of crops that are drawn
+--config.features=cached computes features once, of center crops, instead of crops that are drawn
 anew in every epoch: for the default encoder of configs/byol.py seconds instead of minutes.
 
 Where the paper is silent, the authors' code decides: the factor batch size / 256, the cosine, and
@@ -38,7 +38,7 @@ def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
     config.weights = "checkpoint"  # or what it has to beat: random (same network) | pixels
     config.features = "augmented"  # augmented | cached
     config.seed = 0  # of the held-out images, the order, the crops and the bootstrap
-    config.seeds = 1  # so many seeds, from that one on: mean and deviation
+    config.seeds = 1  # so many seeds, from that one on: mean and std
     config.batch_size = 1024
     config.total_epochs = 80.0
     config.base_learning_rates = (0.4, 0.3, 0.2, 0.1, 0.05)  # x batch_size / 256

@@ -12,7 +12,7 @@ momentum 0.9, random crops and flips; learning rates are x batch size / 256 and 
 
 The best on a tenth of the training images, held out and not counted as labels (as in the paper), is
 tested once; `finetune` trains it again on these, too. A batch is at most as large as what is
-learned from. --config.labels.list=FILE takes a list of file names, one a line, in place of a share.
+learned from. --config.labels.list=FILE takes a list of file names, one a line, instead.
 --config.weights=random starts from scratch, for comparison.
 
 Where the paper is silent (appendices C.1 and D.3): rates are x batch size / 256, also with few
@@ -40,7 +40,7 @@ def get_config(preset: str = "10percent") -> ml_collections.ConfigDict:
     config.checkpoint = ""  # a run's workdir, or one of its checkpoints/<step>
     config.weights = "checkpoint"  # or random: the same network from scratch
     config.seed = 0  # of the chosen labels, the head, the order, the crops and the bootstrap
-    config.seeds = 1  # so many seeds, from that one on: mean and deviation
+    config.seeds = 1  # so many seeds, from that one on: mean and std
     config.batch_size = 1024
     config.epochs = (30.0, 50.0)
     config.total_steps = config_dict.placeholder(int)  # as in configs/byol.py: counts if set

@@ -4,7 +4,7 @@
 
 RUN is the workdir of a pretraining run, or one of its checkpoints/<step>. Images are resized so
 that the shorter side is the encoder's size (224 in the paper), and the square in the middle is
-encoded. Logistic regression minimises
+encoded. Logistic regression minimizes
 
     sum over images of the cross-entropy + lambda / 2 * sum of the squared weights
 
@@ -43,7 +43,7 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
     config.weights = "checkpoint"  # or what it has to beat: random (same network) | pixels
     config.metric = ""  # top1 | mean_per_class | map11; empty: what the paper measures on the set
     config.seed = 0  # of the held-out images, the random weights and the bootstrap
-    config.seeds = 1  # so many seeds, from that one on: mean and deviation
+    config.seeds = 1  # so many seeds, from that one on: mean and std
     config.extract_batch_size = 256
     config.bootstrap_resamples = 1000
     config.lambdas = ml_collections.ConfigDict()  # log-spaced
@@ -51,7 +51,7 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
     config.lambdas.max = 1e5
     config.lambdas.count = 45  # 1: lambdas.max, and nothing is chosen
     config.max_iterations = 1000  # for each lambda
-    config.tolerance = 1e-3  # largest slope at which a fit ends, as a share of the penalty's
+    config.tolerance = 1e-3  # largest slope at which a fit ends, as a fraction of the penalty's
     config.data = ml_collections.ConfigDict()
     config.data.name = ""  # as in configs/byol.py; empty: what the run was trained on
     config.data.dir = ""

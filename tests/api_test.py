@@ -37,7 +37,7 @@ SMALL = {"total_steps": 2, "batch_size": 8, "log_every_steps": 1, "probe.every_s
 @pytest.fixture(scope="session")
 def encoder():
     """Of random weights; what an encoder is worth plays no part here."""
-    card = encoder_spec.Card("tiny_resnet", stem="cifar", image_size=32)
+    card = encoder_spec.EncoderSpec("tiny_resnet", stem="cifar", image_size=32)
     forward = encoder_spec.make_forward(card)
     images = np.zeros((1, 32, 32, 3), np.float32)
     init = jax.jit(functools.partial(forward.init, is_training=False, part="encoder"))
@@ -107,8 +107,8 @@ def test_a_bar_is_shown_on_request_alone(encoder, capsys):
 FLOATS = IMAGES.astype(np.float32)
 UNUSABLE = {
     "RGBA": (np.zeros((2, 8, 8, 4), np.uint8), r"images\[\.\.\., :3\]"),
-    "grey with an axis": (np.zeros((2, 8, 8, 1), np.uint8), "np.repeat"),
-    "grey": (np.zeros((2, 8, 8), np.uint8), "np.repeat"),
+    "gray with an axis": (np.zeros((2, 8, 8, 1), np.uint8), "np.repeat"),
+    "gray": (np.zeros((2, 8, 8), np.uint8), "np.repeat"),
     "channels first": (np.zeros((2, 3, 8, 8), np.uint8), "transpose"),
     "one image": (IMAGES[0], r"images\[None\]"),
     "none": (IMAGES[:0], "empty"),
@@ -163,7 +163,7 @@ def test_a_memmap_stays_on_disk(tmp_path):
 
 BAD_DATA = {
     "an image of another size": (dict(images=[IMAGES[0], IMAGES[1, :9]]), "Image 1 is"),
-    "a grey image": (dict(images=[IMAGES[0], IMAGES[1, ..., 0]]), "Image 1 must be uint8"),
+    "a gray image": (dict(images=[IMAGES[0], IMAGES[1, ..., 0]]), "Image 1 must be uint8"),
     "nothing": (dict(images=[]), "at least one image"),
     "no sequence": (dict(images=3), "__getitem__"),
     "floats": (dict(images=IMAGES / 255), "np.rint"),

@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Nearly all time goes into compiling; without LLVM's optimisations that takes half as long.
+# Nearly all time goes into compiling; without LLVM's optimizations that takes half as long.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"

@@ -46,7 +46,7 @@ def test_the_encoder_is_a_network(monkeypatch):
 
     found = extended("byol_jax/models/resnet.py").ENCODERS["resnet26"]
     monkeypatch.setitem(resnet.ENCODERS, "resnet26", found)
-    params, _ = encoder_spec.shapes(encoder_spec.Card("resnet26"))
+    params, _ = encoder_spec.shapes(encoder_spec.EncoderSpec("resnet26"))
     assert params["res_net26/~/initial_conv"]["w"].shape == (7, 7, 3, 64)
     assert resnet.embedding_size("resnet26") == 2048
 

@@ -1,4 +1,4 @@
-"""Augments batches of images on the device: flip, colour jitter, greyscale, blur, solarize.
+"""Augments batches of images on the device: flip, color jitter, grayscale, blur, solarize.
 
 Every image draws its own random values: ``draw`` makes them and ``apply`` uses them, so that a
 recorded set of values can be replayed. The operations, their order and the two presets are those of
@@ -163,11 +163,11 @@ def rgb_to_hsv(images: jax.Array) -> jax.Array:
 
 def hsv_to_rgb(images: jax.Array) -> jax.Array:
     """The inverse of rgb_to_hsv; the hue may be any number of turns."""
-    turns, share, value = _split(images)
-    return jnp.stack(_from_hexcone(6 * turns, value, share * value), -1)
+    turns, fraction, value = _split(images)
+    return jnp.stack(_from_hexcone(6 * turns, value, fraction * value), -1)
 
 
-# Inside, an image is its three colours: on a CPU, loops over interleaved channels are far slower.
+# Inside, an image is its three colors: on a CPU, loops over interleaved channels are far slower.
 
 
 def _split(images: jax.Array) -> Colors:
@@ -187,7 +187,7 @@ def _luma(colors: Colors) -> jax.Array:
 
 
 def _jitter(colors: Colors, draws: Draws) -> Colors:
-    """The four colour operations in each image's own order, clipped to [0, 1] after each.
+    """The four color operations in each image's own order, clipped to [0, 1] after each.
 
     To select one of four operations in each of four turns is to compute sixteen. But saturation and
     hue commute and do not leave [0, 1]: what matters is whether each comes before, between or after
@@ -254,7 +254,7 @@ def _from_hexcone(sixths: jax.Array, value: jax.Array, spread: jax.Array) -> Col
 
 def _blur_some(colors: Colors, draws: Draws) -> Colors:
     # A real branch, even where it is always taken: XLA does not merge code across it, and merged
-    # into the blur's borders the colour operations run twice as long.
+    # into the blur's borders the color operations run twice as long.
     def some(old: Colors) -> Colors:
         return _choose(draws.blur, _blur(old, draws.sigma), old)
 

@@ -39,7 +39,7 @@ def draw_windows(
 ) -> jax.Array:
     """Draws n windows [n, 4] int32 (top, left, height, width) in images of (height, width).
 
-    The share of the area and the logarithm of width / height are uniform on their ranges, the
+    The fraction of the area and the logarithm of width / height are uniform on their ranges, the
     corner is uniform where the window fits.
     """
     u = jax.random.uniform(key, (4, n), jnp.float32)
@@ -52,7 +52,7 @@ def draw_windows(
 
 
 def window_sides(area: jax.Array, log_aspect: jax.Array, image_size: tuple[int, int]) -> jax.Array:
-    """Sides [n, 2] int32 (height, width) for shares of the area [n] and log(width / height) [n].
+    """Sides [n, 2] int32 (height, width) for fractions of the area [n] and log(width / height) [n].
 
     A side longer than the image is cut, not drawn again, as in the reference.
     """
@@ -67,7 +67,7 @@ def resize_windows(
     """Resizes windows [b, 4] (top, left, height, width) of images [b, H, W, 3], uint8 or float.
 
     As the reference resizes a cropped image: method ``cubic`` (Keys, a = -1/2) or ``linear``, no
-    smoothing before shrinking, pixel centres at halves, pixels outside the window do not count.
+    smoothing before shrinking, pixel centers at halves, pixels outside the window do not count.
 
     Returns:
       float32 [b, size, size, 3], clipped to [0, 1]; uint8 images are divided by 255.
@@ -90,11 +90,11 @@ def _resize_matrix(
 ) -> jax.Array:
     """Matrices [b, new_size, old_size] that resize length [b] pixels that begin at start [b]."""
     scale = length.astype(jnp.float32)[:, None] / new_size
-    centre = (np.arange(new_size, dtype=np.float32) + 0.5) * scale - 0.5  # counted from start
+    center = (np.arange(new_size, dtype=np.float32) + 0.5) * scale - 0.5  # counted from start
     pixel = np.arange(old_size) - start[:, None]
     if method not in KERNELS:
         raise ValueError(f"resize method {method!r} is not one of {', '.join(KERNELS)}")
-    weights = KERNELS[method](jnp.abs(pixel[:, None, :] - centre[:, :, None]))
+    weights = KERNELS[method](jnp.abs(pixel[:, None, :] - center[:, :, None]))
     inside = (pixel >= 0) & (pixel < length[:, None])
     weights = jnp.where(inside[:, None, :], weights, 0)
     return weights / weights.sum(-1, keepdims=True)

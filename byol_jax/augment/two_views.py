@@ -1,4 +1,4 @@
-"""The two views of a step: cut on the device, or on the host before, then flipped and recoloured.
+"""The two views of a step: cut on the device, or on the host before, then flipped and recolored.
 
 Shapes: b images of a device, B of the global batch, S image size.
 """
@@ -24,7 +24,7 @@ def make_views(
     method: str,
     batch_size: int | None = None,
 ) -> Callable[[jax.Array, Batch], Views]:
-    """Cuts, flips and recolours two views of uint8 images; `make_view` makes each of them."""
+    """Cuts, flips and recolors two views of uint8 images; `make_view` makes each of them."""
     options = {"image_size": image_size, "area_range": area_range, "method": method}
     make_first = make_view(view1, name="view1", batch_size=batch_size, **options)
     make_second = make_view(view2, name="view2", batch_size=batch_size, **options)
@@ -45,7 +45,7 @@ def make_view(
     method: str,
     batch_size: int | None = None,
 ) -> Callable[[jax.Array, Batch], jax.Array]:
-    """Builds view(key, batch) -> float [b, S, S, 3] in [0, 1], cut, flipped and recoloured.
+    """Builds view(key, batch) -> float [b, S, S, 3] in [0, 1], cut, flipped and recolored.
 
     It is cut out of ``batch['images']`` [b, H, W, 3], unless the batch has it [b, S, S, 3] under
     its name, since the host has cut it. Of a batch of B images in parts, ``place`` [b] says which
@@ -56,7 +56,7 @@ def make_view(
       view: strengths.
       name: of the view in the batch.
       image_size: S.
-      area_range: share of an image that is cut out, least and most.
+      area_range: fraction of an image that is cut out, least and most.
       method: of resizing.
       batch_size: B; None if every batch is whole.
     """

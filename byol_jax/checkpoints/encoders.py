@@ -39,7 +39,7 @@ class Encoder(NamedTuple):
     embedding_size: int
     identity: dict[str, Any]
     config: Any
-    card: encoder_spec.Card
+    card: encoder_spec.EncoderSpec
     params: Any
     state: Any
     network: str = "online"
@@ -123,7 +123,7 @@ def _trained_on(config: Any) -> str | None:
 
 
 def make_encoder(
-    config: Any, card: encoder_spec.Card, params: Any, state: Any, identity: dict[str, Any]
+    config: Any, card: encoder_spec.EncoderSpec, params: Any, state: Any, identity: dict[str, Any]
 ) -> Encoder:
     """An encoder of parameters and batch-norm statistics; works on all devices of the process."""
     size = card.image_size

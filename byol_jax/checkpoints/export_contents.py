@@ -74,13 +74,13 @@ _FIELDS = {"network": str, "source": dict, "config": (dict, type(None)), "notes"
 _FIELDS |= {"licence": str}
 
 
-def to_card(fields: dict[str, Any]) -> encoder_spec.Card:
+def to_card(fields: dict[str, Any]) -> encoder_spec.EncoderSpec:
     """A card from its fields as JSON has them.
 
     Raises:
       TypeError, ValueError: no encoder can be built by them.
     """
-    card = encoder_spec.Card(**fields)
+    card = encoder_spec.EncoderSpec(**fields)
     rates = [card.bn_decay_rate, card.bn_eps]
     sizes = (card.width_multiplier, card.image_size)
     is_of = run_folder.is_numbers
@@ -94,7 +94,9 @@ def to_card(fields: dict[str, Any]) -> encoder_spec.Card:
     return card
 
 
-def architecture(card: encoder_spec.Card, projector: tuple[int, int] | None) -> dict[str, Any]:
+def architecture(
+    card: encoder_spec.EncoderSpec, projector: tuple[int, int] | None
+) -> dict[str, Any]:
     """What the table of encoders says about a card, for those who have no table.
 
     Args:

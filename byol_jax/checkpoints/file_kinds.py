@@ -5,7 +5,7 @@ import pathlib
 from byol_jax.workdir import files
 
 
-def recognise(path: pathlib.Path) -> str:
+def recognize(path: pathlib.Path) -> str:
     """What a file is that can be no weights, for people; empty if it may be some."""
     with files.open_regular(path) as file:
         head = file.read(8)

@@ -96,7 +96,7 @@ def card_of(run: pathlib.Path, checkpoint: pathlib.Path) -> run_folder.DataCard:
     if stored is None:
         raise UsageError(
             f"{run / DATA} is missing, which says how the images of the checkpoint were "
-            "normalised: copy it from the run's workdir, next to config.json."
+            "normalized: copy it from the run's workdir, next to config.json."
         )
     return run_folder.make_data_card(stored)
 

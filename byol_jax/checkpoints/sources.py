@@ -27,7 +27,7 @@ from byol_jax.models import encoder_spec, resnet
 
 UsageError = config_lib.UsageError
 
-DEEPMIND_LICENCE = (
+DEEPMIND_LICENSE = (
     "DeepMind's released weights are under CC BY-NC 4.0 (no commercial use), and so is what is "
     "made from them."
 )
@@ -56,13 +56,13 @@ class Weights(NamedTuple):
       load: network by its name ("online", perhaps "target") and a function that reads it.
       config: of the run that made it; None if there is none.
       notes: what was assumed, since the file does not say it.
-      licence: what is known about it.
+      licence: the license, as far as it is known.
     """
 
     path: str
     format: str
     step: int | None
-    card: encoder_spec.Card
+    card: encoder_spec.EncoderSpec
     load: dict[str, Callable[[], Network]]
     config: Any = None
     notes: tuple[str, ...] = ()
@@ -157,7 +157,7 @@ def _open_run(path: str) -> Weights:
 
 def _open_file(path: pathlib.Path) -> Weights:
     try:
-        kind = file_kinds.recognise(path)
+        kind = file_kinds.recognize(path)
     except OSError as error:
         raise UsageError(f"Cannot read {path}: {error.strerror or error}.") from None
     if kind:
@@ -178,7 +178,7 @@ def _open_file(path: pathlib.Path) -> Weights:
 def _open_pickle(path: pathlib.Path) -> Weights:
     found = deepmind.open_pickle(path)
     try:
-        card = encoder_spec.recognise(found.online_params, padding="same")
+        card = encoder_spec.recognize(found.online_params, padding="same")
         encoder_spec.require_encoder(card, found.online_params, found.online_state)
     except UsageError as error:
         raise UsageError(f"{path} {error}") from None
@@ -194,9 +194,9 @@ def _open_pickle(path: pathlib.Path) -> Weights:
         loaders["target"] = lambda: load(found.target_params, found.target_state)
     notes = (
         f"image size: {card.image_size} px is the custom, the file does not say it",
-        "normalisation: by ImageNet's mean and deviation, as DeepMind's code does",
+        "normalization: by ImageNet's mean and std, as DeepMind's code does",
     )
-    return Weights(str(path), "deepmind", found.step, card, loaders, None, notes, DEEPMIND_LICENCE)
+    return Weights(str(path), "deepmind", found.step, card, loaders, None, notes, DEEPMIND_LICENSE)
 
 
 def _open_tensors(path: pathlib.Path) -> Weights:
@@ -213,7 +213,7 @@ def _open_tensors(path: pathlib.Path) -> Weights:
         for name, backbone in backbones.items()
     }
     try:
-        card = torchvision_names.recognise(found["online"])
+        card = torchvision_names.recognize(found["online"])
         if card.stem == "cifar" and torchvision_names.has_margin(list(tensors)):
             card = card._replace(stem="cifar_margin")
         for named in found.values():
@@ -233,7 +233,7 @@ def _open_tensors(path: pathlib.Path) -> Weights:
         f"names: torchvision's{f' behind {prefix!r}' if prefix else ''}",
         *([margin] if card.stem == "cifar_margin" else []),
         f"image size: {card.image_size} px is the custom, the file does not say it",
-        "normalisation: by ImageNet's mean and deviation, as is the custom",
+        "normalization: by ImageNet's mean and std, as is the custom",
     )
     return Weights(str(path), "torch", None, card, loaders, None, notes)
 

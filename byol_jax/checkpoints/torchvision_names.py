@@ -153,8 +153,8 @@ def _torchvision_keys(names: list[str], prefix: str) -> dict[str, str]:
     return keys
 
 
-def recognise(tensors: Mapping[str, Any]) -> encoder_spec.Card:
-    """The card of an encoder by torchvision's names; image size and normalisation are customary.
+def recognize(tensors: Mapping[str, Any]) -> encoder_spec.EncoderSpec:
+    """The card of an encoder by torchvision's names; image size and normalization are customary.
 
     Raises:
       UsageError: it is no ResNet that is known here.
@@ -176,7 +176,7 @@ def recognise(tensors: Mapping[str, Any]) -> encoder_spec.Card:
             f"shape {first}; known are ResNet-18 to -200."
         )
     stem = stems[first[2]]
-    return encoder_spec.Card(
+    return encoder_spec.EncoderSpec(
         named[0],
         width_multiplier=first[0] // 64,
         stem=stem,
@@ -198,7 +198,7 @@ def _count_blocks(tensors: Mapping[str, Any], layer: int) -> int:
     return len({match[1] for match in map(pattern.match, tensors) if match})
 
 
-def require_fit(tensors: Mapping[str, Any], card: encoder_spec.Card) -> None:
+def require_fit(tensors: Mapping[str, Any], card: encoder_spec.EncoderSpec) -> None:
     """Checks that an encoder is all there, before any of it is read.
 
     Args:
@@ -231,7 +231,7 @@ def _torch_shape(shape: tuple[int, ...], entry: Entry) -> tuple[int, ...]:
     return () if entry.name == "counter" else (shape[-1],)
 
 
-def from_torch(tensors: Mapping[str, Any], card: encoder_spec.Card) -> tuple[Any, Any]:
+def from_torch(tensors: Mapping[str, Any], card: encoder_spec.EncoderSpec) -> tuple[Any, Any]:
     """Parameters and state of an encoder by Haiku's names.
 
     Args:

@@ -81,7 +81,7 @@ class ArrayDataset:
         return len(self.images)
 
     @property
-    def num_tags(self) -> int:
+    def num_labels(self) -> int:
         """Each image has one label."""
         return 0
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from byol_jax import config as config_lib
-from byol_jax.data import datasets, eval_loader, grey
+from byol_jax.data import datasets, eval_loader, gray
 from byol_jax.workdir import console, run_folder
 
 UsageError = config_lib.UsageError
@@ -37,7 +37,7 @@ def describe(
         raise UsageError("Set both data.mean and data.std, or none of them to have them measured.")
     ranges = eval_loader.grey_ranges(train)
     if ranges:
-        console.say(grey.describe(ranges))
+        console.say(gray.describe(ranges))
     if mean is None:
         train = datasets.with_grey_ranges(train, ranges)
         mean, std = eval_loader.channel_stats(train, image_size=config.data.image_size)

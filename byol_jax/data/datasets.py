@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax.data import array_dataset, grey, image_folder, patterns, tfds_source
+from byol_jax.data import array_dataset, gray, image_folder, patterns, tfds_source
 from byol_jax.host import machine
 
 UsageError = config_lib.UsageError
@@ -43,7 +43,7 @@ class Records(Protocol):
         """What to call the image in a message."""
         ...
 
-    def tags(self, index: int) -> np.ndarray:
+    def multi_labels(self, index: int) -> np.ndarray:
         """int8 [T] as in `tags`; only of a set that has them."""
         ...
 
@@ -73,9 +73,9 @@ class Selected:
         """What to call the image in a message."""
         return self._records.name(int(self._indices[index]))
 
-    def tags(self, index: int) -> np.ndarray:
+    def multi_labels(self, index: int) -> np.ndarray:
         """int8 [T] as in `tags`."""
-        return self._records.tags(int(self._indices[index]))
+        return self._records.multi_labels(int(self._indices[index]))
 
 
 class Joined:
@@ -107,10 +107,10 @@ class Joined:
         records, index = self._find(index)
         return records.name(index)
 
-    def tags(self, index: int) -> np.ndarray:
+    def multi_labels(self, index: int) -> np.ndarray:
         """int8 [T] as in `tags`."""
         records, index = self._find(index)
-        return records.tags(index)
+        return records.multi_labels(index)
 
     def _find(self, index: int) -> tuple[Records, int]:
         count = len(self._first)
@@ -126,8 +126,8 @@ class RecordDataset:
       num_images: how many of them to use, from the first on.
       num_classes: number of classes of the data set; 0 if it has no labels.
       fingerprint: differs if the images do, as far as that can be known cheaply.
-      num_tags: T, number of classes of a set whose images may have several, instead of a label.
-      grey_ranges: what is black and white in greyscale of more than 8 bits, by kind of values; None
+      num_labels: T, number of classes of a set whose images may have several, instead of a label.
+      grey_ranges: what is black and white in grayscale of more than 8 bits, by kind of values; None
         if there is none, or nobody has measured it.
       is_reduced: whether evaluation crops come, as training views do, from large JPEGs decoded at
         1/2, 1/4 or 1/8.
@@ -138,8 +138,8 @@ class RecordDataset:
     num_images: int
     num_classes: int
     fingerprint: str = ""
-    num_tags: int = 0
-    grey_ranges: grey.Ranges | None = None
+    num_labels: int = 0
+    grey_ranges: gray.Ranges | None = None
     is_reduced: bool = False
     about: str = ""
 
@@ -160,12 +160,12 @@ class RecordDataset:
 Dataset = ArrayDataset | RecordDataset
 
 
-def tags(data: RecordDataset, indices: np.ndarray) -> np.ndarray:
+def multi_labels(data: RecordDataset, indices: np.ndarray) -> np.ndarray:
     """Which of the T classes images have, int8 [n, T]: 1 has, 0 has not, -1 not to be counted."""
-    return np.stack([data.records.tags(int(index)) for index in indices])
+    return np.stack([data.records.multi_labels(int(index)) for index in indices])
 
 
-def with_grey_ranges(data: Dataset, ranges: grey.Ranges | None) -> Dataset:
+def with_grey_ranges(data: Dataset, ranges: gray.Ranges | None) -> Dataset:
     """The same images, read with these ranges if they are read from files."""
     return data if isinstance(data, ArrayDataset) else dataclasses.replace(data, grey_ranges=ranges)
 
@@ -248,7 +248,7 @@ def _load_tfds(name: str, split: str, data_dir: str | None) -> Dataset:
     records = tfds_source.Records(tfds_set, split)
     shape, num_classes = tfds_set.image_shape, tfds_set.num_classes
     if None in shape or not num_classes or len(records) * math.prod(shape) > MEMORY_LIMIT:
-        return RecordDataset(records, len(records), num_classes, num_tags=tfds_set.num_tags)
+        return RecordDataset(records, len(records), num_classes, num_labels=tfds_set.num_labels)
     _require_memory(len(records) * math.prod(shape), f"{name} ({split})")
     try:
         return ArrayDataset(*tfds_source.load(tfds_set, split), num_classes)

@@ -13,14 +13,14 @@ import grain
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax.data import datasets, grey, host_crops, image_decoding
+from byol_jax.data import datasets, gray, host_crops, image_decoding
 from byol_jax.distributed import multihost
 from byol_jax.host import machine
 from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
 
-GREY_SAMPLE = 1000  # images that the range of greyscale of more than 8 bits is measured on
+GRAY_SAMPLE = 1000  # images that the range of grayscale of more than 8 bits is measured on
 LEAST_STD = 1e-3  # of a channel: it is divided by it
 
 
@@ -28,7 +28,7 @@ class BadLimit:
     """Counts images that cannot be used, each once, over all splits that a task measures.
 
     Args:
-      splits: all of them, since the share is one of the whole set.
+      splits: all of them, since the fraction is one of the whole set.
       max_share: of their images may be bad.
 
     Attributes:
@@ -90,14 +90,14 @@ def eval_batches(
     batch_size: int,
     image_size: int,
     bad: BadLimit | None = None,
-    share: float = host_crops.CENTER_SHARE,
+    fraction: float = host_crops.CENTER_SHARE,
 ) -> Iterator[EvalBatch]:
     """Every image once, in order, in batches of one size: the last is padded with zeros.
 
     Args:
       data: the split.
       batch_size: b.
-      image_size: of the centre crops of encoded images; images in memory keep their size.
+      image_size: of the center crops of encoded images; images in memory keep their size.
       bad: notes images that cannot be used, which are left out; None: nobody needs to know.
       share: of the shorter side that is cropped from encoded images.
 
@@ -112,7 +112,7 @@ def eval_batches(
             yield _pad(pixels, data.labels[part], indices, batch_size)
         return
     pending: list[tuple[np.ndarray, int, int]] = []
-    for index, example in enumerate(_center_crops(data, image_size, share)):
+    for index, example in enumerate(_center_crops(data, image_size, fraction)):
         if isinstance(example, image_decoding.BadImageError):
             if bad is not None:
                 bad.note(data.records.name(index), str(example))
@@ -126,22 +126,22 @@ def eval_batches(
 
 
 def _center_crops(
-    data: datasets.RecordDataset, image_size: int, share: float
+    data: datasets.RecordDataset, image_size: int, fraction: float
 ) -> Iterator[tuple[np.ndarray, int] | image_decoding.BadImageError]:
     """Crop and label of every image, or why there is none."""
     threads = machine.processors()
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(4 * threads, 16))
-    load = functools.partial(_load_center, data=data, size=image_size, share=share)
+    load = functools.partial(_load_center, data=data, size=image_size, fraction=fraction)
     return iter(grain.MapDataset.range(data.num_images).map(load).to_iter_dataset(options))
 
 
 def _load_center(
-    index: int, *, data: datasets.RecordDataset, size: int, share: float
+    index: int, *, data: datasets.RecordDataset, size: int, fraction: float
 ) -> tuple[np.ndarray, int] | image_decoding.BadImageError:
     try:
         encoded, label = data.records.read(index)
         image = image_decoding.EncodedImage(encoded, data.grey_ranges)
-        crop = host_crops.center_crop(image, size, share=share, is_reduced=data.is_reduced)
+        crop = host_crops.center_crop(image, size, fraction=fraction, is_reduced=data.is_reduced)
         return crop, label
     except image_decoding.BadImageError as error:
         return error
@@ -164,8 +164,8 @@ def channel_stats(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of red, green and blue in [0, 1], over the first images.
 
-    Encoded images are measured in their centre crops; bad ones are left out. Of a channel that is
-    the same everywhere, the deviation is taken as `LEAST_STD`.
+    Encoded images are measured in their center crops; bad ones are left out. Of a channel that is
+    the same everywhere, the std is taken as `LEAST_STD`.
 
     Raises:
       UsageError: no image can be used.
@@ -198,18 +198,18 @@ def _warn_of_constants(std: np.ndarray) -> None:
         )
 
 
-def grey_ranges(data: datasets.Dataset) -> grey.Ranges | None:
-    """What is black and white in a set's greyscale of more than 8 bits; None if it has none.
+def grey_ranges(data: datasets.Dataset) -> gray.Ranges | None:
+    """What is black and white in a set's grayscale of more than 8 bits; None if it has none.
 
-    By its first images (`GREY_SAMPLE`) whose files do not say it; see `grey.range_of`.
+    By its first images (`GRAY_SAMPLE`) whose files do not say it; see `gray.range_of`.
     """
     if isinstance(data, datasets.ArrayDataset):
         return None
-    count = min(data.num_images, GREY_SAMPLE)
-    return measure_grey(lambda index: data.records.read(index)[0], count)
+    count = min(data.num_images, GRAY_SAMPLE)
+    return measure_gray(lambda index: data.records.read(index)[0], count)
 
 
-def measure_grey(read: Callable[[int], bytes], count: int) -> grey.Ranges | None:
+def measure_gray(read: Callable[[int], bytes], count: int) -> gray.Ranges | None:
     """The same of any encoded images.
 
     Args:
@@ -218,15 +218,15 @@ def measure_grey(read: Callable[[int], bytes], count: int) -> grey.Ranges | None
     """
     samples = collections.defaultdict(list)
     with futures.ThreadPoolExecutor(machine.processors()) as pool:
-        for found in pool.map(lambda index: _summarize_grey(read, index), range(count)):
+        for found in pool.map(lambda index: _summarize_gray(read, index), range(count)):
             if found:
                 samples[found[0]].append(found[1])
-    return {kind: grey.range_of(kind, some) for kind, some in sorted(samples.items())} or None
+    return {kind: gray.range_of(kind, some) for kind, some in sorted(samples.items())} or None
 
 
-def _summarize_grey(read: Callable[[int], bytes], index: int) -> tuple[str, grey.Summary] | None:
+def _summarize_gray(read: Callable[[int], bytes], index: int) -> tuple[str, gray.Summary] | None:
     try:
-        found = image_decoding.EncodedImage(read(index)).unstated_grey()
+        found = image_decoding.EncodedImage(read(index)).unstated_gray()
     except image_decoding.BadImageError:
         return None
-    return found and (found[0], grey.summarize(found[1]))
+    return found and (found[0], gray.summarize(found[1]))

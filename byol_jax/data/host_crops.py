@@ -37,7 +37,7 @@ def draw_window(
 ) -> Window:
     """The training window that four numbers, uniform on [0, 1), stand for.
 
-    The share of the area and the logarithm of width / height are uniform on their ranges, the
+    The fraction of the area and the logarithm of width / height are uniform on their ranges, the
     corner is uniform where the window fits; a side longer than the image is cut, not drawn again,
     as in the reference.
     """
@@ -68,9 +68,9 @@ def window_sides(pixels: float, log_aspect: float, height: int, width: int) -> t
     return min(max(high, 1), height), min(max(wide, 1), width)
 
 
-def center_window(height: int, width: int, *, share: float = CENTER_SHARE) -> Window:
-    """The reference's evaluation window: a centred square, a share of the shorter side."""
-    side = int(np.float32(share) * min(height, width))
+def center_window(height: int, width: int, *, fraction: float = CENTER_SHARE) -> Window:
+    """The reference's evaluation window: a centered square, a fraction of the shorter side."""
+    side = int(np.float32(fraction) * min(height, width))
     return Window((height - side + 1) // 2, (width - side + 1) // 2, side, side)
 
 
@@ -134,7 +134,7 @@ def center_crop(
     image: image_decoding.EncodedImage,
     size: int,
     *,
-    share: float = CENTER_SHARE,
+    fraction: float = CENTER_SHARE,
     is_reduced: bool = False,
 ) -> np.ndarray:
     """The reference's evaluation crop, uint8 [size, size, 3].
@@ -151,7 +151,7 @@ def center_crop(
     Raises:
       images.BadImageError: the image is damaged.
     """
-    window = center_window(image.height, image.width, share=share)
+    window = center_window(image.height, image.width, fraction=fraction)
     shrink = _shrink((window,), size) if is_reduced else 1
     with image.room(shrink=shrink):
         pixels = image.decode(shrink=shrink)
@@ -176,9 +176,9 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
 
 def _taps(old_size: int, new_size: int) -> tuple[np.ndarray, np.ndarray]:
     """Four source pixels and their weights, [new_size, 4] each, for every pixel."""
-    centre = (np.arange(new_size, dtype=np.float32) + 0.5) * np.float32(old_size / new_size) - 0.5
-    first = np.floor(centre)
-    part = np.rint((centre - first) * 1024) / 1024  # as finely as TensorFlow resolves it
+    center = (np.arange(new_size, dtype=np.float32) + 0.5) * np.float32(old_size / new_size) - 0.5
+    first = np.floor(center)
+    part = np.rint((center - first) * 1024) / 1024  # as finely as TensorFlow resolves it
     pixel = first[:, None].astype(int) + np.arange(-1, 3)
     weights = _cubic(np.abs(part[:, None] - np.arange(-1, 3)))
     weights *= (pixel >= 0) & (pixel < old_size)

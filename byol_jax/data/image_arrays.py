@@ -52,11 +52,11 @@ def how_to_convert(images: np.ndarray) -> str:
     if len(shape) == 3 and shape[-1] == 3:
         return " A single image needs a batch axis: images[None]."
     if len(shape) == 3:
-        return " Grey images: np.repeat(images[..., None], 3, axis=-1)."
+        return " Gray images: np.repeat(images[..., None], 3, axis=-1)."
     if len(shape) != 4:
         return ""
     if shape[-1] == 1:
-        return " Grey images: np.repeat(images, 3, axis=-1)."
+        return " Gray images: np.repeat(images, 3, axis=-1)."
     if shape[-1] == 4:
         return " Leave out the alpha channel: images[..., :3]."
     if shape[1] in (1, 3, 4) and shape[-1] != 3:

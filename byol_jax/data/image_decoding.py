@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import simplejpeg
 
-from byol_jax.data import grey, image_files, image_formats, jpeg_header, pillow_images
+from byol_jax.data import gray, image_files, image_formats, jpeg_header, pillow_images
 
 MIN_SIDE = 8  # px; there is nothing to learn from less
 MAX_PIXELS = 150_000_000  # checked before decoding: 450 MB of RGB, a sane camera's limit
@@ -50,7 +50,7 @@ class EncodedImage:
 
     Args:
       data: the bytes of the file.
-      ranges: of grey values of more than 8 bits in its set, where a file does not say it itself.
+      ranges: of gray values of more than 8 bits in its set, where a file does not say it itself.
 
     Attributes:
       format: a key of `FORMATS`.
@@ -60,7 +60,7 @@ class EncodedImage:
       BadImageError: not an image of a known format, or too small, or too large.
     """
 
-    def __init__(self, data: bytes, ranges: grey.Ranges | None = None):
+    def __init__(self, data: bytes, ranges: gray.Ranges | None = None):
         self.format = sniff(data)
         self._data, self._ranges = data, ranges or {}
         self._header = jpeg_header.read(data) if self.format == "JPEG" else None
@@ -119,7 +119,7 @@ class EncodedImage:
           shrink: 1, 2, 4 or 8: a JPEG comes out smaller by this factor, rounded up (its high
             frequencies are left out, which costs less than decoding them); others are not shrunk,
             nor are JPEGs that only Pillow may have.
-          fast: interpolate a JPEG's colours by the nearest pixel.
+          fast: interpolate a JPEG's colors by the nearest pixel.
           rows: so many of the upper rows are needed (0: all): a JPEG that is decoded fast and
             neither shrunk nor turned comes out without the others. A missing end is still found,
             other damage below is not.
@@ -160,8 +160,8 @@ class EncodedImage:
             raise BadImageError(f"damaged {self.format}: its size is not the one it tells")
         return pixels
 
-    def unstated_grey(self) -> tuple[str, np.ndarray] | None:
-        """Kind and values of grey of more than 8 bits whose range the file does not tell.
+    def unstated_gray(self) -> tuple[str, np.ndarray] | None:
+        """Kind and values of gray of more than 8 bits whose range the file does not tell.
 
         Raises:
           BadImageError: the file is damaged.
@@ -170,7 +170,7 @@ class EncodedImage:
             return None
         with self.room():
             image = pillow_images.open_image(self._data, self.format)
-            return pillow_images.unstated_grey(image, self._data)
+            return pillow_images.unstated_gray(image, self._data)
 
 
 def _check_size(height: int, width: int) -> None:

@@ -12,7 +12,7 @@ from byol_jax import config as config_lib
 from byol_jax.data import folder_layout, image_decoding
 
 UsageError = config_lib.UsageError
-UNLABELLED = -1
+UNLABELED = -1
 SPLITS = ("train", "test", "all")  # of a folder without such folders
 
 
@@ -114,7 +114,7 @@ def _label(root: pathlib.Path, files: Sequence[str], classes: folder_layout.Clas
     """
     files = sorted(files, key=_hash)
     digest = hashlib.sha256("\n".join(files).encode("utf-8", "surrogateescape")).hexdigest()
-    found = Listing(root, tuple(files), np.full(len(files), UNLABELLED, np.int32), (), digest[:16])
+    found = Listing(root, tuple(files), np.full(len(files), UNLABELED, np.int32), (), digest[:16])
     owners = _find_owners(files, classes)
     if not classes.names or None in owners:
         return found

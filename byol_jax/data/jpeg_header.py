@@ -23,7 +23,7 @@ _SAMPLINGS = frozenset(
         *((0x11, 0x11), (0x12, 0x11), (0x21, 0x11), (0x22, 0x11), (0x41, 0x11)),
         *((0x12, 0x12), (0x21, 0x21), (0x22, 0x12), (0x22, 0x21)),
     )
-) | {b"\x11", b"\x12", b"\x21", b"\x22"}  # of grey, where they mean nothing
+) | {b"\x11", b"\x12", b"\x21", b"\x22"}  # of gray, where they mean nothing
 
 
 class Header(NamedTuple):

@@ -1,4 +1,4 @@
-"""Which images of a split have labels that may be used: a share of each class, or a list of files.
+"""Which images of a split have labels that may be used: a fraction of each class, or listed files.
 
 Shapes: N images of a split, n of those that are chosen, C classes.
 """
@@ -17,7 +17,7 @@ LOOKED_AT = 256  # images of a set on disk, to tell how many of them have labels
 
 
 def labeled_share(data: datasets.Dataset) -> float:
-    """Share of the images that have labels; of a set on disk of some of them, evenly spread."""
+    """Fraction of the images that have labels; of a set on disk of some of them, evenly spread."""
     if not data.num_classes:
         return 0.0
     if isinstance(data, datasets.ArrayDataset):
@@ -52,14 +52,14 @@ def positions(labels: np.ndarray) -> np.ndarray:
 
 
 def balanced(
-    labels: np.ndarray, among: np.ndarray, share: float, *, num_classes: int, seed: int
+    labels: np.ndarray, among: np.ndarray, fraction: float, *, num_classes: int, seed: int
 ) -> np.ndarray:
     """Positions [n] of as many images of each class, drawn by the seed, in order.
 
     A class with less images than its part gives all of them.
 
     Args:
-      labels: [N]; -1 without, which are not among N where a share of it is taken.
+      labels: [N]; -1 without, which are not among N where a fraction of it is taken.
       among: positions in ``labels`` to choose from.
       share: of N; each class gets share x N / C images, rounded.
       num_classes: C.
@@ -69,11 +69,11 @@ def balanced(
       UsageError: a class would have no image.
     """
     count = int((labels >= 0).sum())
-    part = round(share * count / num_classes)
+    part = round(fraction * count / num_classes)
     if part < 1:
         least = num_classes / count
         raise UsageError(
-            f"--config.labels.share={share:g} of {count:,} labeled images leaves each of the "
+            f"--config.labels.share={fraction:g} of {count:,} labeled images leaves each of the "
             f"{num_classes:,} classes without an image: take {least:.2g} or more."
         )
     rng = np.random.default_rng(seed)

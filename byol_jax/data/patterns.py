@@ -1,9 +1,9 @@
-"""The embedded data set: ten classes of two-coloured wallpaper, drawn from a seed.
+"""The embedded data set: ten classes of two-colored wallpaper, drawn from a seed.
 
 Every image repeats one motif every few pixels, so that any crop still shows its class. What varies
-from image to image (colours, period, phase, angle, light, noise) says nothing about the class, and
-is enough that pixels alone are a poor guide to it. The colours differ in value more than the images
-differ from each other: otherwise BYOL learns colours first, and motifs not at all within minutes.
+from image to image (colors, period, phase, angle, light, noise) says nothing about the class, and
+is enough that pixels alone are a poor guide to it. The colors differ in value more than the images
+differ from each other: otherwise BYOL learns colors first, and motifs not at all within minutes.
 Nothing is stored: the same seed always draws the same images, thousands a second.
 
 Shapes: N images, S sub-pixels along a side (each pixel is the mean of 2x2).
@@ -37,13 +37,13 @@ SPLITS = {
 }
 
 
-def _centred(x: Array) -> Array:
+def _centered(x: Array) -> Array:
     """Position within the period, from -0.5 to 0.5."""
     return x % 1 - np.float32(0.5)
 
 
 def _plusses(u: Array, v: Array) -> Array:
-    across, along = np.abs(_centred(u)), np.abs(_centred(v))
+    across, along = np.abs(_centered(u)), np.abs(_centered(v))
     return (np.minimum(across, along) < 0.14) & (np.maximum(across, along) < 0.42)
 
 
@@ -59,18 +59,18 @@ _MOTIFS: dict[str, Callable[[Array, Array], Array]] = {
     "columns": lambda u, v: u % 1 < 0.5,
     "diagonals": lambda u, v: 0.7 * (u + v) % 1 < 0.5,
     "checks": lambda u, v: (0.7 * u % 1 < 0.5) ^ (0.7 * v % 1 < 0.5),
-    "disks": lambda u, v: _centred(u) ** 2 + _centred(v) ** 2 < 0.3**2,
+    "disks": lambda u, v: _centered(u) ** 2 + _centered(v) ** 2 < 0.3**2,
     "grid": lambda u, v: (u % 1 < 0.3) | (v % 1 < 0.3),
-    "zigzag": lambda u, v: (v + 2 * np.abs(_centred(u / 2))) % 1 < 0.5,
+    "zigzag": lambda u, v: (v + 2 * np.abs(_centered(u / 2))) % 1 < 0.5,
     "plusses": _plusses,
-    "triangles": lambda u, v: v % 1 > 2 * np.abs(_centred(u)),
+    "triangles": lambda u, v: v % 1 > 2 * np.abs(_centered(u)),
     "dashes": _dashes,
 }
 CLASS_NAMES = tuple(_MOTIFS)
 
 
 def _hsv_to_rgb(hsv: Array) -> Array:
-    """Colours [..., 3] from hue, saturation and value, all in [0, 1]."""
+    """Colors [..., 3] from hue, saturation and value, all in [0, 1]."""
     hue, saturation, value = np.moveaxis(hsv, -1, 0)[..., None]
     # Red, green and blue each follow one trapezoid around the circle of hues.
     sector = (6 * hue + np.array([5.0, 3.0, 1.0])) % 6
@@ -84,7 +84,7 @@ def _draw_palettes(
     value: tuple[float, float],
     contrast: tuple[float, float],
 ) -> Array:
-    """Colours of motif and ground [N, 2, 3] of any two hues; the motif is the lighter one."""
+    """Colors of motif and ground [N, 2, 3] of any two hues; the motif is the lighter one."""
     hue = rng.uniform(0, 1, (n, 2))
     purity = np.broadcast_to(rng.uniform(*saturation, (n, 1)), (n, 2))
     half = rng.uniform(*contrast, (n, 1)) / 2
@@ -126,8 +126,8 @@ def _render(labels: Array, coordinates: Array, palettes: Array, lights: Array) -
         mask[chosen] = motif(u[chosen], v[chosen])
     shape = (len(labels), IMAGE_SIZE, _SUBPIXELS, IMAGE_SIZE, _SUBPIXELS)
     mask = mask.reshape(shape).mean(axis=(2, 4))[..., None]  # [N, 32, 32, 1]
-    colours = palettes.astype(np.float32)[:, :, None, None]  # [N, 2, 1, 1, 3]
-    image = colours[:, 1] + mask * (colours[:, 0] - colours[:, 1])
+    colors = palettes.astype(np.float32)[:, :, None, None]  # [N, 2, 1, 1, 3]
+    image = colors[:, 1] + mask * (colors[:, 0] - colors[:, 1])
     pixel = (np.arange(IMAGE_SIZE) + 0.5) / (IMAGE_SIZE / 2) - 1
     light = lights.astype(np.float32)[..., None, None]  # [N, 2, 1, 1]
     shade = 1 + light[:, 0] * pixel[None, :].astype(np.float32)
@@ -157,10 +157,10 @@ def make_patterns(
         seed: of this set alone; other seeds share no image with it.
         period: shortest and longest distance in pixels at which the motif repeats.
         rotation: largest angle in degrees, to either side.
-        saturation: smallest and largest saturation (of HSV) of both colours.
-        value: smallest and largest mean value (of HSV) of the two colours.
+        saturation: smallest and largest saturation (of HSV) of both colors.
+        value: smallest and largest mean value (of HSV) of the two colors.
         contrast: smallest and largest difference in value of motif (lighter) and ground.
-        illumination: largest relative change of brightness from the centre to an edge.
+        illumination: largest relative change of brightness from the center to an edge.
         noise: standard deviation of the noise in every channel of every pixel.
 
     Returns:

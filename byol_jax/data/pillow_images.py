@@ -9,7 +9,7 @@ from typing import NoReturn
 import numpy as np
 import PIL.Image
 
-from byol_jax.data import deep_color, grey, image_files, image_formats
+from byol_jax.data import deep_color, gray, image_files, image_formats
 
 if image_formats.HAS_HEIF:
     importlib.import_module("pillow_heif").register_heif_opener()
@@ -87,13 +87,13 @@ def _number(image: PIL.Image.Image, tag: int) -> int:
     return max(1, found) if isinstance(found, int) else 1
 
 
-def to_rgb(image: PIL.Image.Image, data: bytes, ranges: grey.Ranges) -> np.ndarray:
+def to_rgb(image: PIL.Image.Image, data: bytes, ranges: gray.Ranges) -> np.ndarray:
     """The pixels, uint8 [H, W, 3], not turned; what is transparent is on white.
 
     Args:
       image: from `open_image`.
       data: the file.
-      ranges: of grey values of more than 8 bits, where the file does not say it.
+      ranges: of gray values of more than 8 bits, where the file does not say it.
 
     Raises:
       image_formats.BadImageError: it is damaged, or its values mean nothing without ``ranges``.
@@ -111,26 +111,26 @@ def to_rgb(image: PIL.Image.Image, data: bytes, ranges: grey.Ranges) -> np.ndarr
         _raise_damaged(image.format, error)
 
 
-def _convert(image: PIL.Image.Image, data: bytes, ranges: grey.Ranges) -> np.ndarray:
-    kind = grey.kind(image)
-    parts = (grey.values(strip, kind) for strip in _strips(image))
+def _convert(image: PIL.Image.Image, data: bytes, ranges: gray.Ranges) -> np.ndarray:
+    kind = gray.kind(image)
+    parts = (gray.values(strip, kind) for strip in _strips(image))
     low_high = _range(image, data, kind, ranges, parts) if kind else None
     width, height = image.size
     pixels = np.empty((height, width, 3), np.uint8)
     top = 0
     for strip in _strips(image):
-        part = _grey_to_bytes(strip, image, kind, low_high) if kind else _strip_to_rgb(strip)
+        part = _gray_to_bytes(strip, image, kind, low_high) if kind else _strip_to_rgb(strip)
         pixels[top : top + strip.height] = part
         top += strip.height
     return pixels
 
 
 def _convert_deep(
-    image: PIL.Image.Image, lower: PIL.Image.Image, data: bytes, ranges: grey.Ranges
+    image: PIL.Image.Image, lower: PIL.Image.Image, data: bytes, ranges: gray.Ranges
 ) -> np.ndarray:
     """The same of colors of 16 bits."""
     low_high = _range(image, data, "unsigned", ranges, _deep_values(image, lower, data))
-    shade = grey.to_bytes(np.arange(65536, dtype=np.uint16), *low_high)
+    shade = gray.to_bytes(np.arange(65536, dtype=np.uint16), *low_high)
     width, height = image.size
     pixels = np.empty((height, width, 3), np.uint8)
     top = 0
@@ -164,18 +164,18 @@ def load(image: PIL.Image.Image) -> None:
         _raise_damaged(image.format, error)
 
 
-def unstated_grey(image: PIL.Image.Image, data: bytes) -> tuple[str, np.ndarray] | None:
+def unstated_gray(image: PIL.Image.Image, data: bytes) -> tuple[str, np.ndarray] | None:
     """Kind and values of more than 8 bits of which the file does not say what is white; or None."""
     is_deep = deep_color.is_deep(image, data)
-    kind = "unsigned" if is_deep else grey.kind(image)
-    if not kind or grey.stated_range(image):
+    kind = "unsigned" if is_deep else gray.kind(image)
+    if not kind or gray.stated_range(image):
         return None
     lower = deep_color.open_lower(image, data) if is_deep else None
     load(image)
-    if image.format == "PNG" and grey.significant_bits(data):
+    if image.format == "PNG" and gray.significant_bits(data):
         return None
     if lower is None:
-        return kind, grey.values(image, kind)
+        return kind, gray.values(image, kind)
     load(lower)
     return kind, deep_color.values(image, lower, data)
 
@@ -189,24 +189,24 @@ def _range(
     image: PIL.Image.Image,
     data: bytes,
     kind: str,
-    ranges: grey.Ranges,
+    ranges: gray.Ranges,
     parts: Iterator[np.ndarray],
 ) -> tuple[float, float]:
-    if stated := grey.stated_range(image):
+    if stated := gray.stated_range(image):
         return stated
-    bits = grey.significant_bits(data) if image.format == "PNG" else None
+    bits = gray.significant_bits(data) if image.format == "PNG" else None
     if bits:
-        return grey.FULL if grey.is_scaled_up(list(parts), bits) else (0, 2**bits - 1)
+        return gray.FULL if gray.is_scaled_up(list(parts), bits) else (0, 2**bits - 1)
     if kind in ranges:
         return ranges[kind]
     if kind == "float":
         raise image_formats.BadImageError("floating-point pixels, and their range is not known")
-    lowest, highest = image.getextrema() if image.mode == "I" else grey.FULL
-    if lowest < 0 or highest > grey.FULL[1]:
+    lowest, highest = image.getextrema() if image.mode == "I" else gray.FULL
+    if lowest < 0 or highest > gray.FULL[1]:
         raise image_formats.BadImageError(
-            "grey values of more than 16 bits, and their range is not known"
+            "gray values of more than 16 bits, and their range is not known"
         )
-    return grey.FULL
+    return gray.FULL
 
 
 def _strips(image: PIL.Image.Image) -> Iterator[PIL.Image.Image]:
@@ -219,11 +219,11 @@ def _strips(image: PIL.Image.Image) -> Iterator[PIL.Image.Image]:
         yield image.crop((0, top, width, min(top + rows, height)))
 
 
-def _grey_to_bytes(
+def _gray_to_bytes(
     strip: PIL.Image.Image, image: PIL.Image.Image, kind: str, low_high: tuple[float, float]
 ) -> np.ndarray:
-    shades = grey.to_bytes(grey.values(strip, kind), *low_high)
-    return (255 - shades if grey.is_inverted(image) else shades)[:, :, None]
+    shades = gray.to_bytes(gray.values(strip, kind), *low_high)
+    return (255 - shades if gray.is_inverted(image) else shades)[:, :, None]
 
 
 def _strip_to_rgb(strip: PIL.Image.Image) -> np.ndarray:

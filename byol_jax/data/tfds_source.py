@@ -53,7 +53,7 @@ class Set(NamedTuple):
         return list(getattr(features["label"], "names", ())) if "label" in features else []
 
     @property
-    def num_tags(self) -> int:
+    def num_labels(self) -> int:
         """Number of classes of a set like VOC, whose images may have several; 0 of all others."""
         features = self.builder.info.features
         if "label" in features or "labels" not in features:
@@ -80,7 +80,7 @@ class Records:
     def __init__(self, tfds_set: Set, split: str):
         self._source = _open_split(tfds_set, split)
         self._name = f"{tfds_set.name}/{split}"
-        self._num_tags, self._num_classes = tfds_set.num_tags, tfds_set.num_classes or 0
+        self._num_labels, self._num_classes = tfds_set.num_labels, tfds_set.num_classes or 0
         has_difficult = "labels_no_difficult" in tfds_set.builder.info.features
         self._counted = "labels_no_difficult" if has_difficult else "labels"
 
@@ -116,16 +116,16 @@ class Records:
         names = features["file_name"].bytes_list.value if "file_name" in features else ()
         return names[0].decode(errors="replace") if names else ""
 
-    def tags(self, index: int) -> np.ndarray:
+    def multi_labels(self, index: int) -> np.ndarray:
         """int8 [T] for each class: 1 the image has it, 0 it has not.
 
         -1: all that it has of it is difficult to see, which VOC's evaluation does not count.
         """
         features = self._features(index)
-        tags = np.zeros(self._num_tags, np.int8)
-        tags[list(features["labels"].int64_list.value)] = -1
-        tags[list(features[self._counted].int64_list.value)] = 1
-        return tags
+        multi_labels = np.zeros(self._num_labels, np.int8)
+        multi_labels[list(features["labels"].int64_list.value)] = -1
+        multi_labels[list(features[self._counted].int64_list.value)] = 1
+        return multi_labels
 
     def name(self, index: int) -> str:
         """What to call an image in a message: its file name if the set knows it."""

@@ -29,7 +29,7 @@ class Crop(NamedTuple):
 
     Attributes:
       size: S.
-      area_range: share of the image's area, least and most.
+      area_range: fraction of the image's area, least and most.
       views: of each image, each with a window of its own.
     """
 

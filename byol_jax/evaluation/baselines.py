@@ -86,7 +86,7 @@ def _random(encoder: encoders.Encoder, train: datasets.Dataset, seed: int) -> en
 
 
 def _pixels(encoder: encoders.Encoder, train: datasets.Dataset, seed: int) -> encoders.Encoder:
-    """Images as they are, at the encoder's size and normalised as for it."""
+    """Images as they are, at the encoder's size and normalized as for it."""
     del train, seed
     card, size = encoder.card, encoder.image_size
 

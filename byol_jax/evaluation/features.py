@@ -99,7 +99,7 @@ def chunks(
     batch_size: int,
     bad: eval_loader.BadLimit,
     title: str,
-    share: float = host_crops.CENTER_SHARE,
+    fraction: float = host_crops.CENTER_SHARE,
 ) -> Iterator[Features]:
     """Encodes every image once, in order, b at a time, with a progress line on standard error.
 
@@ -119,7 +119,7 @@ def chunks(
         batch_size=pmap.round_up(min(batch_size, data.num_images)),
         image_size=encoder.image_size,
         bad=bad,
-        share=share,
+        fraction=fraction,
     )
     with console.progress_bar(total=data.num_images, done=0, unit="img", title=title) as bar:
         for batch in batches:
@@ -135,7 +135,7 @@ def extract(
     batch_size: int,
     bad: eval_loader.BadLimit,
     title: str,
-    share: float = host_crops.CENTER_SHARE,
+    fraction: float = host_crops.CENTER_SHARE,
 ) -> Features:
     """All of `chunks` together, in order; processes share the images and all get all features.
 
@@ -149,7 +149,7 @@ def extract(
         np.empty(len(mine), np.int32),
         np.empty(len(mine), np.int64),
     )
-    options = {"batch_size": batch_size, "bad": bad, "title": title, "share": share}
+    options = {"batch_size": batch_size, "bad": bad, "title": title, "fraction": fraction}
 
     def fill() -> int:
         count = 0

@@ -61,7 +61,7 @@ def init(
 
 
 def draw_weights(embedding_size: int, num_classes: int, *, seed: int) -> jax.Array:
-    """Weights [F, C] of an untrained classifier, of deviation 1 / sqrt(F), as Haiku's."""
+    """Weights [F, C] of an untrained classifier, of std 1 / sqrt(F), as Haiku's."""
     shape = (embedding_size, num_classes)
     drawn = jax.random.truncated_normal(jax.random.key(seed), -2, 2, shape)
     return drawn / np.sqrt(embedding_size)

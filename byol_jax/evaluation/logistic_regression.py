@@ -1,6 +1,6 @@
 """Logistic regression with an l2 penalty, by scikit-learn, for many strengths of it.
 
-The penalty lambda minimises
+The penalty lambda minimizes
 
     sum over images of the cross-entropy + lambda / 2 * sum of the squared weights
 
@@ -10,7 +10,7 @@ sum, the same penalty would be called lambda / N.
 The minimum is the same whatever finds it: Newton's method where its matrix of (F x C)^2 numbers is
 small, else L-BFGS. Both work in float64: with a weak penalty on classes that can be told apart,
 all slopes are below the rounding of float32 long before the minimum. For the same reason the slope
-at which a fit ends is a share of the penalty's own, and is checked afterwards.
+at which a fit ends is a fraction of the penalty's own, and is checked afterwards.
 
 Shapes: N images, F features, C classes.
 """
@@ -39,7 +39,7 @@ class Solver(NamedTuple):
 
     Attributes:
       max_iterations: of each fit.
-      tolerance: a fit has converged when no slope of the objective is above this share of lambda
+      tolerance: a fit has converged when no slope of the objective is above this fraction of lambda
         times the largest weight, which is the largest slope of the penalty.
     """
 
@@ -115,7 +115,7 @@ def fit_labels(
 
 def fit_tags(
     features: np.ndarray,
-    tags: np.ndarray,
+    multi_labels: np.ndarray,
     strengths: Sequence[float],
     solver: Solver,
     *,
@@ -134,7 +134,7 @@ def fit_tags(
       UsageError: features that are not finite; no class that some images have and some have not.
     """
     _require_finite(features)
-    mixed = [c for c, column in enumerate(tags.T) if {0, 1} <= set(column.tolist())]
+    mixed = [c for c, column in enumerate(multi_labels.T) if {0, 1} <= set(column.tolist())]
     if not mixed:
         raise UsageError("No class to learn: each is in all images to learn from, or in none.")
     features = features.astype(np.float64)
@@ -143,12 +143,14 @@ def fit_tags(
         for c, model in models.items():
             _start(model, start, np.array([c]), np.arange(2))
     for strength in strengths:
-        weights = np.zeros((features.shape[1], tags.shape[1]))
-        biases = np.zeros(tags.shape[1])
+        weights = np.zeros((features.shape[1], multi_labels.shape[1]))
+        biases = np.zeros(multi_labels.shape[1])
         iterations, not_converged = 0, 0
         for c, model in models.items():
-            counted = tags[:, c] >= 0
-            more, has_converged = _fit(model, features[counted], tags[counted, c], strength, solver)
+            counted = multi_labels[:, c] >= 0
+            more, has_converged = _fit(
+                model, features[counted], multi_labels[counted, c], strength, solver
+            )
             iterations, not_converged = iterations + more, not_converged + (not has_converged)
             weights[:, c], biases[c] = model.coef_[0], model.intercept_[0]
         yield Fit(strength, weights, biases, model.solver, iterations, not_converged)
@@ -198,8 +200,8 @@ def _fit(
     if hasattr(model, "coef_"):
         scale = strength * np.abs(model.coef_).max()
     else:  # at zero: the penalty has no slope yet, but will balance that of the losses
-        shares = np.mean(targets[:, None] == np.unique(targets), axis=0)
-        scale = np.abs(features).max() * len(features) * (shares * (1 - shares)).max()
+        fractions = np.mean(targets[:, None] == np.unique(targets), axis=0)
+        scale = np.abs(features).max() * len(features) * (fractions * (1 - fractions)).max()
     iterations, before = 0, np.inf
     while True:
         tolerance = max(solver.tolerance * scale / len(features), np.finfo(np.float64).tiny)

@@ -12,7 +12,7 @@ import numpy as np
 
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import encoders
-from byol_jax.data import agreement, datasets, eval_loader, grey
+from byol_jax.data import agreement, datasets, eval_loader, gray
 from byol_jax.evaluation import features as features_lib
 from byol_jax.workdir import console
 
@@ -23,15 +23,15 @@ DECODE = {"full": False, "reduced": True}
 VALIDATION_IMAGES = 10_000  # held out at most, about as many as the paper holds out of ImageNet
 
 
-class Subject(NamedTuple):
+class EvalSetup(NamedTuple):
     """What is measured, and on what.
 
     Attributes:
       encoder: frozen.
       source: of the images.
-      train: labelled images to learn from and to choose on.
+      train: labeled images to learn from and to choose on.
       num_validation: so many of them, the last, are a validation split; 0: some are held out.
-      test: labelled images that are evaluated, once.
+      test: labeled images that are evaluated, once.
       splits: their names.
     """
 
@@ -63,12 +63,14 @@ def load_encoder(config: Any, given: Given) -> encoders.Encoder:
     return given.encoder or encoders.load_encoder(config.checkpoint)
 
 
-def open_subject(config: Any, *, or_tags: bool = False, given: Given = NOTHING) -> Subject:
+def open_subject(
+    config: Any, *, or_multi_labels: bool = False, given: Given = NOTHING
+) -> EvalSetup:
     """Loads the encoder of ``config.checkpoint`` and opens the splits of ``config.data``.
 
     Args:
       config: of the task.
-      or_tags: whether images may have several labels (`datasets.tags`).
+      or_tags: whether images may have several labels (`datasets.multi_labels`).
       given: what the caller hands over.
 
     Raises:
@@ -84,13 +86,13 @@ def open_subject(config: Any, *, or_tags: bool = False, given: Given = NOTHING) 
     wanted = [name for name in names.values() if name]
     splits = load_splits(encoder, source, wanted, decode=config.data.decode, given=given.splits)
     train, test, validation = splits[0], splits[-1], splits[1] if len(splits) > 2 else None
-    _require_labels(train, names["train_split"], or_tags)
+    _require_labels(train, names["train_split"], or_multi_labels)
     _require_same_classes(train, test, names["eval_split"])
     if validation is None:
-        return Subject(encoder, source, train, 0, test, names)
+        return EvalSetup(encoder, source, train, 0, test, names)
     _require_same_classes(train, validation, names["validation_split"])
     both = datasets.join(train, validation)
-    return Subject(encoder, source, both, validation.num_images, test, names)
+    return EvalSetup(encoder, source, both, validation.num_images, test, names)
 
 
 def load_splits(
@@ -103,7 +105,7 @@ def load_splits(
 ) -> list[datasets.Dataset]:
     """Opens splits of one set, and prints what there is to know; see `datasets.load`.
 
-    Greyscale of more than 8 bits is read as in the encoder's run, or, if the set is another one,
+    Grayscale of more than 8 bits is read as in the encoder's run, or, if the set is another one,
     as measured on the first of the splits.
 
     Args:
@@ -131,7 +133,7 @@ def load_splits(
 
 
 def _decoded(
-    data: datasets.Dataset, ranges: grey.Ranges | None, is_reduced: bool
+    data: datasets.Dataset, ranges: gray.Ranges | None, is_reduced: bool
 ) -> datasets.Dataset:
     if isinstance(data, datasets.ArrayDataset):
         return data
@@ -139,7 +141,7 @@ def _decoded(
 
 
 def split_train(
-    subject: Subject, indices: np.ndarray, share: float, *, seed: int
+    setup: EvalSetup, indices: np.ndarray, fraction: float, *, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which of the usable training images to choose on, and which to learn from while choosing.
 
@@ -152,19 +154,19 @@ def split_train(
     Returns:
       Two arrays of positions in ``indices``.
     """
-    if not subject.num_validation:
-        return hold_out(len(indices), share, seed=seed)
-    is_validation = indices >= subject.train.num_images - subject.num_validation
+    if not setup.num_validation:
+        return hold_out(len(indices), fraction, seed=seed)
+    is_validation = indices >= setup.train.num_images - setup.num_validation
     return np.flatnonzero(is_validation), np.flatnonzero(~is_validation)
 
 
-def _require_labels(data: datasets.Dataset, split: str, or_tags: bool) -> None:
-    if data.num_tags and not or_tags:
+def _require_labels(data: datasets.Dataset, split: str, or_multi_labels: bool) -> None:
+    if data.num_labels and not or_multi_labels:
         raise UsageError(
             f"The images of the split '{split}' have several labels each, which only "
             "configs/transfer.py measures."
         )
-    if not data.num_classes and not data.num_tags:
+    if not data.num_classes and not data.num_labels:
         raise UsageError(
             f"The split '{split}' has no labels to learn from: give another set by "
             "--config.data.name and .dir. What can be said without labels, configs/knn.py says."
@@ -172,7 +174,7 @@ def _require_labels(data: datasets.Dataset, split: str, or_tags: bool) -> None:
 
 
 def _require_same_classes(train: datasets.Dataset, other: datasets.Dataset, split: str) -> None:
-    ours, theirs = (data.num_classes or data.num_tags for data in (train, other))
+    ours, theirs = (data.num_classes or data.num_labels for data in (train, other))
     if ours != theirs:
         raise UsageError(
             f"The split '{split}' has {theirs} classes, the training split {ours}: give splits of "
@@ -199,7 +201,7 @@ def labeled(found: features_lib.Features, split: str) -> features_lib.Features:
     return found if has_label.all() else features_lib.Features(*(x[has_label] for x in found))
 
 
-def hold_out(count: int, share: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def hold_out(count: int, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Which of N images are for validation, and which are not, both in order.
 
     Args:
@@ -212,7 +214,7 @@ def hold_out(count: int, share: float, *, seed: int) -> tuple[np.ndarray, np.nda
     """
     if count < 3:
         raise UsageError(f"The training split has {count} usable images; 3 are the least.")
-    number = min(max(1, round(share * count)), count - 2, VALIDATION_IMAGES) if share else 0
+    number = min(max(1, round(fraction * count)), count - 2, VALIDATION_IMAGES) if fraction else 0
     order = np.random.default_rng(seed).permutation(count)
     return np.sort(order[:number]), np.sort(order[number:])
 

@@ -30,9 +30,9 @@ def require_share(config: Any, key: str) -> None:
 
 def require_bad_share(config: Any) -> None:
     """Raises unless ``data.max_bad_share`` is between 0 and 1."""
-    share = config.data.max_bad_share
-    if not 0 <= share <= 1:
-        raise UsageError(f"--config.data.max_bad_share must be between 0 and 1, not {share}.")
+    fraction = config.data.max_bad_share
+    if not 0 <= fraction <= 1:
+        raise UsageError(f"--config.data.max_bad_share must be between 0 and 1, not {fraction}.")
 
 
 def bad_limit(config: Any, *splits: datasets.Dataset) -> eval_loader.BadLimit:
@@ -59,7 +59,7 @@ def numbers(config: Any, key: str, example: str, *, zero: bool = False) -> list[
     return [v.item() for v in values]
 
 
-def hits(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+def correct(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     """Whether the right one of labels [M] is among the 1 and the 5 largest of logits [M, C].
 
     A label of -1 is never found.
@@ -73,9 +73,9 @@ def hits(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     return {f"top{k}": (rank < k) & (labels >= 0) for k in (1, 5)}
 
 
-def on_validation(hits: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """What a row of a sweep says of validation images, from their `hits`."""
-    return {f"validation_{name}": float(hit.mean()) for name, hit in hits.items()}
+def on_validation(correct: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """What a row of a sweep says of validation images, from their `correct`."""
+    return {f"validation_{name}": float(hit.mean()) for name, hit in correct.items()}
 
 
 def best(table: Sequence[Mapping[str, Any]]) -> int:
@@ -104,20 +104,20 @@ def selection(
 
 
 def summary(
-    hits: Mapping[str, np.ndarray], *, seed: int, resamples: int
+    correct: Mapping[str, np.ndarray], *, seed: int, resamples: int
 ) -> dict[str, dict[str, Any]]:
     """Accuracies and their 95 % bootstrap intervals.
 
     Args:
-      hits: by name, [M] of whether each image is right.
+      correct: by name, [M] of whether each image is right.
       seed: of the bootstrap.
       resamples: of the bootstrap.
     """
     options = {"seed": seed, "resamples": resamples}
     return {
-        "accuracy": {name: float(np.mean(hit)) for name, hit in hits.items()},
+        "accuracy": {name: float(np.mean(hit)) for name, hit in correct.items()},
         "interval_95": {
-            name: list(accuracy.bootstrap_interval(hit, **options)) for name, hit in hits.items()
+            name: list(accuracy.bootstrap_interval(hit, **options)) for name, hit in correct.items()
         },
     }
 
@@ -129,9 +129,9 @@ def over_seeds(
     *,
     drawn: str,
 ) -> dict[str, Any]:
-    """What ``score(seed)`` gives; for several seeds the mean accuracy and its deviation.
+    """What ``score(seed)`` gives; for several seeds the mean accuracy and its standard deviation.
 
-    Seeds are ``config.seed`` and those after it, ``config.seeds`` in all. The deviation is that
+    Seeds are ``config.seed`` and those after it, ``config.seeds`` in all. The std is that
     of a sample (n - 1); ``per_seed`` holds what each seed gave, with the identity of its network
     where each draws its own.
 
@@ -139,7 +139,7 @@ def over_seeds(
       config: of the task.
       score: gives the accuracy of a seed, and more.
       identify: gives the identity of the network that a seed measures.
-      drawn: what else a seed decides, in words: the deviation is over that.
+      drawn: what else a seed decides, in words: the std is over that.
     """
     seeds = range(config.seed, config.seed + config.seeds)
     found = [{"seed": seed} | score(seed) | {"checkpoint": identify(seed)} for seed in seeds]
@@ -153,8 +153,8 @@ def over_seeds(
     columns = {name: [run["accuracy"][name] for run in found] for name in found[0]["accuracy"]}
     return {
         "accuracy": {name: float(np.mean(values)) for name, values in columns.items()},
-        "deviation": {name: float(np.std(values, ddof=1)) for name, values in columns.items()},
-        "deviation_over": drawn + ("; one network" if is_one else "; a network for each seed"),
+        "std": {name: float(np.std(values, ddof=1)) for name, values in columns.items()},
+        "std_over": drawn + ("; one network" if is_one else "; a network for each seed"),
         "per_seed": found,
         "checkpoint": networks[0] if is_one else _together(networks),
     }
@@ -171,7 +171,7 @@ def _together(networks: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def write_result(
     workdir: pathlib.Path,
     config: Any,
-    subject: protocol.Subject,
+    setup: protocol.EvalSetup,
     found: dict[str, Any],
     *,
     start: float,
@@ -187,7 +187,7 @@ def write_result(
     """
     result = {
         "task": config.task,
-        "data": subject.source._asdict() | subject.splits,
+        "data": setup.source._asdict() | setup.splits,
         **found,
         "config": config.to_dict(),
         "versions": run_folder.versions(),
@@ -220,11 +220,11 @@ def describe(result: Mapping[str, Any], table: Callable[[Mapping[str, Any]], Seq
         counts = run["num_images"]
         lines += ["", f"seed {run['seed']}: " + ", ".join(f"{n:,} {k}" for k, n in counts.items())]
         lines += [*table(run), *_accuracies(run)]
-    if "deviation" in result:
+    if "std" in result:
         lines += ["", f"over {len(result['per_seed'])} seeds, mean and standard deviation:"]
-        lines.append(f"  (each seed draws {result['deviation_over']})")
+        lines.append(f"  (each seed draws {result['std_over']})")
         for name, mean in result["accuracy"].items():
-            lines.append(f"  {_title(name)} {mean:.2%} +- {result['deviation'][name]:.2%}")
+            lines.append(f"  {_title(name)} {mean:.2%} +- {result['std'][name]:.2%}")
     lines += ["", "chosen where the paper does not say:"]
     lines += [f"  {name}: {choice}" for name, choice in result["choices"].items()]
     return "\n".join(lines)

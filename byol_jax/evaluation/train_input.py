@@ -1,4 +1,4 @@
-"""Batches and views of labelled images for evaluations that train: random crop and flip.
+"""Batches and views of labeled images for evaluations that train: random crop and flip.
 
 Shapes: b images of a batch, S image size.
 """
@@ -28,7 +28,7 @@ def total_steps(epochs: float, count: int, batch_size: int) -> int:
 
 
 def min_area(config: Any, encoder: encoders.Encoder) -> float:
-    """Share of an image that a crop has at least: ``config.crop.min_area``, else as in the run."""
+    """Smallest area of a crop, as a fraction: ``config.crop.min_area``, else as in the run."""
     area = config.crop.min_area
     if area is None:
         usual = train_loader.Crop(encoder.image_size).area_range[0]
@@ -47,7 +47,7 @@ def make_view(encoder: encoders.Encoder, min_area: float) -> Callable[[jax.Array
 
     Args:
       encoder: whose image size is S.
-      min_area: share of the image's area that a crop has at least.
+      min_area: fraction of the image's area that a crop has at least.
     """
 
     def view(key: jax.Array, batch: Any) -> jax.Array:
@@ -76,7 +76,7 @@ def make_batches(
     """Endless shuffled batches of this process for `make_view`.
 
     Args:
-      data: usable labelled images.
+      data: usable labeled images.
       encoder: whose image size is that of crops of encoded images.
       batch_size: of all processes together.
       seed: of the order and of crops on the host.

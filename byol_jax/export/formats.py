@@ -35,7 +35,7 @@ class Export(NamedTuple):
     """
 
     folder: pathlib.Path
-    card: encoder_spec.Card
+    card: encoder_spec.EncoderSpec
     params: Any
     state: Any
     projector: tuple[int, int] | None

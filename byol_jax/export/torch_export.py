@@ -52,7 +52,7 @@ def load(folder: pathlib.Path) -> Encode:
     return encode
 
 
-def load_into_torchvision(folder: pathlib.Path, card: encoder_spec.Card) -> Encode:
+def load_into_torchvision(folder: pathlib.Path, card: encoder_spec.EncoderSpec) -> Encode:
     """torchvision's own network with the weights of a folder, loaded strictly."""
     import torch
     import torchvision
@@ -71,7 +71,7 @@ def load_into_torchvision(folder: pathlib.Path, card: encoder_spec.Card) -> Enco
     return encode
 
 
-def fits_torchvision(card: encoder_spec.Card) -> bool:
+def fits_torchvision(card: encoder_spec.EncoderSpec) -> bool:
     """Whether torchvision has this very network."""
     is_same_network = card.encoder in torchvision_names.TORCHVISION and card.padding == "torch"
     is_plain = (card.width_multiplier, card.resnet_v2, card.bn_eps) == (1, False, 1e-5)
@@ -81,7 +81,7 @@ def fits_torchvision(card: encoder_spec.Card) -> bool:
 def save_onnx(folder: pathlib.Path, image_size: int) -> None:
     """Writes the encoder of a folder, which `save` has written, as ONNX.
 
-    uint8 images [b, S, S, 3] in, for any b; normalisation inside.
+    uint8 images [b, S, S, 3] in, for any b; normalization inside.
 
     Raises:
       UsageError: torch or its ONNX converter is not installed.

@@ -6,7 +6,7 @@ It lies in the folder of an export, next to ``model.json`` and ``torch.safetenso
     model = encoder.load()                      # in inference mode
     features = model(images)                    # [b, 3, H, W], uint8 or float in [0, 1] -> [b, F]
 
-It normalises images itself. With padding "same" it pads as the training did, one pixel more at the
+It normalizes images itself. With padding "same" it pads as the training did, one pixel more at the
 right and at the bottom where the sum is odd, which torchvision's networks do not; and it projects
 every shortcut that the training projected. Names of parameters are torchvision's.
 """
@@ -70,7 +70,7 @@ class Conv(nn.Conv2d):
 
 
 class Block(nn.Module):
-    """A residual block: basic or bottleneck, normalised after (v1) or before (v2)."""
+    """A residual block: basic or bottleneck, normalized after (v1) or before (v2)."""
 
     def __init__(self, before, after, stride, projects, card):
         super().__init__()

@@ -1,6 +1,6 @@
 """Processors and memory of this process: those of its affinity and cgroup, not the machine's.
 
-Containers and batch systems give a job a share of a machine; one that starts a thread for every
+Containers and batch systems give a job a fraction of a machine; one that starts a thread for every
 processor there is, or fills the memory there is, is slowed down or killed.
 """
 
@@ -23,7 +23,7 @@ def processors(root: pathlib.Path = _ROOT) -> int:
         count = len(os.sched_getaffinity(0))
     else:
         count = os.cpu_count() or 1
-    return max(1, min([count, *(math.ceil(share) for share in _cpu_shares(root))]))
+    return max(1, min([count, *(math.ceil(fraction) for fraction in _cpu_shares(root))]))
 
 
 def available_memory(root: pathlib.Path = _ROOT) -> int | None:

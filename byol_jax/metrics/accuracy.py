@@ -11,7 +11,7 @@ def topk_correct(logits: jax.Array, labels: jax.Array, *, k: int) -> jax.Array:
     """1.0 where the label is among the k largest logits, else 0.0.
 
     Among equal logits the highest class index ranks first, as in the reference: a constant
-    network scores the share of the last class, never a perfect score.
+    network scores the fraction of the last class, never a perfect score.
 
     Args:
       logits: [b, C]; a k above C counts every label as found.
@@ -40,26 +40,26 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def mean_per_class(hits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean over the classes that occur of the share of hits [M] among images of labels [M]."""
+def mean_per_class(correct: np.ndarray, labels: np.ndarray) -> float:
+    """Mean accuracy over the classes that occur; correct [M], labels [M]."""
     counts = np.bincount(labels)
-    shares = np.bincount(labels, hits)[counts > 0] / counts[counts > 0]
-    return float(shares.mean())
+    fractions = np.bincount(labels, correct)[counts > 0] / counts[counts > 0]
+    return float(fractions.mean())
 
 
 def bootstrap_mean_per_class(
-    hits: np.ndarray, labels: np.ndarray, *, seed: int, resamples: int = 1000
+    correct: np.ndarray, labels: np.ndarray, *, seed: int, resamples: int = 1000
 ) -> tuple[float, float]:
     """95 % interval of `mean_per_class`, images drawn anew within each class."""
     counts = np.bincount(labels)
-    right, counts = np.bincount(labels, hits)[counts > 0], counts[counts > 0]
+    right, counts = np.bincount(labels, correct)[counts > 0], counts[counts > 0]
     rng = np.random.default_rng(seed)
     means = (rng.binomial(counts, right / counts, (resamples, len(counts))) / counts).mean(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 
 
-def map11(scores: np.ndarray, tags: np.ndarray) -> float:
+def map11(scores: np.ndarray, multi_labels: np.ndarray) -> float:
     """Mean over classes of VOC2007's average precision (Everingham et al. 2010, section 4.2).
 
     That is the mean over recalls 0, 0.1, ..., 1 of the best precision at any threshold that finds
@@ -73,9 +73,9 @@ def map11(scores: np.ndarray, tags: np.ndarray) -> float:
         of the class are difficult.
 
     Returns:
-      A share; NaN if no image has any class.
+      A fraction; NaN if no image has any class.
     """
-    return _mean_precision(_rankings(scores, tags), np.ones(len(scores), np.int64))
+    return _mean_precision(_rankings(scores, multi_labels), np.ones(len(scores), np.int64))
 
 
 class _Ranking(NamedTuple):
@@ -92,14 +92,14 @@ class _Ranking(NamedTuple):
     last: np.ndarray
 
 
-def _rankings(scores: np.ndarray, tags: np.ndarray) -> list[_Ranking]:
+def _rankings(scores: np.ndarray, multi_labels: np.ndarray) -> list[_Ranking]:
     """Of the classes that an image has."""
     found = []
-    for c in np.flatnonzero((tags == 1).any(axis=0)):
+    for c in np.flatnonzero((multi_labels == 1).any(axis=0)):
         order = np.argsort(-scores[:, c], kind="stable")
-        order = order[tags[order, c] >= 0]
+        order = order[multi_labels[order, c] >= 0]
         last = np.flatnonzero(np.append(np.diff(scores[order, c]) != 0, True))
-        found.append(_Ranking(order, tags[order, c] == 1, last))
+        found.append(_Ranking(order, multi_labels[order, c] == 1, last))
     return found
 
 
@@ -124,11 +124,11 @@ def _average_precision(ranking: _Ranking, counts: np.ndarray) -> float | None:
 
 
 def bootstrap_map11(
-    scores: np.ndarray, tags: np.ndarray, *, seed: int, resamples: int = 1000
+    scores: np.ndarray, multi_labels: np.ndarray, *, seed: int, resamples: int = 1000
 ) -> tuple[float, float]:
     """95 % interval of `map11`, images drawn anew with all that they show."""
     rng = np.random.default_rng(seed)
-    rankings, size = _rankings(scores, tags), len(scores)
+    rankings, size = _rankings(scores, multi_labels), len(scores)
     draws = (np.bincount(rng.integers(size, size=size), minlength=size) for _ in range(resamples))
     low, high = np.nanpercentile([_mean_precision(rankings, c) for c in draws], [2.5, 97.5])
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""Votes of the nearest neighbours in cosine similarity, for many settings in one search.
+"""Votes of the nearest neighbors in cosine similarity, for many settings in one search.
 
 Shapes: N train features, M queries, m queries of a chunk, F embedding size, C classes.
 """
@@ -16,12 +16,12 @@ TABLE_SIZE = 1 << 25  # similarities held at once, which bounds the memory
 DECIMALS = 10
 
 
-class Setting(NamedTuple):
-    """How neighbours vote.
+class KnnParams(NamedTuple):
+    """How neighbors vote.
 
     Attributes:
-      k: number of neighbours; above N it means all of them.
-      temperature: a neighbour weighs exp(similarity / temperature); the smaller, the more the
+      k: number of neighbors; above N it means all of them.
+      temperature: a neighbor weighs exp(similarity / temperature); the smaller, the more the
         nearest ones count.
     """
 
@@ -43,10 +43,10 @@ class Bank(NamedTuple):
     num_classes: int
 
 
-def predict(bank: Bank, queries: np.ndarray, setting: Setting) -> np.ndarray:
+def predict(bank: Bank, queries: np.ndarray, setting: KnnParams) -> np.ndarray:
     """Classes [M] of queries [M, F] by a vote (Wu et al. 2018, section 3.4).
 
-    Of classes with equal votes it is the first, of equally similar neighbours the first in the
+    Of classes with equal votes it is the first, of equally similar neighbors the first in the
     bank.
     """
     chunks = [votes[0].argmax(axis=1) for votes in _votes(bank, queries, [setting])]
@@ -57,7 +57,7 @@ def label_ranks(
     bank: Bank,
     queries: np.ndarray,
     labels: np.ndarray,
-    settings: Sequence[Setting],
+    settings: Sequence[KnnParams],
     *,
     own: np.ndarray | None = None,
 ) -> np.ndarray:
@@ -91,7 +91,7 @@ def _rank(votes: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _votes(
-    bank: Bank, queries: np.ndarray, settings: Sequence[Setting], own: np.ndarray | None = None
+    bank: Bank, queries: np.ndarray, settings: Sequence[KnnParams], own: np.ndarray | None = None
 ) -> Iterator[np.ndarray]:
     """Votes [settings, m, C] of chunk after chunk of the queries."""
     voters = np.flatnonzero(bank.labels >= 0)
@@ -137,9 +137,9 @@ def _nearest(similarity: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _vote(
-    labels: np.ndarray, similarity: np.ndarray, num_classes: int, setting: Setting
+    labels: np.ndarray, similarity: np.ndarray, num_classes: int, setting: KnnParams
 ) -> np.ndarray:
-    """Votes [m, C] of neighbours [m, k], best first; the best weighs 1, so that none overflows."""
+    """Votes [m, C] of neighbors [m, k], best first; the best weighs 1, so that none overflows."""
     labels, similarity = labels[:, : setting.k], similarity[:, : setting.k].astype(np.float64)
     weights = np.exp((similarity - similarity[:, :1]) / setting.temperature)
     slots = np.arange(len(labels))[:, None] * num_classes + labels

@@ -6,7 +6,7 @@ import numpy as np
 def feature_std(features: np.ndarray) -> float:
     """Spread of features [n, F]: near 1 when they fill the sphere, 0 when they collapsed.
 
-    The mean over dimensions of the standard deviation of the length-normalised features, times
+    The mean over dimensions of the standard deviation of the length-normalized features, times
     sqrt(F) (SimSiam, Chen and He 2021, section 4.1).
     """
     return float(unit(features).std(axis=0).mean() * np.sqrt(features.shape[-1]))
@@ -20,14 +20,14 @@ def unit(features: np.ndarray) -> np.ndarray:
 def effective_rank(features: np.ndarray) -> float:
     """How many directions the features [n, F] use, between 1 and min(n, F).
 
-    The exponential of the entropy of the normalised singular values (RankMe, Garrido et al. 2023,
+    The exponential of the entropy of the normalized singular values (RankMe, Garrido et al. 2023,
     equation 1).
     """
     wide = np.asarray(features if len(features) < features.shape[1] else features.T, np.float64)
     # From the smaller Gram matrix: many times quicker than the features' own decomposition.
     singular_values = np.sqrt(np.maximum(np.linalg.eigvalsh(wide @ wide.T), 0))
-    share = singular_values / max(singular_values.sum(), 1e-12) + 1e-7
-    return float(np.exp(-(share * np.log(share)).sum()))
+    fraction = singular_values / max(singular_values.sum(), 1e-12) + 1e-7
+    return float(np.exp(-(fraction * np.log(fraction)).sum()))
 
 
 def alignment(features1: np.ndarray, features2: np.ndarray) -> float:

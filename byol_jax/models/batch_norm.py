@@ -1,7 +1,7 @@
-"""Batch norm in three steps that can be taken one by one: measure, remember, normalise.
+"""Batch norm in three steps that can be taken one by one: measure, remember, normalize.
 
 Parameters, states, their names and the arithmetic are those of `hk.BatchNorm`. Taking the steps
-apart lets a batch that is worked through in parts be normalised with the moments of the whole.
+apart lets a batch that is worked through in parts be normalized with the moments of the whole.
 """
 
 from collections.abc import Sequence
@@ -49,14 +49,14 @@ class BatchNorm(hk.Module):
         self._var = hk.ExponentialMovingAverage(decay_rate, name="var_ema")
 
     def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
-        """Normalises [b, ..., C] with its own moments, or else with the running ones."""
+        """Normalizes [b, ..., C] with its own moments, or else with the running ones."""
         if not is_training:
             dtype = _precise(x.dtype)
             mean, var = self._mean.average.astype(dtype), self._var.average.astype(dtype)
             return self._scaled(x, mean, var)
-        moments = self.synchronise(self.measure(x))
+        moments = self.synchronize(self.measure(x))
         self.remember(moments)
-        return self.normalise(x, moments)
+        return self.normalize(x, moments)
 
     def measure(self, x: jax.Array) -> Moments:
         """The moments of x alone."""
@@ -65,7 +65,7 @@ class BatchNorm(hk.Module):
             jnp.mean(x, axes, keepdims=True), jnp.mean(jnp.square(x), axes, keepdims=True)
         )
 
-    def synchronise(self, moments: Moments) -> Moments:
+    def synchronize(self, moments: Moments) -> Moments:
         """Moments averaged over devices, if there is an axis."""
         if not self._axis:
             return moments
@@ -78,7 +78,7 @@ class BatchNorm(hk.Module):
         self._mean(moments.mean)
         self._var(_variance(moments))
 
-    def normalise(self, x: jax.Array, moments: Moments) -> jax.Array:
+    def normalize(self, x: jax.Array, moments: Moments) -> jax.Array:
         """x with these moments taken out, then scaled and shifted."""
         return self._scaled(x, moments.mean, _variance(moments))
 

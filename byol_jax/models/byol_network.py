@@ -163,7 +163,7 @@ def _forward(
     """One pass of one view; builds only the modules that `part` needs."""
     if part not in get_args(Part):
         raise ValueError(f"Unknown part: {part!r}. Valid: {', '.join(get_args(Part))}.")
-    # Haiku creates the running statistics in training mode only, so initialise in that mode.
+    # Haiku creates the running statistics in training mode only, so initialize in that mode.
     is_training = is_training or hk.running_init()
     images = normalize(images)
     embedding = make_encoder()(images.astype(dtype or images.dtype), is_training)
@@ -180,7 +180,7 @@ def _forward(
 
 
 def _normalize(images: jax.Array, *, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    """Standardises the channels of images in [0, 1]."""
+    """Standardizes the channels of images in [0, 1]."""
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise TypeError(f"images are {images.dtype}: give floats in [0, 1], uint8 / 255")
     return (images - np.asarray(mean, images.dtype)) / np.asarray(std, images.dtype)

@@ -1,7 +1,7 @@
 """What an encoder is, apart from its numbers: enough to build it and to feed it.
 
 A run knows this from its config, an export from its ``model.json``, and of other people's files it
-is recognised from the names and shapes of the parameters.
+is recognized from the names and shapes of the parameters.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ IMAGE_SIZES = {"imagenet": 224, "cifar": 32, "cifar_margin": 32, "patch": 32}
 SMALL_ENCODERS = ("tiny_resnet", "micro_resnet")  # only ever used at 32 px
 
 
-class Card(NamedTuple):
+class EncoderSpec(NamedTuple):
     """How to build an encoder.
 
     Attributes:
@@ -33,11 +33,11 @@ class Card(NamedTuple):
       padding: a key of `resnet.PADDINGS`.
       bn_decay_rate: of the running batch-norm statistics.
       bn_eps: of batch norm.
-      mean: of the channels, in [0, 1]; images are normalised with it.
+      mean: of the channels, in [0, 1]; images are normalized with it.
       std: standard deviation of the channels.
       image_size: height and width that it was trained for, in pixels.
       zero_init_residual: how an untrained network of this kind starts.
-      grey_ranges: what is black and white in greyscale of more than 8 bits, as it was trained.
+      grey_ranges: what is black and white in grayscale of more than 8 bits, as it was trained.
     """
 
     encoder: str
@@ -59,10 +59,10 @@ def of_run(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     grey_ranges: Mapping[str, tuple[float, float]] | None = None,
-) -> Card:
+) -> EncoderSpec:
     """The card of the encoder that a pretraining config describes."""
     model = config.model
-    return Card(
+    return EncoderSpec(
         encoder=model.encoder,
         width_multiplier=model.width_multiplier,
         resnet_v2=model.resnet_v2,
@@ -79,7 +79,7 @@ def of_run(
 
 
 def make_forward(
-    card: Card,
+    card: EncoderSpec,
     *,
     num_classes: int = 0,
     projector: tuple[int, int] = (4096, 256),
@@ -111,7 +111,7 @@ def make_forward(
     )
 
 
-def shapes(card: Card) -> tuple[Any, Any]:
+def shapes(card: EncoderSpec) -> tuple[Any, Any]:
     """Shapes of the encoder's parameters and state, module by module."""
     forward = make_forward(card)
     images = jax.ShapeDtypeStruct((2, 64, 64, 3), np.float32)
@@ -127,10 +127,10 @@ def encoder_modules(tree: Mapping[str, Any]) -> dict[str, Any]:
     return {name: leaves for name, leaves in tree.items() if name.split("/")[0] not in HEADS}
 
 
-def recognise(params: Mapping[str, Mapping[str, Any]], *, padding: str) -> Card:
+def recognize(params: Mapping[str, Mapping[str, Any]], *, padding: str) -> EncoderSpec:
     """The card of an encoder, from its parameters (or their shapes) by Haiku's names.
 
-    Image size and normalisation cannot be seen: those are the customary ones.
+    Image size and normalization cannot be seen: those are the customary ones.
 
     Raises:
       UsageError: there is no encoder among the parameters, or none of ours.
@@ -153,7 +153,7 @@ def recognise(params: Mapping[str, Mapping[str, Any]], *, padding: str) -> Card:
     if kernel not in stems or channels % spec.stem_channels:
         raise UsageError(f"has a first convolution of {kernel} px and {channels} channels.")
     stem = stems[kernel]
-    return Card(
+    return EncoderSpec(
         known[root],
         width_multiplier=channels // spec.stem_channels,
         resnet_v2=f"{root}/~/initial_batchnorm" not in params,
@@ -168,7 +168,7 @@ def stems_by_kernel() -> dict[int, str]:
     return {stem.kernel: name for name, stem in resnet.STEMS.items() if not stem.margin}
 
 
-def require_encoder(card: Card, params: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+def require_encoder(card: EncoderSpec, params: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """Checks that nothing of the encoder is missing, too much, or of another shape.
 
     Raises:

@@ -1,7 +1,7 @@
 """Works through a batch in parts, so that it need not fit into memory as a whole.
 
-Batch norm makes this a choice. Either every part is normalised with moments of its own, and the
-parts are independent (`pretrain.make_update`). Or all are normalised with those of the whole batch,
+Batch norm makes this a choice. Either every part is normalized with moments of its own, and the
+parts are independent (`pretrain.make_update`). Or all are normalized with those of the whole batch,
 as if there were no parts: then no layer can begin before all parts have passed the norm below it,
 and the parts have to advance through the network side by side (`advance`).
 
@@ -17,8 +17,8 @@ import jax.numpy as jnp
 
 from byol_jax.models.batch_norm import BatchNorm, Moments
 
-Normalise = Callable[[BatchNorm, jax.Array], jax.Array]
-Unit = Callable[[jax.Array, Normalise], jax.Array]
+Normalize = Callable[[BatchNorm, jax.Array], jax.Array]
+Unit = Callable[[jax.Array, Normalize], jax.Array]
 
 
 class Plan(NamedTuple):
@@ -44,7 +44,7 @@ def advance(
     is_training: bool,
     plan: Plan,
 ) -> jax.Array:
-    """Runs ``unit(x, normalise)``, which gives every batch norm to ``normalise`` with its input.
+    """Runs ``unit(x, normalize)``, which gives every batch norm to ``normalize`` with its input.
 
     In parts, the batch's moments are found norm by norm: all parts run up to the first norm, whose
     moments are then known; again from the start up to the second, and so on. A unit with n passes
@@ -75,9 +75,9 @@ def _in_parts(
     known: dict[BatchNorm, Moments] = {}
     for norms in passes:
         for norm, moments in zip(norms, _measure(unit, split, norms, dict(known)), strict=True):
-            known[norm] = norm.synchronise(moments)
+            known[norm] = norm.synchronize(moments)
             norm.remember(known[norm])
-    y = _for_each(lambda part: unit(part, lambda norm, z: norm.normalise(z, known[norm])), split)
+    y = _for_each(lambda part: unit(part, lambda norm, z: norm.normalize(z, known[norm])), split)
     return y.reshape(-1, *y.shape[2:])
 
 
@@ -89,13 +89,13 @@ def _measure(
     def of_a_part(part: jax.Array) -> list[Moments]:
         found: dict[BatchNorm, Moments] = {}
 
-        def normalise(norm: BatchNorm, y: jax.Array) -> jax.Array:
+        def normalize(norm: BatchNorm, y: jax.Array) -> jax.Array:
             if norm in known:
-                return norm.normalise(y, known[norm])
+                return norm.normalize(y, known[norm])
             found[norm] = norm.measure(y)
             return y  # nothing that comes after is used, so the compiler leaves it out
 
-        unit(part, normalise)
+        unit(part, normalize)
         return [found[norm] for norm in norms]
 
     return jax.tree.map(lambda m: jnp.mean(m, axis=0), _for_each(of_a_part, split))

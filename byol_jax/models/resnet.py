@@ -16,7 +16,7 @@ from byol_jax.models import microbatch
 from byol_jax.models.batch_norm import BatchNorm
 
 
-class EncoderSpec(NamedTuple):
+class ResNetSpec(NamedTuple):
     """One residual network: an entry per block group, channels at width multiplier 1."""
 
     module: str
@@ -30,15 +30,15 @@ class EncoderSpec(NamedTuple):
 _BASIC = (64, 128, 256, 512)
 _BOTTLENECK = (256, 512, 1024, 2048)
 
-ENCODERS: dict[str, EncoderSpec] = {
-    "micro_resnet": EncoderSpec("micro_res_net", (1, 1), (48, 96), (1, 2), stem_channels=32),
-    "tiny_resnet": EncoderSpec("tiny_res_net", (1, 1, 1, 1), (8, 8, 8, 8)),
-    "resnet18": EncoderSpec("res_net18", (2, 2, 2, 2), _BASIC),
-    "resnet34": EncoderSpec("res_net34", (3, 4, 6, 3), _BASIC),
-    "resnet50": EncoderSpec("res_net50", (3, 4, 6, 3), _BOTTLENECK, bottleneck=True),
-    "resnet101": EncoderSpec("res_net101", (3, 4, 23, 3), _BOTTLENECK, bottleneck=True),
-    "resnet152": EncoderSpec("res_net152", (3, 8, 36, 3), _BOTTLENECK, bottleneck=True),
-    "resnet200": EncoderSpec("res_net200", (3, 24, 36, 3), _BOTTLENECK, bottleneck=True),
+ENCODERS: dict[str, ResNetSpec] = {
+    "micro_resnet": ResNetSpec("micro_res_net", (1, 1), (48, 96), (1, 2), stem_channels=32),
+    "tiny_resnet": ResNetSpec("tiny_res_net", (1, 1, 1, 1), (8, 8, 8, 8)),
+    "resnet18": ResNetSpec("res_net18", (2, 2, 2, 2), _BASIC),
+    "resnet34": ResNetSpec("res_net34", (3, 4, 6, 3), _BASIC),
+    "resnet50": ResNetSpec("res_net50", (3, 4, 6, 3), _BOTTLENECK, bottleneck=True),
+    "resnet101": ResNetSpec("res_net101", (3, 4, 23, 3), _BOTTLENECK, bottleneck=True),
+    "resnet152": ResNetSpec("res_net152", (3, 8, 36, 3), _BOTTLENECK, bottleneck=True),
+    "resnet200": ResNetSpec("res_net200", (3, 24, 36, 3), _BOTTLENECK, bottleneck=True),
 }
 
 
@@ -109,9 +109,9 @@ class Layers(NamedTuple):
 
 
 class ResidualBlock(hk.Module):
-    """Basic (3x3, 3x3) or bottleneck (1x1, 3x3, 1x1) block, normalised after or before.
+    """Basic (3x3, 3x3) or bottleneck (1x1, 3x3, 1x1) block, normalized after or before.
 
-    Version 1 normalises after each convolution (He et al. 2015, arXiv:1512.03385), version 2
+    Version 1 normalizes after each convolution (He et al. 2015, arXiv:1512.03385), version 2
     before it (He et al. 2016, arXiv:1603.05027).
     """
 
@@ -144,18 +144,18 @@ class ResidualBlock(hk.Module):
         unit = self._version_2 if self._resnet_v2 else self._version_1
         return microbatch.advance(unit, x, passes, is_training=is_training, plan=self._plan)
 
-    def _version_1(self, x: jax.Array, normalise: microbatch.Normalise) -> jax.Array:
+    def _version_1(self, x: jax.Array, normalize: microbatch.Normalize) -> jax.Array:
         shortcut = x
         if self._shortcut_conv is not None:
-            shortcut = normalise(self._shortcut_norm, self._shortcut_conv(x))
+            shortcut = normalize(self._shortcut_norm, self._shortcut_conv(x))
         for i, (conv, norm) in enumerate(self._pairs):
-            x = normalise(norm, conv(jax.nn.relu(x) if i else x))
+            x = normalize(norm, conv(jax.nn.relu(x) if i else x))
         return jax.nn.relu(x + shortcut)
 
-    def _version_2(self, x: jax.Array, normalise: microbatch.Normalise) -> jax.Array:
+    def _version_2(self, x: jax.Array, normalize: microbatch.Normalize) -> jax.Array:
         shortcut = x
         for i, (conv, norm) in enumerate(self._pairs):
-            x = jax.nn.relu(normalise(norm, x))
+            x = jax.nn.relu(normalize(norm, x))
             if i == 0 and self._shortcut_conv is not None:
                 shortcut = self._shortcut_conv(x)
             x = conv(x)
@@ -189,7 +189,7 @@ class BlockGroup(hk.Module):
 class ResNet(hk.Module):
     """Residual encoder: stem, block groups, mean over the pixels."""
 
-    def __init__(self, spec: EncoderSpec, width_multiplier: int, stem: Stem, *, layers: Layers):
+    def __init__(self, spec: ResNetSpec, width_multiplier: int, stem: Stem, *, layers: Layers):
         super().__init__(name=spec.module)
         self._initial_conv = layers.conv(
             spec.stem_channels * width_multiplier,
@@ -198,7 +198,7 @@ class ResNet(hk.Module):
             name="initial_conv",
             margin=stem.margin,
         )
-        # Blocks of version 2 normalise their input, so that only the last sum is left over.
+        # Blocks of version 2 normalize their input, so that only the last sum is left over.
         self._initial_norm = None if layers.resnet_v2 else layers.norm("initial_batchnorm")
         self._final_norm = layers.norm("final_batchnorm") if layers.resnet_v2 else None
         self._max_pool = layers.max_pool if stem.max_pool else None
@@ -226,10 +226,10 @@ class ResNet(hk.Module):
             x = jax.nn.relu(self._final_norm(x, is_training))
         return jnp.mean(x, axis=(1, 2))  # [b, F]
 
-    def _stem(self, x: jax.Array, normalise: microbatch.Normalise) -> jax.Array:
+    def _stem(self, x: jax.Array, normalize: microbatch.Normalize) -> jax.Array:
         x = self._initial_conv(x)  # [b, H, W, 3] -> [b, H', W', stem channels]
         if self._initial_norm is not None:
-            x = jax.nn.relu(normalise(self._initial_norm, x))
+            x = jax.nn.relu(normalize(self._initial_norm, x))
         return x if self._max_pool is None else self._max_pool(x)
 
 

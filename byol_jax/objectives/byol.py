@@ -18,7 +18,7 @@ def l2_normalize(x: jax.Array, *, epsilon: float = 1e-12) -> jax.Array:
 
 
 def regression_loss(prediction: jax.Array, target: jax.Array) -> jax.Array:
-    """Squared distance of the normalised rows, 2 - 2 cos (paper, equation 2).
+    """Squared distance of the normalized rows, 2 - 2 cos (paper, equation 2).
 
     Args:
       prediction: [..., P] what the online network predicts.

@@ -8,7 +8,7 @@ from byol_jax.report import run_data
 from byol_jax.report.run_data import Point, Run
 
 MAX_POINTS = 1200  # of a curve; a screen has few columns more
-# Okabe and Ito's colours, the light ones darkened for lines on white, and a grey; in this order.
+# Okabe and Ito's colors, the light ones darkened for lines on white, and a gray; in this order.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b", "#56b4e9", "#882255", "#6b7280")
 CONSTANT = {"probe/raw_pixels_knn_top1"}
 
@@ -20,7 +20,7 @@ class Chart(NamedTuple):
       name: of its files and of its place in the page.
       title: for people.
       series: pairs of metric and label.
-      percent: values are shares.
+      percent: values are fractions.
       zero: the axis begins at zero.
       note: what to look for, in one sentence.
     """
@@ -54,9 +54,9 @@ CHARTS = (
         "knn",
         "Accuracy of the frozen encoder",
         (
-            ("probe/knn_top1", "nearest neighbours"),
+            ("probe/knn_top1", "nearest neighbors"),
             ("probe/linear_top1", "linear classifier"),
-            ("probe/raw_pixels_knn_top1", "raw pixels, neighbours"),
+            ("probe/raw_pixels_knn_top1", "raw pixels, neighbors"),
         ),
         percent=True,
         note="On the evaluation split. Should rise above its value at step 0, which is that of "
@@ -95,7 +95,7 @@ CHARTS = (
         "tau",
         "Target's τ",
         (("train/tau", "τ"),),
-        note="Share of the target network that each step keeps.",
+        note="Fraction of the target network that each step keeps.",
     ),
     Chart("gradient_norm", "Gradient norm", (("train/gradient_norm", "gradient norm"),), zero=True),
     Chart(

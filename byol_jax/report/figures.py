@@ -139,7 +139,7 @@ class Curve(NamedTuple):
 
 
 def _curves(chart: Chart, runs: Sequence[Run]) -> Iterator[Curve]:
-    """All points of each: one run has colours by series, several by run."""
+    """All points of each: one run has colors by series, several by run."""
     for number, run in enumerate(runs):
         for series, (key, label) in enumerate(chart.series):
             points, is_constant = run_data.points(run, key), key in report_charts.CONSTANT

@@ -1,4 +1,4 @@
-"""The pictures of a report: pairs of views, nearest neighbours, maps, classes; as HTML.
+"""The pictures of a report: pairs of views, nearest neighbors, maps, classes; as HTML.
 
 All of it comes from the JSON files of a run's folder ``gallery``. Whatever was a name in them is
 escaped here; images are JPEGs in base64.
@@ -30,7 +30,7 @@ def pictures(run: Run, number: int) -> list[tuple[str, str, str]]:
     if run_data.is_pretraining(run) and "atlas" not in run.gallery:
         command = escape(f"{LATER}{shlex.quote(str(run.path))}")
         text = (
-            '<p class="note">Neighbours, map and classes are made when a run has finished. '
+            '<p class="note">Neighbors, map and classes are made when a run has finished. '
             f"To make them now from its newest checkpoint:</p><pre>{command}</pre>"
         )
         made.append((f"later-{number}", "More pictures", text))
@@ -71,7 +71,7 @@ def _title(image: Mapping[str, Any]) -> str:
     return " · ".join(str(image[key]) for key in ("label", "name") if image.get(key) is not None)
 
 
-def _neighbours(content: Mapping[str, Any], number: int) -> str:
+def _neighbors(content: Mapping[str, Any], number: int) -> str:
     del number
     images, size = content["images"], content["size"]
     blocks = []
@@ -93,14 +93,14 @@ def _neighbours(content: Mapping[str, Any], number: int) -> str:
         f'<p class="note">{_score(content)} Left: the query, the first image of a class. Then its '
         f"five nearest among the {content['num_images']:,} images of the split "
         f"“{escape(content['split'])}”, the nearest first, after step {content['step']:,}, before "
-        "training, and by the pixels themselves. Dashed and named in colour: another class."
+        "training, and by the pixels themselves. Dashed and named in color: another class."
         f"</p>{''.join(blocks)}"
     )
 
 
 def _score(content: Mapping[str, Any]) -> str:
-    """How many of the neighbours shown are of the right class, in words."""
-    images, shares = content["images"], []
+    """How many of the neighbors shown are of the right class, in words."""
+    images, fractions = content["images"], []
     for space, title in SPACES:
         pairs = [
             (images[str(query["index"])]["label"], images[str(index)]["label"])
@@ -108,8 +108,8 @@ def _score(content: Mapping[str, Any]) -> str:
             for index in query.get(space, ())
         ]
         if pairs and all(label is not None for pair in pairs for label in pair):
-            shares.append(f"{sum(a == b for a, b in pairs)} of {len(pairs)} by {title}")
-    return f"Of the query's class are {', '.join(shares)}." if shares else ""
+            fractions.append(f"{sum(a == b for a, b in pairs)} of {len(pairs)} by {title}")
+    return f"Of the query's class are {', '.join(fractions)}." if fractions else ""
 
 
 def _hit(image: Mapping[str, Any], query: Mapping[str, Any], size: int) -> str:
@@ -140,8 +140,8 @@ def _atlas(content: Mapping[str, Any], number: int) -> str:
         f"“{escape(content['split'])}” ({escape(content['method'])}). Near each other: alike to "
         "the network. Distances between far groups mean nothing, and axes have no unit. Point at "
         "one, or go from left to right with the arrow keys, to see its image; press a class to set "
-        "it apart. In numbers: the share of an image's five nearest points that have its class is "
-        f"{_purity(content)}.</p>"
+        "it apart. In numbers: the fraction of an image's five nearest points that have its class "
+        f"is {_purity(content)}.</p>"
         f'<div class="keys classes" id="classes-{number}"></div><div class="grid">{figures}</div>'
         f'<img id="sheet-{number}" alt="" hidden '
         f'src="data:image/jpeg;base64,{escape(content["sheet"])}">'
@@ -149,12 +149,12 @@ def _atlas(content: Mapping[str, Any], number: int) -> str:
 
 
 def _purity(content: Mapping[str, Any]) -> str:
-    shares = [
+    fractions = [
         f"{content['purity'][when]:.1%} {title}"
         for when, title in (("start", "before training"), ("now", "now"))
         if content["purity"].get(when) is not None
     ]
-    return ", ".join(shares) or "unknown without labels"
+    return ", ".join(fractions) or "unknown without labels"
 
 
 def _classes(content: Mapping[str, Any], number: int) -> str:
@@ -163,15 +163,15 @@ def _classes(content: Mapping[str, Any], number: int) -> str:
         [
             row["name"],
             f"{row['count']:,}",
-            _share(row["start"]),
-            _share(row["now"]),
+            _fraction(row["start"]),
+            _fraction(row["now"]),
             _bar(row["now"]),
         ]
         for row in sorted(content["rows"], key=lambda row: row["now"])
     ]
     heads = ["class", "images", "at the start", "now", Html('<span class="hidden">bar</span>')]
     confused = [
-        [row["true"], row["predicted"], f"{row['count']:,}", _share(row["share"])]
+        [row["true"], row["predicted"], f"{row['count']:,}", _fraction(row["share"])]
         for row in content["confused"]
     ]
     return (
@@ -185,12 +185,12 @@ def _classes(content: Mapping[str, Any], number: int) -> str:
     )
 
 
-def _bar(share: float) -> Html:
-    return Html(f'<span class="bar" aria-hidden="true"><i style="width:{share:.1%}"></i></span>')
+def _bar(fraction: float) -> Html:
+    return Html(f'<span class="bar" aria-hidden="true"><i style="width:{fraction:.1%}"></i></span>')
 
 
-def _share(share: float | None) -> str:
-    return "–" if share is None else f"{share:.1%}"
+def _fraction(fraction: float | None) -> str:
+    return "–" if fraction is None else f"{fraction:.1%}"
 
 
 def atlas_data(run: Run, number: int) -> dict[str, Any] | None:
@@ -229,7 +229,7 @@ def _are_points(points: Any, count: int) -> bool:
 
 _SECTIONS: tuple[tuple[str, str, Callable[[Mapping[str, Any], int], str]], ...] = (
     ("pairs", "Views", _pairs),
-    ("neighbours", "Nearest neighbours", _neighbours),
+    ("neighbours", "Nearest neighbors", _neighbors),
     ("atlas", "Map of the embeddings", _atlas),
     ("classes", "Classes", _classes),
 )

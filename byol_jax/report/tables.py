@@ -57,8 +57,8 @@ def tiles(run: Run) -> str:
             before = f", from {show(first, is_share)}" if last_step != first_step else ""
             text = f"{title}{before}"
             boxes.append((show(last, is_share), text))
-    for name, share in _accuracies(run):
-        boxes.append((f"{share:.2%}", name))
+    for name, fraction in _accuracies(run):
+        boxes.append((f"{fraction:.2%}", name))
     duration = run_data.seconds(run)
     if duration is not None:
         boxes.append((show_time(duration), "time in all"))
@@ -162,8 +162,8 @@ def comparison(runs: Sequence[Run]) -> str:
             rows.append([title, *(show(f[1][1], is_share) if f else "–" for f in found)])
     results = [dict(_accuracies(run)) for run in runs]
     for name in sorted(set().union(*results)):
-        shares = [result.get(name) for result in results]
-        rows.append([f"result: {name}", *("–" if s is None else f"{s:.2%}" for s in shares)])
+        fractions = [result.get(name) for result in results]
+        rows.append([f"result: {name}", *("–" if s is None else f"{s:.2%}" for s in fractions)])
     times = [run_data.seconds(run) for run in runs]
     rows.append(["time in all", *("–" if t is None else show_time(t) for t in times)])
     outcome = table(heads, rows, "Last values")

@@ -137,12 +137,12 @@ def difference_interval(before: float, after: float, count: int | None) -> tuple
     )
 
 
-def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share of ``count`` images."""
-    centre = share + Z**2 / (2 * count)
-    margin = Z * math.sqrt(max(share * (1 - share), 0) / count + Z**2 / (4 * count**2))
+def wilson_interval(fraction: float, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a fraction of ``count`` images."""
+    center = fraction + Z**2 / (2 * count)
+    margin = Z * math.sqrt(max(fraction * (1 - fraction), 0) / count + Z**2 / (4 * count**2))
     whole = 1 + Z**2 / count
-    return (centre - margin) / whole, (centre + margin) / whole
+    return (center - margin) / whole, (center + margin) / whole
 
 
 def _health(run: Run) -> tuple[str, str]:
@@ -210,11 +210,11 @@ def _shares(result: dict, accuracy: dict) -> list[str]:
     intervals = result.get("interval_95")
     intervals = intervals if isinstance(intervals, dict) else {}
     texts = []
-    for name, share in accuracy.items():
-        if _number(share) is None:
+    for name, fraction in accuracy.items():
+        if _number(fraction) is None:
             continue
         pair = intervals.get(name)
         is_pair = isinstance(pair, list) and len(pair) == 2 and None not in map(_number, pair)
         between = f" (95 % interval {pair[0]:.2%} to {pair[1]:.2%})" if is_pair else ""
-        texts.append(f"{name.replace('top', 'top-')} {share:.2%}{between}")
+        texts.append(f"{name.replace('top', 'top-')} {fraction:.2%}{between}")
     return texts

@@ -128,11 +128,9 @@ def step_rate(config: Any) -> float:
 
 
 def _verdict(rates: dict[str, float], *, is_streamed: bool) -> str:
-    share = rates["step"] / rates["pipeline"]
-    if share <= 1:
-        return (
-            f"The device is the limit: feeding it takes {share:.1%} of what the input can do here."
-        )
+    fraction = rates["step"] / rates["pipeline"]
+    if fraction <= 1:
+        return f"The device is the limit: feeding it takes {fraction:.1%} of what the input can do."
     more = "more data.threads or data.workers, or images packed by configs/pack.py"
     hint = f"; try {more}" if is_streamed else ""
-    return f"The host is the limit: the step could use {share:.1f} times as many images{hint}."
+    return f"The host is the limit: the step could use {fraction:.1f} times as many images{hint}."

@@ -53,7 +53,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     console.say(describe(model, workdir))
 
 
-def _card(config: Any, found: sources.Weights) -> encoder_spec.Card:
+def _card(config: Any, found: sources.Weights) -> encoder_spec.EncoderSpec:
     given = {name: config[name] for name in ("image_size", "mean", "std") if config[name]}
     for name in ("mean", "std"):
         if name in given and len(given[name]) != 3:
@@ -64,7 +64,7 @@ def _card(config: Any, found: sources.Weights) -> encoder_spec.Card:
 
 
 def _make(
-    folder: pathlib.Path, card: encoder_spec.Card, network: sources.Network, head: str
+    folder: pathlib.Path, card: encoder_spec.EncoderSpec, network: sources.Network, head: str
 ) -> formats.Export:
     trees = [encoder_spec.encoder_modules(tree) for tree in network]
     part, projector = "encoder", None
@@ -107,7 +107,7 @@ def _describe(config: Any, found: sources.Weights, export: formats.Export) -> di
         "network": config.network,
         "output": "projection" if config.head else "embedding",
         "output_size": int(export.expected.shape[1]),
-        "input": "RGB images, uint8; divided by 255, then normalised by mean and std",
+        "input": "RGB images, uint8; divided by 255, then normalized by mean and std",
         "source": {
             "path": found.path,
             "format": found.format,

@@ -54,7 +54,7 @@ def _write_learned(
     test: datasets.Dataset,
     folder: pathlib.Path,
 ) -> None:
-    """Neighbours, map and classes; what a random network makes of the images, if it is missing."""
+    """Neighbors, map and classes; what a random network makes of the images, if it is missing."""
     trained, most = encoder.config, config.max_images
     splits = [data.take(trained.probe.max_images) for data in (train, test)]
     measured = _measure(encoder, splits, config.batch_size)

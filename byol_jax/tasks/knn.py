@@ -1,4 +1,4 @@
-"""The task that scores a frozen encoder by its nearest neighbours, and without any labels.
+"""The task that scores a frozen encoder by its nearest neighbors, and without any labels.
 
 Shapes: N train images, M evaluated ones, F embedding size, S settings of the vote.
 """
@@ -90,12 +90,12 @@ def run(config: Any, workdir: pathlib.Path, *, given: protocol.Given = protocol.
             drawn="held-out images, which choose k and temperature",
         )
         found |= {"label_free": quality, "choices": CHOICES}
-        subject = protocol.Subject(encoder, source, train, 0, evaluated, names)
-        result = results.write_result(workdir, config, subject, found, start=start)
+        setup = protocol.EvalSetup(encoder, source, train, 0, evaluated, names)
+        result = results.write_result(workdir, config, setup, found, start=start)
     console.say(describe(result))
 
 
-def make_settings(config: Any) -> list[knn.Setting]:
+def make_settings(config: Any) -> list[knn.KnnParams]:
     """All pairs of ``knn.k`` and ``knn.temperature``.
 
     Raises:
@@ -109,7 +109,7 @@ def make_settings(config: Any) -> list[knn.Setting]:
     temperatures = results.numbers(config, "knn.temperature", "(0.07, 0.1)")
     if any(k != int(k) for k in ks):
         raise UsageError(f"--config.knn.k must be whole numbers, not {ks}.")
-    return [knn.Setting(int(k), float(t)) for k in ks for t in temperatures]
+    return [knn.KnnParams(int(k), float(t)) for k in ks for t in temperatures]
 
 
 def _encode(
@@ -135,7 +135,7 @@ def _encode(
 
 
 def score(
-    splits: Splits, settings: Sequence[knn.Setting], config: Any, seed: int
+    splits: Splits, settings: Sequence[knn.KnnParams], config: Any, seed: int
 ) -> dict[str, Any]:
     """Accuracies of all settings; that of the one chosen on validation, with its interval.
 
@@ -147,8 +147,8 @@ def score(
         counts["evaluated"] = len(splits.test.labels)
         return {"accuracy": {}, "note": "no labels: no accuracy", "num_images": counts}
     train = splits.train
-    share = config.knn.validation_share if len(settings) > 1 else 0
-    validation, rest = protocol.hold_out(len(train.labels), share, seed=seed)
+    fraction = config.knn.validation_share if len(settings) > 1 else 0
+    validation, rest = protocol.hold_out(len(train.labels), fraction, seed=seed)
     rows, chosen = [setting._asdict() for setting in settings], 0
     if len(settings) > 1:
         bank = _bank(train, rest, splits.num_classes)
@@ -179,7 +179,7 @@ def _bank(data: Features, kept: np.ndarray, num_classes: int) -> knn.Bank:
     return knn.Bank(data.features[kept], data.labels[kept], num_classes)
 
 
-def _evaluate(splits: Splits, settings: Sequence[knn.Setting], counted: np.ndarray) -> np.ndarray:
+def _evaluate(splits: Splits, settings: Sequence[knn.KnnParams], counted: np.ndarray) -> np.ndarray:
     """Ranks [S, M] of the right classes, by all training images (but the one in question)."""
     train = splits.train
     bank = knn.Bank(train.features, train.labels, splits.num_classes)
@@ -196,8 +196,8 @@ def _add(rows: list[dict[str, Any]], ranks: np.ndarray, prefix: str) -> None:
 
 def _summary(rank: np.ndarray, config: Any, seed: int) -> dict[str, Any]:
     """Accuracies of one setting and their intervals."""
-    hits = {"top1": rank < 1, "top5": rank < 5}
-    return results.summary(hits, seed=seed, resamples=config.bootstrap_resamples)
+    correct = {"top1": rank < 1, "top5": rank < 5}
+    return results.summary(correct, seed=seed, resamples=config.bootstrap_resamples)
 
 
 def describe(result: dict[str, Any]) -> str:
@@ -221,9 +221,9 @@ def _table(found: Mapping[str, Any]) -> list[str]:
     lines = [f"{'k':>6}{'temperature':>13}" + "".join(f"{name:>18}" for name in columns)]
     for row in found["table"]:
         is_chosen = (row["k"], row["temperature"]) == (chosen["k"], chosen["temperature"])
-        shares = "".join(f"{row[key]:>18.2%}" for key in keys)
+        fractions = "".join(f"{row[key]:>18.2%}" for key in keys)
         mark = "  <- chosen on validation" if is_chosen and has_validation else ""
-        lines.append(f"{row['k']:>6}{row['temperature']:>13g}{shares}{mark}")
+        lines.append(f"{row['k']:>6}{row['temperature']:>13g}{fractions}{mark}")
     lines.append(f"chosen on {chosen['on']}; {found['protocol']}")
     left_out = found.get("train_leave_one_out")
     if left_out:

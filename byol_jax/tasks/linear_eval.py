@@ -23,7 +23,7 @@ Features = features_lib.Features
 
 
 class Measured(NamedTuple):
-    """A subject and what its encoder makes of centre crops.
+    """A subject and what its encoder makes of center crops.
 
     Attributes:
       subject: the encoder and its images.
@@ -32,7 +32,7 @@ class Measured(NamedTuple):
       left_out: number of images of both that are bad, and that have no label.
     """
 
-    subject: protocol.Subject
+    setup: protocol.EvalSetup
     train: Features
     test: Features
     left_out: dict[str, int]
@@ -53,12 +53,12 @@ def run(config: Any, workdir: pathlib.Path, *, given: protocol.Given = protocol.
     """
     start = time.monotonic()
     _check(config)
-    subject = protocol.open_subject(config, given=given)
-    encoder = subject.encoder
+    setup = protocol.open_subject(config, given=given)
+    encoder = setup.encoder
     train_input.min_area(config, encoder)  # or an error, before anything is written
-    network = baselines.networks(encoder, config.weights, subject.train)
+    network = baselines.networks(encoder, config.weights, setup.train)
     measure = baselines.by_seed(
-        config.weights, lambda seed: _measure(config, subject._replace(encoder=network(seed)))
+        config.weights, lambda seed: _measure(config, setup._replace(encoder=network(seed)))
     )
     with resume.opened(workdir, config, encoder.identity["sha256"]) as work:
         found = results.over_seeds(
@@ -71,7 +71,7 @@ def run(config: Any, workdir: pathlib.Path, *, given: protocol.Given = protocol.
             "protocol": f"linear evaluation, {config.features} features",
             "choices": CHOICES,
         } | found
-        result = results.write_result(workdir, config, subject, found, start=start)
+        result = results.write_result(workdir, config, setup, found, start=start)
     console.say(results.describe(result, _table))
 
 
@@ -88,14 +88,14 @@ def _check(config: Any) -> None:
         raise UsageError("Raw pixels are evaluated as they are: add --config.features=cached.")
 
 
-def _measure(config: Any, subject: protocol.Subject) -> Measured:
+def _measure(config: Any, setup: protocol.EvalSetup) -> Measured:
     options = {"batch_size": config.extract_batch_size}
-    options["bad"] = results.bad_limit(config, subject.train, subject.test)
-    test = features_lib.extract(subject.encoder, subject.test, title="test", **options)
-    train = features_lib.extract(subject.encoder, subject.train, title="train", **options)
+    options["bad"] = results.bad_limit(config, setup.train, setup.test)
+    test = features_lib.extract(setup.encoder, setup.test, title="test", **options)
+    train = features_lib.extract(setup.encoder, setup.train, title="train", **options)
     labeled = protocol.labeled(train, "training"), protocol.labeled(test, "evaluation")
-    left_out = protocol.count_left_out((subject.train, subject.test), (train, test))
-    return Measured(subject, *labeled, left_out)
+    left_out = protocol.count_left_out((setup.train, setup.test), (train, test))
+    return Measured(setup, *labeled, left_out)
 
 
 def _score(config: Any, measured: Measured, work: resume.Unfinished, seed: int) -> dict[str, Any]:
@@ -105,8 +105,8 @@ def _score(config: Any, measured: Measured, work: resume.Unfinished, seed: int) 
     found, labels = measured.train, measured.train.labels
     table, best, validation = [{"base_learning_rate": rate} for rate in rates], 0, ()
     if len(rates) > 1:
-        share = config.data.validation_share
-        validation, rest = protocol.split_train(measured.subject, found.indices, share, seed=seed)
+        fraction = config.data.validation_share
+        validation, rest = protocol.split_train(measured.setup, found.indices, fraction, seed=seed)
 
         def sweep() -> list[dict[str, float]]:
             heads = train(_init(config, measured, len(rest), rates, seed), rest, seed, "sweep")
@@ -120,13 +120,13 @@ def _score(config: Any, measured: Measured, work: resume.Unfinished, seed: int) 
     state = _init(config, measured, len(labels), [rates[best]], seed)
     steps = int(state.total_steps)  # before the state's buffers are given away
     heads = train(state, everything, seed, "final")
-    hits = results.hits(
+    correct = results.correct(
         linear_probe.logits(heads, measured.test.features, which=0), measured.test.labels
     )
-    train_hits = results.hits(linear_probe.logits(heads, found.features, which=0), labels)
+    train_correct = results.correct(linear_probe.logits(heads, found.features, which=0), labels)
     return {
-        **results.summary(hits, seed=seed, resamples=config.bootstrap_resamples),
-        "train_accuracy": {name: float(hit.mean()) for name, hit in train_hits.items()},
+        **results.summary(correct, seed=seed, resamples=config.bootstrap_resamples),
+        "train_accuracy": {name: float(hit.mean()) for name, hit in train_correct.items()},
         "selected": results.selection(table, best, len(validation), config.data.validation_split),
         "table": table,
         "num_images": {
@@ -145,7 +145,7 @@ def _on_validation(
 ) -> dict[str, float]:
     """Accuracies of one of the heads on the images at these positions."""
     logits = linear_probe.logits(heads, found.features[validation], which=which)
-    return results.on_validation(results.hits(logits, found.labels[validation]))
+    return results.on_validation(results.correct(logits, found.labels[validation]))
 
 
 def _init(
@@ -157,13 +157,13 @@ def _init(
         [rate * batch_size / 256 for rate in base_rates],
         total_steps=train_input.total_steps(config.total_epochs, count, batch_size),
         embedding_size=measured.train.features.shape[1],
-        num_classes=measured.subject.train.num_classes,
+        num_classes=measured.setup.train.num_classes,
         seed=seed,
     )
 
 
 def _cached(config: Any, measured: Measured, _: resume.Unfinished) -> Train:
-    """Trains on features of centre crops, which stay what they are; takes seconds."""
+    """Trains on features of center crops, which stay what they are; takes seconds."""
 
     def train(
         state: linear_probe.State, positions: np.ndarray, seed: int, title: str
@@ -190,8 +190,8 @@ class Frozen(NamedTuple):
 
 def _augmented(config: Any, measured: Measured, work: resume.Unfinished) -> Train:
     """Trains on features of crops and flips that are drawn anew for every step."""
-    subject = measured.subject
-    encoder = subject.encoder
+    setup = measured.setup
+    encoder = setup.encoder
     axis = pmap.reduction_axis()
     forward = encoders.make_forward(encoder, axis=None, bn_decay_rate=0.9)
     min_area = train_input.min_area(config, encoder)
@@ -217,14 +217,14 @@ def _augmented(config: Any, measured: Measured, work: resume.Unfinished) -> Trai
     def train(
         state: linear_probe.State, positions: np.ndarray, seed: int, title: str
     ) -> linear_probe.Heads:
-        data = subject.train.select(measured.train.indices[positions])
+        data = setup.train.select(measured.train.indices[positions])
         batches = train_input.make_batches(
             data,
             encoder,
             batch_size=pmap.batch_size(config.batch_size, len(positions)),
             seed=seed,
             min_area=min_area,
-            max_bad=results.bad_limit(config, subject.train, subject.test).most,
+            max_bad=results.bad_limit(config, setup.train, setup.test).most,
         )
         frozen = Frozen(state, encoder.params, encoder.state, np.asarray(seed))
         name, steps = f"{title} of seed {seed}", int(state.total_steps)
@@ -253,8 +253,8 @@ def _table(found: Mapping[str, Any]) -> list[str]:
         return []
     lines = [f"{'base rate':>10}{'validation top-1':>19}{'top-5':>9}"]
     for row in found["table"]:
-        shares = f"{row['validation_top1']:>19.2%}{row['validation_top5']:>9.2%}"
+        fractions = f"{row['validation_top1']:>19.2%}{row['validation_top5']:>9.2%}"
         is_chosen = row["base_learning_rate"] == chosen["base_learning_rate"]
         mark = "  <- chosen" if is_chosen else ""
-        lines.append(f"{row['base_learning_rate']:>10g}{shares}{mark}")
+        lines.append(f"{row['base_learning_rate']:>10g}{fractions}{mark}")
     return [*lines, f"chosen on {chosen['on']}"]

@@ -59,8 +59,8 @@ def _check(config: Any) -> None:
     if not 1 <= config.quality <= 100:
         raise UsageError(f"--config.quality must be from 1 to 100, not {config.quality}.")
     if not 0 <= config.data.max_bad_share <= 1:
-        share = config.data.max_bad_share
-        raise UsageError(f"--config.data.max_bad_share must be from 0 to 1, not {share}.")
+        fraction = config.data.max_bad_share
+        raise UsageError(f"--config.data.max_bad_share must be from 0 to 1, not {fraction}.")
 
 
 def _check_outside(output: pathlib.Path, data_dir: str) -> None:

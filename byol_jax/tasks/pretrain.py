@@ -144,7 +144,7 @@ class _Run:
         if step < self._job.total_steps:
             console.say(summary.stopped(first_step, step))
         elif multihost.is_writer():
-            console.say(summary.summarise(self._workdir, self._config))
+            console.say(summary.summarize(self._workdir, self._config))
         return step >= self._job.total_steps
 
     def _restore(self) -> tuple[train_step.TrainState, int]:

@@ -140,8 +140,8 @@ def _window(
     The larger the level, the smaller the window.
     """
     height, width = image.shape[:2]
-    share = areas[0] + level * (areas[1] - areas[0])
-    side = min(height, width, max(1, round(float(np.sqrt(share * height * width)))))
+    fraction = areas[0] + level * (areas[1] - areas[0])
+    side = min(height, width, max(1, round(float(np.sqrt(fraction * height * width)))))
     window = np.array([[(height - side) // 2, (width - side) // 2, side, side]], np.int32)
     cut = random_resized_crop.resize_windows(image[None], window, size, method=method)
     return f"area {side**2 / (height * width):.2g}", _to_uint8(cut[0])
@@ -177,7 +177,7 @@ def _changes_of_view(section: Any) -> Iterator[Change]:
                 yield Change(title, _shift(apply, neutral, sign * strength))
     if section.grayscale_probability:
         yield Change(
-            f"greyscale{_chance(section.grayscale_probability)}", _switch(image_ops.grayscale)
+            f"grayscale{_chance(section.grayscale_probability)}", _switch(image_ops.grayscale)
         )
     if section.blur_probability:
         low, high = section.blur_sigma_min, section.blur_sigma_max

@@ -25,7 +25,7 @@ from byol_jax.workdir import console
 UsageError = config_lib.UsageError
 
 
-class Setting(NamedTuple):
+class FinetuneParams(NamedTuple):
     """A row of the sweep.
 
     Attributes:
@@ -39,7 +39,7 @@ class Setting(NamedTuple):
     epochs: float | None
 
 
-class Bench(NamedTuple):
+class FinetuneContext(NamedTuple):
     """What all trials of a task share.
 
     Attributes:
@@ -52,7 +52,7 @@ class Bench(NamedTuple):
       work: what has been done so far.
     """
 
-    subject: protocol.Subject
+    setup: protocol.EvalSetup
     labels: np.ndarray
     make_update: Callable[[float], Callable[..., Any]]
     classify: Callable[..., jax.Array]
@@ -71,20 +71,20 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     """
     start = time.monotonic()
     settings = make_settings(config)
-    subject = protocol.open_subject(config)
-    encoder = subject.encoder
-    network = baselines.networks(encoder, config.weights, subject.train)
-    bad = results.bad_limit(config, subject.train, subject.test)
-    labels = label_subsets.read_labels(subject.train)
+    setup = protocol.open_subject(config)
+    encoder = setup.encoder
+    network = baselines.networks(encoder, config.weights, setup.train)
+    bad = results.bad_limit(config, setup.train, setup.test)
+    labels = label_subsets.read_labels(setup.train)
     seeds = range(config.seed, config.seed + config.seeds)
-    subsets = {seed: _choose(config, subject, labels, seed) for seed in seeds}
+    subsets = {seed: _choose(config, setup, labels, seed) for seed in seeds}
     train_input.min_area(config, encoder)  # or an error, before anything is written
-    _note_bad(subject, bad)
+    _note_bad(setup, bad)
     with resume.opened(workdir, config, encoder.identity["sha256"]) as work:
-        bench = _make_bench(config, subject, labels, bad, work)
+        context = _make_bench(config, setup, labels, bad, work)
 
         def score(seed: int) -> dict[str, Any]:
-            mine = bench._replace(subject=subject._replace(encoder=network(seed)))
+            mine = context._replace(setup=setup._replace(encoder=network(seed)))
             return _score(config, mine, settings, *subsets[seed], seed)
 
         found = results.over_seeds(
@@ -93,20 +93,20 @@ def run(config: Any, workdir: pathlib.Path) -> None:
             lambda seed: network(seed).identity,
             drawn="held-out images, labels, first weights of the head, order, crops and flips",
         )
-        share = config.labels.list or f"{config.labels.share:.3g} of the labels"
-        found |= {"protocol": f"the whole network trained on {share}", "choices": CHOICES}
-        result = results.write_result(workdir, config, subject, found, start=start)
+        fraction = config.labels.list or f"{config.labels.share:.3g} of the labels"
+        found |= {"protocol": f"the whole network trained on {fraction}", "choices": CHOICES}
+        result = results.write_result(workdir, config, setup, found, start=start)
     console.say(results.describe(result, _table))
 
 
-def _note_bad(subject: protocol.Subject, bad: eval_loader.BadLimit) -> None:
+def _note_bad(setup: protocol.EvalSetup, bad: eval_loader.BadLimit) -> None:
     """Reads the evaluated images once: too many bad ones should not end hours of training."""
-    size = subject.encoder.image_size
-    for _ in eval_loader.eval_batches(subject.test, batch_size=64, image_size=size, bad=bad):
+    size = setup.encoder.image_size
+    for _ in eval_loader.eval_batches(setup.test, batch_size=64, image_size=size, bad=bad):
         pass
 
 
-def make_settings(config: Any) -> list[Setting]:
+def make_settings(config: Any) -> list[FinetuneParams]:
     """All combinations of learning rate, weight decay and length.
 
     Raises:
@@ -116,32 +116,32 @@ def make_settings(config: Any) -> list[Setting]:
         config, "batch_size", "total_steps", "extract_batch_size", "seeds", "bootstrap_resamples"
     )
     if not 0 < config.labels.share <= 1:
-        share = config.labels.share
-        raise UsageError(f"--config.labels.share must be above 0, at most 1, not {share}.")
+        fraction = config.labels.share
+        raise UsageError(f"--config.labels.share must be above 0, at most 1, not {fraction}.")
     results.require_share(config, "data.validation_share")
     results.require_bad_share(config)
     config_lib.lookup(baselines.NETWORKS, config.weights, key="weights")
     rates = results.numbers(config, "base_learning_rates", "(0.1, 0.01)")
     decays = results.numbers(config, "weight_decays", "(0.0, 1e-4)", zero=True)
     lengths = [None] if config.total_steps else results.numbers(config, "epochs", "(30, 50)")
-    return [Setting(*values) for values in itertools.product(rates, decays, lengths)]
+    return [FinetuneParams(*values) for values in itertools.product(rates, decays, lengths)]
 
 
 def _choose(
-    config: Any, subject: protocol.Subject, labels: np.ndarray, seed: int
+    config: Any, setup: protocol.EvalSetup, labels: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the images to choose on, and of those to learn from, all of them with labels."""
     everything = label_subsets.positions(labels)
-    share = config.data.validation_share
-    split = protocol.split_train(subject, everything, share, seed=seed)
+    fraction = config.data.validation_share
+    split = protocol.split_train(setup, everything, fraction, seed=seed)
     validation, rest = (everything[part] for part in split)
-    num_classes = subject.train.num_classes
+    num_classes = setup.train.num_classes
     if config.labels.list:
-        chosen = label_subsets.listed(config.labels.list, subject.train, labels)
+        chosen = label_subsets.listed(config.labels.list, setup.train, labels)
         validation = np.setdiff1d(validation, chosen)
     elif config.labels.share < 1:
-        share = config.labels.share
-        chosen = label_subsets.balanced(labels, rest, share, num_classes=num_classes, seed=seed)
+        fraction = config.labels.share
+        chosen = label_subsets.balanced(labels, rest, fraction, num_classes=num_classes, seed=seed)
     else:
         chosen = rest
     label_subsets.require_all_classes(labels[chosen], num_classes)
@@ -150,13 +150,13 @@ def _choose(
 
 def _make_bench(
     config: Any,
-    subject: protocol.Subject,
+    setup: protocol.EvalSetup,
     labels: np.ndarray,
     bad: eval_loader.BadLimit,
     work: resume.Unfinished,
-) -> Bench:
+) -> FinetuneContext:
     """Compiles nothing yet."""
-    encoder = subject.encoder
+    encoder = setup.encoder
     axis = pmap.reduction_axis()
     min_area = train_input.min_area(config, encoder)
 
@@ -171,8 +171,8 @@ def _make_bench(
 
     classify = finetune.make_classify(encoders.make_forward(encoder, axis=None, bn_decay_rate=0.9))
     size = encoder.image_size
-    return Bench(
-        subject,
+    return FinetuneContext(
+        setup,
         labels,
         make_update,
         jax.jit(lambda network, images: classify(network, inference.resize(images, size))),
@@ -184,44 +184,44 @@ def _make_bench(
 
 def _score(
     config: Any,
-    bench: Bench,
-    settings: list[Setting],
+    context: FinetuneContext,
+    settings: list[FinetuneParams],
     validation: np.ndarray,
     chosen: np.ndarray,
     seed: int,
 ) -> dict[str, Any]:
     """The sweep on validation images; then one test of the best, trained again if asked for."""
-    subject, labels = bench.subject, bench.labels
+    setup, labels = context.setup, context.labels
     table, best, network = [setting._asdict() for setting in settings], 0, None
     if len(settings) > 1:
-        held = subject.train.select(validation)
+        held = setup.train.select(validation)
         for number, (setting, row) in enumerate(zip(settings, table, strict=True)):
             title, trained = f"trial {number + 1}/{len(settings)}", None
 
-            def try_it(setting: Setting = setting, title: str = title) -> dict[str, float]:
+            def try_it(setting: FinetuneParams = setting, title: str = title) -> dict[str, float]:
                 nonlocal trained
-                trained = _train(config, bench, setting, chosen, seed, title)
-                hits = _evaluate(config, bench, trained, held, "validation")["hits"]
-                return results.on_validation(hits)
+                trained = _train(config, context, setting, chosen, seed, title)
+                correct = _evaluate(config, context, trained, held, "validation")["correct"]
+                return results.on_validation(correct)
 
-            row |= bench.work.remember(f"{title} of seed {seed}", try_it)
+            row |= context.work.remember(f"{title} of seed {seed}", try_it)
             if results.best(table[: number + 1]) == number:
                 best, network = number, trained
     if config.refit:
         chosen = np.union1d(chosen, validation)
     if config.refit or network is None:
-        network = _train(config, bench, settings[best], chosen, seed, "final")
-    tested = _evaluate(config, bench, network, subject.test, "test")
-    hits = tested["hits"]
+        network = _train(config, context, settings[best], chosen, seed, "final")
+    tested = _evaluate(config, context, network, setup.test, "test")
+    correct = tested["correct"]
     num_validation = len(validation) if len(settings) > 1 else 0
     return {
-        **results.summary(hits, seed=seed, resamples=config.bootstrap_resamples),
+        **results.summary(correct, seed=seed, resamples=config.bootstrap_resamples),
         "selected": results.selection(table, best, num_validation, config.data.validation_split),
         "table": table,
         "num_images": {
             "learned from": len(chosen),
             "validation": num_validation,
-            "evaluated": len(hits["top1"]),
+            "evaluated": len(correct["top1"]),
             **tested["left_out"],
         },
         "images_per_class": np.bincount(labels[chosen]).tolist(),
@@ -231,7 +231,7 @@ def _score(
     }
 
 
-def _steps(config: Any, setting: Setting, count: int) -> int:
+def _steps(config: Any, setting: FinetuneParams, count: int) -> int:
     if setting.epochs is None:
         return config.total_steps
     batch_size = pmap.batch_size(config.batch_size, count)
@@ -246,43 +246,52 @@ def _bn_decay_rate(config: Any, count: int) -> float:
 
 
 def _train(
-    config: Any, bench: Bench, setting: Setting, chosen: np.ndarray, seed: int, title: str
+    config: Any,
+    context: FinetuneContext,
+    setting: FinetuneParams,
+    chosen: np.ndarray,
+    seed: int,
+    title: str,
 ) -> finetune.Network:
-    subject, encoder = bench.subject, bench.subject.encoder
+    setup, encoder = context.setup, context.setup.encoder
     batch_size = pmap.batch_size(config.batch_size, len(chosen))
-    head = finetune.init_head(encoder.embedding_size, subject.train.num_classes, seed=seed)
+    head = finetune.init_head(encoder.embedding_size, setup.train.num_classes, seed=seed)
     rate = setting.base_learning_rate * batch_size / 256
     steps = _steps(config, setting, len(chosen))
     trial = finetune.Trial(rate, setting.weight_decay / rate, steps, seed)
     state = finetune.init_state(finetune.Network(encoder.params, head, encoder.state), trial)
     batches = train_input.make_batches(
-        subject.train.select(chosen),
+        setup.train.select(chosen),
         encoder,
         batch_size=batch_size,
         seed=seed,
-        min_area=bench.min_area,
-        max_bad=bench.bad.most,
+        min_area=context.min_area,
+        max_bad=context.bad.most,
     )
     name = f"{title} of seed {seed}"
-    update = bench.make_update(_bn_decay_rate(config, len(chosen)))
-    return bench.work.train(name, update, state, batches, total_steps=steps, title=title).network
+    update = context.make_update(_bn_decay_rate(config, len(chosen)))
+    return context.work.train(name, update, state, batches, total_steps=steps, title=title).network
 
 
 def _evaluate(
-    config: Any, bench: Bench, network: finetune.Network, data: datasets.Dataset, title: str
+    config: Any,
+    context: FinetuneContext,
+    network: finetune.Network,
+    data: datasets.Dataset,
+    title: str,
 ) -> dict[str, dict[str, Any]]:
     """Whether each image is right, and how many are left out; logits are extracted as features."""
     on_devices = pmap.replicate(network)
-    classifier = bench.subject.encoder._replace(
-        encode=lambda images: np.asarray(bench.classify(on_devices, pmap.spread(images))),
-        embedding_size=bench.subject.train.num_classes,
+    classifier = context.setup.encoder._replace(
+        encode=lambda images: np.asarray(context.classify(on_devices, pmap.spread(images))),
+        embedding_size=context.setup.train.num_classes,
     )
     found = features_lib.extract(
-        classifier, data, batch_size=config.extract_batch_size, bad=bench.bad, title=title
+        classifier, data, batch_size=config.extract_batch_size, bad=context.bad, title=title
     )
     counted = protocol.labeled(found, title)
     left_out = protocol.count_left_out([data], [found])
-    return {"hits": results.hits(counted.features, counted.labels), "left_out": left_out}
+    return {"correct": results.correct(counted.features, counted.labels), "left_out": left_out}
 
 
 # Where the paper is silent.
@@ -301,11 +310,11 @@ def _table(found: Mapping[str, Any]) -> list[str]:
         return []
     lines = [f"{'base rate':>10}{'decay':>9}{'epochs':>8}{'validation top-1':>19}{'top-5':>9}"]
     for row in found["table"]:
-        values = [row[field] for field in Setting._fields]
+        values = [row[field] for field in FinetuneParams._fields]
         rate, decay, epochs = values
         length = "-" if epochs is None else f"{epochs:g}"
-        shares = f"{row['validation_top1']:>19.2%}{row['validation_top5']:>9.2%}"
-        is_chosen = values == [chosen[field] for field in Setting._fields]
+        fractions = f"{row['validation_top1']:>19.2%}{row['validation_top5']:>9.2%}"
+        is_chosen = values == [chosen[field] for field in FinetuneParams._fields]
         mark = "  <- chosen" if is_chosen else ""
-        lines.append(f"{rate:>10g}{decay:>9g}{length:>8}{shares}{mark}")
+        lines.append(f"{rate:>10g}{decay:>9g}{length:>8}{fractions}{mark}")
     return [*lines, f"chosen on {chosen['on']}"]

@@ -1,7 +1,7 @@
 """The task of transfer: logistic regression on a frozen encoder's features (paper, appendix D.3).
 
 Shapes: N images of a split, C classes. Targets are labels [N], or tags [N, C] as in
-`datasets.tags`, where an image may have several.
+`datasets.multi_labels`, where an image may have several.
 """
 
 import pathlib
@@ -49,7 +49,7 @@ class Measured(NamedTuple):
       left_out: number of images of both that are bad, and that have no label.
     """
 
-    subject: protocol.Subject
+    setup: protocol.EvalSetup
     metric: str
     train: Features
     train_targets: np.ndarray
@@ -67,13 +67,13 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     """
     start = time.monotonic()
     _check(config)
-    subject = protocol.open_subject(config, or_tags=True)
-    metric = _choose_metric(config, subject)
-    encoder = subject.encoder
-    network = baselines.networks(encoder, config.weights, subject.train)
+    setup = protocol.open_subject(config, or_multi_labels=True)
+    metric = _choose_metric(config, setup)
+    encoder = setup.encoder
+    network = baselines.networks(encoder, config.weights, setup.train)
     measure = baselines.by_seed(
         config.weights,
-        lambda seed: _measure(config, subject._replace(encoder=network(seed)), metric),
+        lambda seed: _measure(config, setup._replace(encoder=network(seed)), metric),
     )
     with result_folder.opened(workdir):
         found = results.over_seeds(
@@ -83,7 +83,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
             drawn="held-out images, which choose lambda",
         )
         found |= {"protocol": "transfer, logistic regression", "metric": metric, "choices": CHOICES}
-        result = results.write_result(workdir, config, subject, found, start=start)
+        result = results.write_result(workdir, config, setup, found, start=start)
     console.say(results.describe(result, _table))
 
 
@@ -104,46 +104,46 @@ def _check(config: Any) -> None:
         config_lib.lookup(METRICS, config.metric, key="metric")
 
 
-def _choose_metric(config: Any, subject: protocol.Subject) -> str:
+def _choose_metric(config: Any, setup: protocol.EvalSetup) -> str:
     """That of the config, or else the paper's for this set."""
-    has_tags = subject.train.num_tags > 0
-    paper = "map11" if has_tags else transfer_datasets.metric(subject.source.name)
+    has_multi_labels = setup.train.num_labels > 0
+    paper = "map11" if has_multi_labels else transfer_datasets.metric(setup.source.name)
     metric = config.metric or paper
-    if has_tags and not METRICS[metric].is_of_tags:
+    if has_multi_labels and not METRICS[metric].is_of_tags:
         raise UsageError(
-            f"--config.metric={metric} needs one label an image, but {subject.source.name} has "
+            f"--config.metric={metric} needs one label an image, but {setup.source.name} has "
             "several: give map11."
         )
     return metric
 
 
-def _measure(config: Any, subject: protocol.Subject, metric: str) -> Measured:
-    options = {"batch_size": config.extract_batch_size, "share": 1.0}
-    options["bad"] = results.bad_limit(config, subject.train, subject.test)
-    test = features_lib.extract(subject.encoder, subject.test, title="test", **options)
-    train = features_lib.extract(subject.encoder, subject.train, title="train", **options)
-    left_out = protocol.count_left_out((subject.train, subject.test), (train, test))
-    if subject.train.num_tags:  # in place of labels
+def _measure(config: Any, setup: protocol.EvalSetup, metric: str) -> Measured:
+    options = {"batch_size": config.extract_batch_size, "fraction": 1.0}
+    options["bad"] = results.bad_limit(config, setup.train, setup.test)
+    test = features_lib.extract(setup.encoder, setup.test, title="test", **options)
+    train = features_lib.extract(setup.encoder, setup.train, title="train", **options)
+    left_out = protocol.count_left_out((setup.train, setup.test), (train, test))
+    if setup.train.num_labels:  # in place of labels
         left_out.pop("unlabeled")
     else:
         train, test = protocol.labeled(train, "training"), protocol.labeled(test, "evaluation")
     return Measured(
-        subject,
+        setup,
         metric,
         train,
-        _targets(train, subject.train, metric, "training"),
+        _targets(train, setup.train, metric, "training"),
         test,
-        _targets(test, subject.test, metric, "evaluation"),
+        _targets(test, setup.test, metric, "evaluation"),
         left_out,
     )
 
 
 def _targets(found: Features, data: datasets.Dataset, metric: str, split: str) -> np.ndarray:
-    if data.num_tags:
-        tags = datasets.tags(data, found.indices)
-        if not (tags == 1).any():
+    if data.num_labels:
+        multi_labels = datasets.multi_labels(data, found.indices)
+        if not (multi_labels == 1).any():
             raise UsageError(f"No image of the {split} split has any of the classes.")
-        return tags
+        return multi_labels
     if METRICS[metric].is_of_tags:
         return (found.labels[:, None] == np.arange(data.num_classes)).astype(np.int8)
     return found.labels
@@ -156,8 +156,8 @@ def score(config: Any, measured: Measured, seed: int) -> dict[str, Any]:
     table, best, validation = [{"lambda": strength} for strength in lambdas], 0, ()
     chosen, name = None, f"validation_{measured.metric}"
     if len(lambdas) > 1:
-        share, indices = config.data.validation_share, measured.train.indices
-        validation, rest = protocol.split_train(measured.subject, indices, share, seed=seed)
+        fraction, indices = config.data.validation_share, measured.train.indices
+        validation, rest = protocol.split_train(measured.setup, indices, fraction, seed=seed)
         fits = _fits(config, measured, rest, lambdas)
         for row, fit in zip(table, _with_bar(fits, len(lambdas), "sweep"), strict=True):
             scores = fit.scores(features[validation])
@@ -208,7 +208,7 @@ def _fits(
     solver = logistic_regression.Solver(config.max_iterations, config.tolerance)
     if METRICS[measured.metric].is_of_tags:
         return logistic_regression.fit_tags(features, targets, lambdas, solver, start=start)
-    num_classes = measured.subject.train.num_classes
+    num_classes = measured.setup.train.num_classes
     return logistic_regression.fit_labels(
         features, targets, lambdas, solver, num_classes=num_classes, start=start
     )
@@ -239,27 +239,27 @@ def _values(measured: Measured, scores: np.ndarray, targets: np.ndarray) -> dict
 
 
 def _top(name: str) -> Metric:
-    def hits(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        return results.hits(scores, labels)[name]
+    def correct(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        return results.correct(scores, labels)[name]
 
     return Metric(
         False,
-        lambda scores, labels: float(hits(scores, labels).mean()),
+        lambda scores, labels: float(correct(scores, labels).mean()),
         lambda scores, labels, **options: accuracy.bootstrap_interval(
-            hits(scores, labels), **options
+            correct(scores, labels), **options
         ),
     )
 
 
 def _mean_per_class() -> Metric:
-    def hits(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        return results.hits(scores, labels)["top1"]
+    def correct(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        return results.correct(scores, labels)["top1"]
 
     return Metric(
         False,
-        lambda scores, labels: accuracy.mean_per_class(hits(scores, labels), labels),
+        lambda scores, labels: accuracy.mean_per_class(correct(scores, labels), labels),
         lambda scores, labels, **options: accuracy.bootstrap_mean_per_class(
-            hits(scores, labels), labels, **options
+            correct(scores, labels), labels, **options
         ),
     )
 

@@ -1,4 +1,4 @@
-"""Scores a frozen encoder: features, nearest neighbours, logistic regression.
+"""Scores a frozen encoder: features, nearest neighbors, logistic regression.
 
 Shapes: N train features, M features to classify, F embedding size, C classes.
 """
@@ -54,26 +54,26 @@ def knn_predict(
     k: int,
     temperature: float,
 ) -> np.ndarray:
-    """Classes [M] by a vote of the k nearest neighbours in cosine similarity.
+    """Classes [M] by a vote of the k nearest neighbors in cosine similarity.
 
-    Each neighbour weighs exp(similarity / temperature) (Wu et al. 2018, section 3.4).
+    Each neighbor weighs exp(similarity / temperature) (Wu et al. 2018, section 3.4).
 
     Args:
       train_features: [N, F], N at least 1; a k above N means all of them.
       train_labels: [N].
       features: [M, F] to classify.
       num_classes: C.
-      k: number of neighbours.
+      k: number of neighbors.
       temperature: the smaller, the more the nearest ones count.
     """
     bank = knn.Bank(train_features, train_labels, num_classes)
-    return knn.predict(bank, features, knn.Setting(k, temperature))
+    return knn.predict(bank, features, knn.KnnParams(k, temperature))
 
 
 def linear_predict(
     train_features: np.ndarray, train_labels: np.ndarray, features: np.ndarray
 ) -> np.ndarray:
-    """Classes [M] by multinomial logistic regression on standardised features (L-BFGS)."""
+    """Classes [M] by multinomial logistic regression on standardized features (L-BFGS)."""
     scaler = sklearn.preprocessing.StandardScaler().fit(train_features)
     classifier = sklearn.linear_model.LogisticRegression(max_iter=300)
     with warnings.catch_warnings():  # 300 iterations are plenty for a probe, if not for a proof
@@ -84,7 +84,7 @@ def linear_predict(
 
 
 def _accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """Share of the images with labels [M] whose class was predicted."""
+    """Fraction of the images with labels [M] whose class was predicted."""
     return float(np.mean((predicted == labels)[labels >= 0]))
 
 
@@ -108,9 +108,9 @@ class Measured(NamedTuple):
       features: [M, F] of the evaluated images.
       labels: [M]; -1 without labels.
       indices: [M], where in the split each image is.
-      predicted: [M] classes by the vote of neighbours; None without labels to vote or to compare.
+      predicted: [M] classes by the vote of neighbors; None without labels to vote or to compare.
       num_classes: C.
-      k: neighbours of the vote.
+      k: neighbors of the vote.
       bad: images of this split and of the training split that cannot be used, and why.
     """
 
@@ -125,15 +125,15 @@ class Measured(NamedTuple):
 
 
 class Probe:
-    """Measures a frozen encoder, by labelled images if there are any; those alone vote and count.
+    """Measures a frozen encoder, by labeled images if there are any; those alone vote and count.
 
     Args:
         train: images and labels that the classifiers learn from.
         test: images and labels that they are scored on.
         encode: (params, state, uint8 images [b, H, W, 3]) -> features [b, F].
         batch_size: images a call of ``encode``.
-        image_size: of the centre crops of encoded images.
-        k: neighbours of the kNN vote.
+        image_size: of the center crops of encoded images.
+        k: neighbors of the kNN vote.
         temperature: of the kNN vote.
         bad: notes images of both that cannot be used, which are left out.
     """
@@ -235,15 +235,15 @@ class Probe:
         return features, labels, indices
 
     def score_raw_pixels(self) -> dict[str, float]:
-        """kNN accuracy of the pixels of images in memory, centred: what a network has to beat."""
+        """kNN accuracy of the pixels of images in memory, centered: what a network has to beat."""
         if not isinstance(self._train, datasets.ArrayDataset):
             return {}
         is_labeled = self._train.labels >= 0
         if not is_labeled.any() or (self._test.labels < 0).all():
             return {}
-        centre = self._train.images.mean(axis=(0, 1, 2), dtype=np.float64)
+        center = self._train.images.mean(axis=(0, 1, 2), dtype=np.float64)
         train, test = (
-            (data.images - centre).astype(np.float32).reshape(len(data.images), -1)
+            (data.images - center).astype(np.float32).reshape(len(data.images), -1)
             for data in (self._train, self._test)
         )
         predicted = self._knn(train[is_labeled], self._train.labels[is_labeled], test)

@@ -79,7 +79,7 @@ def lars(
 def sgd(
     learning_rate: optax.Schedule, *, weight_decay: float, momentum: float
 ) -> optax.GradientTransformation:
-    """Momentum SGD with L2 regularisation on all but biases and norm parameters."""
+    """Momentum SGD with L2 regularization on all but biases and norm parameters."""
     return optax.chain(
         optax.add_decayed_weights(weight_decay, mask=is_adapted),
         optax.trace(decay=momentum),

@@ -42,31 +42,31 @@ def settings(*, epochs: float, batch_size: int, num_images: int) -> tuple[Settin
     tau belongs to steps of a batch of `BATCH_SIZE`. A k times larger batch takes k steps in one, so
     that its tau is tau^k (Busbridge et al. 2023, arXiv:2307.13813). The learning rate has its rule
     elsewhere. Warm-up sees as many images as the authors', but never more than a quarter of the
-    run, which is its share of 40 epochs.
+    run, which is its fraction of 40 epochs.
     """
     length = epochs * num_images / NUM_IMAGES
-    below, above = _neighbours(length)
+    below, above = _neighbors(length)
     low, high = BY_EPOCHS[below], BY_EPOCHS[above]
-    share = math.log(length / below) / math.log(above / below) if above > below else 0.0
-    tau = 1 - _between(1 - low.base_target_ema, 1 - high.base_target_ema, share)
+    fraction = math.log(length / below) / math.log(above / below) if above > below else 0.0
+    tau = 1 - _between(1 - low.base_target_ema, 1 - high.base_target_ema, fraction)
     found = Settings(
-        _between(low.base_learning_rate, high.base_learning_rate, share),
-        _between(low.weight_decay, high.weight_decay, share),
-        (tau if share else low.base_target_ema) ** (batch_size / BATCH_SIZE),
+        _between(low.base_learning_rate, high.base_learning_rate, fraction),
+        _between(low.weight_decay, high.weight_decay, fraction),
+        (tau if fraction else low.base_target_ema) ** (batch_size / BATCH_SIZE),
         min(low.warmup_epochs * NUM_IMAGES / num_images, epochs / 4),
     )
     return found, _source(length, below, above, batch_size)
 
 
-def _neighbours(length: float) -> tuple[int, int]:
+def _neighbors(length: float) -> tuple[int, int]:
     """The lengths next to this one: twice the same if it is one of them or beyond them all."""
     below = max((known for known in BY_EPOCHS if known <= length), default=min(BY_EPOCHS))
     above = min((known for known in BY_EPOCHS if known >= length), default=max(BY_EPOCHS))
     return below, above
 
 
-def _between(low: float, high: float, share: float) -> float:
-    return low if low == high or not share else low ** (1 - share) * high**share
+def _between(low: float, high: float, fraction: float) -> float:
+    return low if low == high or not fraction else low ** (1 - fraction) * high**fraction
 
 
 def _source(length: float, below: int, above: int, batch_size: int) -> str:

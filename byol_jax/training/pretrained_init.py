@@ -15,7 +15,7 @@ _BUILD = ("encoder", "width_multiplier", "resnet_v2", "stem", "padding")
 
 
 def load_networks(
-    path: str, state: train_step.TrainState, card: encoder_spec.Card
+    path: str, state: train_step.TrainState, card: encoder_spec.EncoderSpec
 ) -> train_step.TrainState:
     """The networks of another run, or whatever of them an export or somebody's file holds.
 
@@ -46,7 +46,7 @@ def load_networks(
     )
 
 
-def _require_same(found: sources.Weights, card: encoder_spec.Card) -> None:
+def _require_same(found: sources.Weights, card: encoder_spec.EncoderSpec) -> None:
     """Another padding, for one, has the same shapes and gives other embeddings."""
     theirs, ours = ([getattr(c, key) for key in _BUILD] for c in (found.card, card))
     if theirs != ours:

@@ -119,7 +119,7 @@ def _empty_batch(config: Any, data: datasets.Dataset) -> dict[str, np.ndarray]:
 
 
 def available_bytes() -> int | None:
-    """Memory of one device; on a CPU, an equal share of what is free."""
+    """Memory of one device; on a CPU, an equal fraction of what is free."""
     device = jax.local_devices()[0]
     if device.platform != "cpu":
         return (device.memory_stats() or {}).get("bytes_limit")

@@ -14,15 +14,17 @@ _OF_LABELS = ("online_loss", "online_top1", "online_top5")
 
 def of_labels(train: datasets.Dataset, test: datasets.Dataset) -> str:
     """What the labels of a run's images are for, and how many there are."""
-    shares = [label_subsets.labeled_share(split) for split in (train, test)]
-    if not any(shares):
+    fractions = [label_subsets.labeled_share(split) for split in (train, test)]
+    if not any(fractions):
         return "no labels"
-    if shares == [1, 1]:
+    if fractions == [1, 1]:
         return "labels are used to measure, not to learn"
-    if not all(shares):
-        split = "training" if not shares[0] else "evaluation"
+    if not all(fractions):
+        split = "training" if not fractions[0] else "evaluation"
         return f"the {split} images have no labels, so that no accuracy is measured"
-    of_train, of_test = (f"{100 * share:{'.0f' if share >= 0.01 else '.1g'}} %" for share in shares)
+    of_train, of_test = (
+        f"{100 * fraction:{'.0f' if fraction >= 0.01 else '.1g'}} %" for fraction in fractions
+    )
     return (
         f"{of_train} of the training images and {of_test} of the evaluation images have labels; "
         "these measure"
@@ -64,7 +66,7 @@ def has_probe(workdir: pathlib.Path, step: int) -> bool:
     return multihost.on_writer(find, what="looking for a probe")
 
 
-def summarise(workdir: pathlib.Path, config: Any) -> str:
+def summarize(workdir: pathlib.Path, config: Any) -> str:
     """A table of the first and the last probe of a finished run, and whether it collapsed."""
     rows = list(metrics_log.rows(workdir, having="probe/feature_std"))
     lines = [f"{'':<18}{'kNN':>8}{'linear':>9}{'feature std':>13}{'effective rank':>16}"]
@@ -72,8 +74,8 @@ def summarise(workdir: pathlib.Path, config: Any) -> str:
         lines.append(f"{'raw pixels':<18}{rows[0]['probe/raw_pixels_knn_top1']:>8.1%}")
     for row in (rows[0], rows[-1]):
         name = "random network" if row["step"] == 0 else f"after {row['step']:,} steps"
-        shares = (row.get(f"probe/{column}") for column in ("knn_top1", "linear_top1"))
-        knn, linear = ("-" if share is None else f"{share:.1%}" for share in shares)
+        fractions = (row.get(f"probe/{column}") for column in ("knn_top1", "linear_top1"))
+        knn, linear = ("-" if fraction is None else f"{fraction:.1%}" for fraction in fractions)
         std, rank = row["probe/feature_std"], row["probe/effective_rank"]
         lines.append(f"{name:<18}{knn:>8}{linear:>9}{std:>13.2f}{rank:>16.1f}")
     last = metrics_log.last_row(workdir, having="train/feature_std")

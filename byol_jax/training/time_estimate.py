@@ -96,10 +96,10 @@ def smaller(
         else:
             config.update_from_flattened_dict({key: old})
     if before > NIGHT:
-        share = NIGHT / before
-        steps = max(int(job.total_steps * share), 1)
+        fraction = NIGHT / before
+        steps = max(int(job.total_steps * fraction), 1)
         if config.total_steps is None:
-            changes["total_epochs"] = float(f"{config.total_epochs * share:.2g}")
+            changes["total_epochs"] = float(f"{config.total_epochs * fraction:.2g}")
         else:
             changes["total_steps"] = steps
         yield _flags(changes), taken(steps)

@@ -40,7 +40,7 @@ def init_state(
 ) -> TrainState:
     """Draws online and target network from different keys, as the reference does."""
     images = jnp.zeros((2, image_size, image_size, 3))
-    # Runs twice in its life, so compiling it without optimisations is what saves time.
+    # Runs twice in its life, so compiling it without optimizations is what saves time.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     init = functools.partial(forward.init, is_training=True)
     draw = jax.jit(lambda key: init(key, images), compiler_options=options)
@@ -123,7 +123,7 @@ def label_weights(labels: jax.Array, *, axis: str | None) -> tuple[jax.Array, ja
       axis: name of the mapped axis over devices; None outside of a map.
 
     Returns:
-      The weights, and the share of the whole batch that has labels.
+      The weights, and the fraction of the whole batch that has labels.
     """
     is_labeled = (labels >= 0).astype(jnp.float32)
     count, size = jnp.sum(is_labeled), labels.shape[0]
@@ -168,9 +168,9 @@ def make_update(
       learning_rate: for the metrics; the optimizer has its own.
       target_ema: tau of every step.
       axis: name of the mapped axis to average over; None outside of a map.
-      parts: micro-batches, one after the other, whose gradients are averaged; each is normalised by
+      parts: micro-batches, one after the other, whose gradients are averaged; each is normalized by
         itself and moves the running statistics. Optimizer and target move once, after the last.
-      average_state: devices normalise apart from each other, so average what they remember of it.
+      average_state: devices normalize apart from each other, so average what they remember of it.
 
     Returns:
       update(state, batch) -> (state, scalar metrics, projection [b, P] of view 1). Of a batch

@@ -54,7 +54,7 @@ def project_all(spaces: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def purity(points: np.ndarray, labels: np.ndarray, *, k: int = 5) -> float | None:
-    """Share of the k nearest points [n, 2] of each that have its label [n]; None without labels.
+    """Fraction of the k nearest points [n, 2] of each that have its label [n]; None without labels.
 
     Points of the label -1 are left out.
     """

@@ -1,4 +1,4 @@
-"""Pictures of what a run has learned, for its report: views, neighbours, a map, classes.
+"""Pictures of what a run has learned, for its report: views, neighbors, a map, classes.
 
 They go to the folder ``gallery`` of a run, as JSON with small JPEGs in it. What an encoder made of
 the evaluation split before training is kept there too, to be compared with what it makes later.
@@ -33,7 +33,7 @@ SHEET_BYTES = 1_900_000
 START = "start.npz"
 
 
-class Subject(NamedTuple):
+class GalleryData(NamedTuple):
     """The images that a gallery shows.
 
     Attributes:
@@ -108,9 +108,14 @@ def write_pairs(
 
 
 def write_end(
-    folder: pathlib.Path, subject: Subject, measured: online_eval.Measured, *, step: int, most: int
+    folder: pathlib.Path,
+    subject: GalleryData,
+    measured: online_eval.Measured,
+    *,
+    step: int,
+    most: int,
 ) -> np.ndarray:
-    """Writes neighbours, map and classes as the encoder sees them after ``step``.
+    """Writes neighbors, map and classes as the encoder sees them after ``step``.
 
     Returns:
       Queries, each with its nearest, as one picture, uint8 [H, W, 3].
@@ -119,8 +124,8 @@ def write_end(
     if start is not None and not np.array_equal(start["indices"], shown.indices):
         start = None  # of other images
     tiles = np.stack(load_all(subject.data, shown.indices, TILE))
-    neighbours = find_neighbours(shown, start, tiles)
-    wanted = sorted({int(i) for rows in neighbours.values() for i in np.ravel(rows)})
+    neighbors = find_neighbors(shown, start, tiles)
+    wanted = sorted({int(i) for rows in neighbors.values() for i in np.ravel(rows)})
     large = load_all(subject.data, shown.indices[wanted], LARGE)
     common = {"split": subject.split, "step": step, "num_images": len(shown.labels)}
     common["start_title"] = str(start["title"]) if start else ""
@@ -128,14 +133,14 @@ def write_end(
         str(i): _caption(subject, shown, i) | {"jpeg": thumbnails.jpeg(pixels)}
         for i, pixels in zip(wanted, large, strict=True)
     }
-    rows = [dict(zip(neighbours, row, strict=True)) for row in _rows(neighbours)]
+    rows = [dict(zip(neighbors, row, strict=True)) for row in _rows(neighbors)]
     size = min(LARGE, len(large[0]))
     _write(folder, "neighbours", common | {"size": size, "images": pictures, "queries": rows})
     _write(folder, "atlas", common | _atlas(subject, shown, start, tiles))
     if measured.predicted is not None:
         _write(folder, "classes", common | _classes(subject, measured, start))
     of = dict(zip(wanted, large, strict=True))
-    columns = np.column_stack([neighbours["index"], neighbours["now"]])
+    columns = np.column_stack([neighbors["index"], neighbors["now"]])
     return thumbnails.grid([of[i] for i in columns.ravel()], columns=columns.shape[1])
 
 
@@ -152,7 +157,7 @@ def read_start(folder: pathlib.Path) -> dict[str, np.ndarray] | None:
         return None
 
 
-def find_neighbours(
+def find_neighbors(
     shown: Shown, start: Mapping[str, np.ndarray] | None, tiles: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Queries, and rows [queries, k] of their nearest in features now, at the start, and pixels."""
@@ -180,12 +185,12 @@ def nearest(features: np.ndarray, queries: np.ndarray, k: int = NEAREST) -> np.n
     return np.argsort(-similarity, axis=1, kind="stable")[:, : min(k, len(features) - 1)]
 
 
-def _rows(neighbours: Mapping[str, np.ndarray]) -> list[list[Any]]:
-    return [list(row) for row in zip(*(rows.tolist() for rows in neighbours.values()), strict=True)]
+def _rows(neighbors: Mapping[str, np.ndarray]) -> list[list[Any]]:
+    return [list(row) for row in zip(*(rows.tolist() for rows in neighbors.values()), strict=True)]
 
 
 def _atlas(
-    subject: Subject, shown: Shown, start: Mapping[str, np.ndarray] | None, tiles: np.ndarray
+    subject: GalleryData, shown: Shown, start: Mapping[str, np.ndarray] | None, tiles: np.ndarray
 ) -> dict[str, Any]:
     spaces = {"now": shown.features} | ({"start": start["features"]} if start else {})
     maps = embedding_map.project_all(spaces)
@@ -205,7 +210,7 @@ def _atlas(
 
 
 def _classes(
-    subject: Subject, measured: online_eval.Measured, start: Mapping[str, np.ndarray] | None
+    subject: GalleryData, measured: online_eval.Measured, start: Mapping[str, np.ndarray] | None
 ) -> dict[str, Any]:
     """Accuracy by class, and which classes are taken for which."""
     labels, predicted = measured.labels, measured.predicted
@@ -246,11 +251,11 @@ def _correct_by_class(measured: online_eval.Measured) -> np.ndarray:
     return np.bincount(right, minlength=measured.num_classes)
 
 
-def _caption(subject: Subject, shown: Shown, row: int) -> dict[str, Any]:
+def _caption(subject: GalleryData, shown: Shown, row: int) -> dict[str, Any]:
     return caption(subject, int(shown.indices[row]), int(shown.labels[row]))
 
 
-def caption(subject: Subject, index: int, label: int) -> dict[str, Any]:
+def caption(subject: GalleryData, index: int, label: int) -> dict[str, Any]:
     """What to call an image: its class, if it has one, and its name."""
     return {
         "label": subject.classes[label] if label >= 0 else None,

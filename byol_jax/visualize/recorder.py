@@ -80,13 +80,13 @@ class Curator:
             )
 
 
-def make_subject(config: Any, test: datasets.Dataset) -> gallery.Subject:
+def make_subject(config: Any, test: datasets.Dataset) -> gallery.GalleryData:
     """The images of a run's evaluation split, with their names and those of their classes."""
     data = config.data
     source = features_lib.Source(data.name, data.dir)
     named = test.class_names if isinstance(test, datasets.ArrayDataset) else ()
     classes = list(named) or datasets.class_names(data.name, data.dir, test.num_classes)
-    return gallery.Subject(test, data.eval_split, _Names(source, test), classes)
+    return gallery.GalleryData(test, data.eval_split, _Names(source, test), classes)
 
 
 class _Names(Mapping):
@@ -159,7 +159,7 @@ def draw_views(
     config: Any, key: jax.Array, batch: Mapping[str, np.ndarray], *, batch_size: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Two views, uint8 [b, S, S, 3], of a batch [b, ...], or of a part of one of that size."""
-    # Runs once, so compiling it without optimisations is what saves time.
+    # Runs once, so compiling it without optimizations is what saves time.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     made = jax.jit(build.make_views(config, batch_size=batch_size), compiler_options=options)(
         key, dict(batch)

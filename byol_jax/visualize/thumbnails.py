@@ -33,7 +33,7 @@ def fit(pixels: np.ndarray, size: int) -> np.ndarray:
 
 
 def jpeg(pixels: np.ndarray, *, quality: int = 88) -> str:
-    """uint8 [H, W, 3] as a JPEG in base64, its colours at full resolution."""
+    """uint8 [H, W, 3] as a JPEG in base64, its colors at full resolution."""
     file = io.BytesIO()
     PIL.Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=0)
     return base64.b64encode(file.getvalue()).decode()

@@ -41,10 +41,10 @@ class DataCard(NamedTuple):
         num_images: of the training split.
         num_classes: 0 without labels.
         fingerprint: of the list of images, if it can change.
-        mean: of the channels, in [0, 1]; images are normalised with it.
+        mean: of the channels, in [0, 1]; images are normalized with it.
         std: standard deviation of the channels.
-        grey_ranges: what is black and white in greyscale of more than 8 bits, by kind of values;
-            None if the set has none (`grey.range_of`).
+        grey_ranges: what is black and white in grayscale of more than 8 bits, by kind of values;
+            None if the set has none (`gray.range_of`).
     """
 
     num_images: int
@@ -70,7 +70,7 @@ def make_data_card(fields: Mapping[str, Any]) -> DataCard:
 
 
 def make_ranges(stored: Any) -> dict[str, tuple[float, float]] | None:
-    """Ranges of grey values from what has been JSON.
+    """Ranges of gray values from what has been JSON.
 
     Raises:
         ValueError: it is not what ranges are.

@@ -153,7 +153,7 @@ class WeightsAndBiases:
 
     A run that goes on after an interruption goes on there too, by an id kept in its folder. Kept on
     this machine, each session is a run of its own, in one group by that id: of two folders with one
-    id, what is synchronised last would replace what was before.
+    id, what is synchronized last would replace what was before.
 
     Args:
       project: name of the project.

@@ -3,7 +3,7 @@
     python -m experiments.augment.benchmark
 
 The baseline augments one image under ``jax.vmap``: every operation behind ``lax.cond``, a
-``lax.switch`` for each of the four turns of the colour jitter, a depthwise convolution for the
+``lax.switch`` for each of the four turns of the color jitter, a depthwise convolution for the
 blur. Under ``vmap`` a branch becomes a selection, so that all branches are computed. Both make the
 two views of BYOL from batches in [0, 1] and their repeats alternate, so that other load on the
 machine hits both.

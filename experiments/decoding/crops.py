@@ -2,7 +2,7 @@
 
     python -m experiments.decoding.crops NAME DIR SPLIT
 
-Prints the mean PSNR to the training view of the centre window, and milliseconds a crop.
+Prints the mean PSNR to the training view of the center window, and milliseconds a crop.
 """
 
 import sys

@@ -38,7 +38,7 @@ def _rgba(side: int) -> PIL.Image.Image:
     return PIL.Image.fromarray(_pixels(side, 4), "RGBA")
 
 
-def _grey16(side: int) -> PIL.Image.Image:
+def _gray16(side: int) -> PIL.Image.Image:
     return PIL.Image.fromarray(_pixels(side, 1)[:, :, 0].astype(np.uint16) * 16)
 
 
@@ -57,7 +57,7 @@ def _animated(side: int) -> bytes:
 
 
 def _lossless(side: int, channels: int) -> bytes:
-    """A lossless JPEG (SOF3), all of whose samples are the middle grey."""
+    """A lossless JPEG (SOF3), all of whose samples are the middle gray."""
     ids = b"RGBA"[:channels]
     frame = struct.pack(">BHHB", 8, side, side, channels) + b"".join(b"%c\x11\0" % i for i in ids)
     scan = bytes((channels,)) + b"".join(b"%c\0" % i for i in ids) + b"\1\0\0"
@@ -67,7 +67,7 @@ def _lossless(side: int, channels: int) -> bytes:
 
 
 def _png16(side: int, colors: int) -> bytes:
-    """A PNG of 16 bits, of RGB (2), grey with alpha (4) or RGBA (6)."""
+    """A PNG of 16 bits, of RGB (2), gray with alpha (4) or RGBA (6)."""
     channels = {2: 3, 4: 2, 6: 4}[colors]
     header = struct.pack(">IIBBBBB", side, side, 16, colors, 0, 0, 0)
     row = b"\0" + bytes(range(256)) * (side * channels * 2 // 256 + 1)
@@ -92,14 +92,14 @@ KINDS = {
     "PNG, RGBA": lambda n: _save(_rgba(n), "PNG", compress_level=1),
     "PNG, RGBA turned": lambda n: _save(_rgba(n), "PNG", compress_level=1, exif=_turned()),
     "PNG, palette with alpha": lambda n: _save(_rgb(n).quantize(9), "PNG", transparency=1),
-    "PNG, 16 bits": lambda n: _save(_grey16(n), "PNG", compress_level=1),
+    "PNG, 16 bits": lambda n: _save(_gray16(n), "PNG", compress_level=1),
     "PNG, RGB of 16 bits": lambda n: _png16(n, 2),
-    "PNG, grey with alpha of 16 bits": lambda n: _png16(n, 4),
+    "PNG, gray with alpha of 16 bits": lambda n: _png16(n, 4),
     "PNG, RGBA of 16 bits": lambda n: _png16(n, 6),
     "TIFF": lambda n: _save(_rgb(n), "TIFF"),
     "TIFF, RGBA turned": lambda n: _save(_rgba(n), "TIFF", exif=_turned()),
     "TIFF, one deflated strip": lambda n: _one_strip(_rgba(n), compression="tiff_adobe_deflate"),
-    "TIFF, 16 bits deflated": lambda n: _one_strip(_grey16(n), compression="tiff_adobe_deflate"),
+    "TIFF, 16 bits deflated": lambda n: _one_strip(_gray16(n), compression="tiff_adobe_deflate"),
     "TIFF, floats": lambda n: _save(_rgb(n).convert("F"), "TIFF"),
     "TIFF, JPEG": lambda n: _one_strip(_rgb(n), compression="jpeg"),
     "BMP": lambda n: _save(_rgb(n), "BMP"),

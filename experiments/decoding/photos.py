@@ -1,4 +1,4 @@
-"""Draws labelled photos of 1,024 px: the embedded patterns, enlarged, under fine grain.
+"""Draws labeled photos of 1,024 px: the embedded patterns, enlarged, under fine grain.
 
 python -m experiments.decoding.photos FOLDER [TRAIN TEST]
 """

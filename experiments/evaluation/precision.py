@@ -2,7 +2,7 @@
 
 Fits the features of a run's own images as configs/transfer.py does (float64, Newton's method, a
 slope relative to the penalty's), the same features in float32, and by scikit-learn's L-BFGS with
-its usual tolerance; prints the share of test images that are classified otherwise than at the
+its usual tolerance; prints the fraction of test images that are classified otherwise than at the
 minimum, and the largest difference of the weights.
 """
 

@@ -1,8 +1,8 @@
 """How long evaluation takes: python experiments/evaluation/speed.py RUN (a workdir of byol.py).
 
-Prints seconds of a cached linear sweep, extraction as a share of the plain forward pass's speed,
-and the nearest-neighbour hook's share of the time of pretraining. Each is a ratio of times taken in
-turns, or one time; run it on a quiet machine.
+Prints seconds of a cached linear sweep, extraction as a fraction of the plain forward pass's speed,
+and the nearest-neighbor hook's fraction of the time of pretraining. Each is a ratio of times taken
+in turns, or one time; run it on a quiet machine.
 """
 
 import statistics
@@ -38,7 +38,7 @@ def linear_sweep() -> float:
 
 
 def extraction(run: str, batch_size: int, rounds: int = 5) -> float:
-    """Images a second of `features.extract` as a share of those of the forward pass alone."""
+    """Images a second of `features.extract` as a fraction of those of the forward pass alone."""
     encoder = encoders.load_encoder(run)
     data = datasets.ArrayDataset(*patterns.load("train"), len(patterns.CLASS_NAMES))
     batch = data.images[:batch_size]
@@ -59,7 +59,7 @@ def extraction(run: str, batch_size: int, rounds: int = 5) -> float:
 
 
 def hook_share(rounds: int = 3) -> float:
-    """Seconds of a probe as a share of those of the training between two of them."""
+    """Seconds of a probe as a fraction of those of the training between two of them."""
     config = byol.get_config()
     job = build.build(config)
     probe = build.make_probe(config, job)
@@ -68,7 +68,7 @@ def hook_share(rounds: int = 3) -> float:
     state = pmap.replicate(job.state)
     state, _, _ = update(state, pmap.shard(next(batches)))
     probe(1, state)
-    shares = []
+    fractions = []
     for _ in range(rounds):
         start = time.perf_counter()
         for _ in range(50):
@@ -77,17 +77,17 @@ def hook_share(rounds: int = 3) -> float:
         training = (time.perf_counter() - start) * config.probe.every_steps / 50
         start = time.perf_counter()
         probe(1, state)
-        shares.append((time.perf_counter() - start) / training)
+        fractions.append((time.perf_counter() - start) / training)
     batches.close()
-    return statistics.median(shares)
+    return statistics.median(fractions)
 
 
 def main(run: str) -> None:
     """Prints all of it."""
     for batch_size in (32, 64, 128, 256, 512):
-        share = extraction(run, batch_size)
-        print(f"extraction in batches of {batch_size}: {share:.0%} of the forward pass's speed")
-    print(f"nearest-neighbour hook: {hook_share():.1%} of the time of training")
+        fraction = extraction(run, batch_size)
+        print(f"extraction in batches of {batch_size}: {fraction:.0%} of the forward pass's speed")
+    print(f"nearest-neighbor hook: {hook_share():.1%} of the time of training")
     print(f"cached linear evaluation, 60,000 x 512, 5 rates, 80 epochs: {linear_sweep():.1f} s")
 
 

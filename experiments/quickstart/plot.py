@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 FOLDER = pathlib.Path(__file__).parent
 SEEDS = ("seed0", "seed1", "seed2")
 OTHERS = ("adamw", "no_predictor", "tau1", "tau0")
-# Distinguishable without colour vision, and by line style.
+# Distinguishable without color vision, and by line style.
 STYLES = {
     "seed0": ("#0072b2", "-"),
     "seed1": ("#0072b2", "--"),
@@ -39,8 +39,8 @@ def draw(runs):
     figure, axes = plt.subplots(1, len(panels), figsize=(13, 4))
     for axis, (key, title) in zip(axes, panels, strict=True):
         for name, rows in runs.items():
-            colour, style = STYLES[name]
-            axis.plot(*series(rows, key), style, color=colour, label=name)
+            color, style = STYLES[name]
+            axis.plot(*series(rows, key), style, color=color, label=name)
         axis.set(title=title, xlabel="step", ylim=(0, None))
         axis.grid(alpha=0.3)
     raw = runs["seed0"][0]["probe/raw_pixels_knn_top1"]

@@ -1,6 +1,6 @@
 """What pictures and pages cost: PYTHONPATH=. python experiments/report/cost.py run|atlas [FLAGS].
 
-``run`` trains as main_loop does, with its flags, and prints the share of its time that went into
+``run`` trains as main_loop does, with its flags, and prints the fraction of its time that went into
 the gallery and the report: time of the processor, by all threads, which is nearly the same on a
 busy machine and on a quiet one, and time by the clock. Its workdir has to be new. ``atlas`` maps
 5,000 features of size 512.
@@ -47,7 +47,7 @@ def metered(work: Callable[..., Any], spent: np.ndarray) -> Callable[..., Any]:
 
 
 def measure_run() -> None:
-    """A whole run, and which share of it is due to its pictures and its page."""
+    """A whole run, and which fraction of it is due to its pictures and its page."""
     parts = {name: np.zeros(2) for _, name in PARTS}
     for owner, name in PARTS:
         setattr(owner, name, metered(getattr(owner, name), parts[name]))
@@ -57,10 +57,10 @@ def measure_run() -> None:
     whole = now() - began
     print(f"whole run: {whole[0]:.1f} s of the processor, {whole[1]:.1f} s by the clock")
     for name, spent in (parts | {"together": sum(parts.values())}).items():
-        shares = spent / whole
+        fractions = spent / whole
         print(
-            f"{name}: {spent[0]:.2f} s of the processor ({shares[0]:.2%}), "
-            f"{spent[1]:.2f} s by the clock ({shares[1]:.2%})"
+            f"{name}: {spent[0]:.2f} s of the processor ({fractions[0]:.2%}), "
+            f"{spent[1]:.2f} s by the clock ({fractions[1]:.2%})"
         )
 
 
@@ -68,8 +68,8 @@ def measure_atlas() -> None:
     """Maps of 5,000 x 512 in twenty clusters, and without any structure: one by one, then both."""
     rng = np.random.default_rng(0)
     noise = rng.standard_normal((5000, 512)).astype(np.float32)
-    centres = rng.standard_normal((20, 512)).astype(np.float32)
-    spaces = {"clusters": noise + centres[rng.integers(0, 20, 5000)], "noise": noise}
+    centers = rng.standard_normal((20, 512)).astype(np.float32)
+    spaces = {"clusters": noise + centers[rng.integers(0, 20, 5000)], "noise": noise}
     works = {name: {name: features} for name, features in spaces.items()} | {"both": spaces}
     for name, work in works.items():
         began = now()

@@ -68,7 +68,7 @@ def make(config):
 
 
 def parts(config):
-    """Micro-batches that are normalised by themselves."""
+    """Micro-batches that are normalized by themselves."""
     return 1 if config.accumulate_statistics == "exact" else config.accumulate
 
 

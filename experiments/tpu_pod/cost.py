@@ -1,6 +1,6 @@
 """How long ImageNet presets take on what machine, by the formula of `byol_jax.models.flops`.
 
-python -m experiments.tpu_pod.cost [share of the peak, 0.4 if not given]
+python -m experiments.tpu_pod.cost [fraction of the peak, 0.4 if not given]
 """
 
 import sys
@@ -16,10 +16,10 @@ MACHINES = {  # devices, peak bfloat16 operations a second of one, by its maker'
 }
 
 
-def main(share: float) -> None:
+def main(fraction: float) -> None:
     """Prints a table: hours of each length, and images a second that the input has to bring."""
     image = resource_estimate.flops_of_an_image(byol.get_config("imagenet-100"))
-    print(f"{image / 1e9:.1f} GFLOP an image and step, {share:.0%} of the peak\n")
+    print(f"{image / 1e9:.1f} GFLOP an image and step, {fraction:.0%} of the peak\n")
     print(
         "| machine | "
         + " | ".join(f"{n} epochs" for n in paper_settings.BY_EPOCHS)
@@ -27,7 +27,7 @@ def main(share: float) -> None:
     )
     print("|---" * (len(paper_settings.BY_EPOCHS) + 2) + "|")
     for name, (devices, peak) in MACHINES.items():
-        rate = share * devices * peak / image
+        rate = fraction * devices * peak / image
         hours = [n * paper_settings.NUM_IMAGES / rate / 3600 for n in paper_settings.BY_EPOCHS]
         print(f"| {name} | " + " | ".join(f"{h:.1f} h" for h in hours) + f" | {rate:,.0f} |")
 

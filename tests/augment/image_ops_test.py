@@ -163,7 +163,7 @@ def test_jitter_follows_each_of_the_24_orders():
     actual = apply(images, draws, image_ops.BYOL_VIEW2)
     expected = [jitter_with_colorsys(images[0].astype(float), order, **values) for order in orders]
     assert_within(actual, np.array(expected), 3e-6)
-    # The orders of saturation and hue are equal where they are neighbours; all else differs.
+    # The orders of saturation and hue are equal where they are neighbors; all else differs.
     assert len(np.unique(np.round(expected, 6), axis=0)) == 18
 
 
@@ -302,7 +302,7 @@ def measured(outputs):
 
 
 def detected(outputs):
-    """Its three detectors (greyscale, flipped, solarized) on each image: [n, 3]."""
+    """Its three detectors (grayscale, flipped, solarized) on each image: [n, 3]."""
     red, green, blue = np.moveaxis(outputs, -1, 0)
     gray = np.maximum(np.abs(red - green), np.abs(green - blue)).max((1, 2)) <= 1e-6
     texture = np.abs(np.diff(outputs, axis=1)).mean((1, 3))  # [n, W]
@@ -317,7 +317,7 @@ def assert_close(actual, expected, error, own_error):
 
 
 def assert_quantiles(values, levels, quantiles, num_draws):
-    """Compares the shares of values [n] below quantiles [q], which is safe where values repeat."""
+    """Compares the fractions of values [n] below quantiles [q]: safe where values repeat."""
     error = np.sqrt(levels * (1 - levels) * (1 / len(values) + 1 / num_draws))
     below = (values[:, None] < quantiles - 1e-5).mean(0)
     not_above = (values[:, None] <= quantiles + 1e-5).mean(0)
@@ -339,9 +339,9 @@ def test_statistics_agree_with_reference(name):
         assert_close(values.mean(0), theirs["mean"], theirs["mean_se"], own)
         own = theirs["std_se"] * np.sqrt(num_draws / DRAWS)
         assert_close(values.std(0), theirs["std"], theirs["std_se"], own)
-        share = theirs["fractions"]
-        own = np.sqrt(np.maximum(share * (1 - share), 1 / DRAWS) / DRAWS)
-        assert_close(flags.mean(0), share, theirs["fractions_se"], own)
+        fraction = theirs["fractions"]
+        own = np.sqrt(np.maximum(fraction * (1 - fraction), 1 / DRAWS) / DRAWS)
+        assert_close(flags.mean(0), fraction, theirs["fractions_se"], own)
         for column, ours in enumerate(values.T):
             assert_quantiles(ours, levels, theirs["quantiles"][column], num_draws)
             # Rounded, because values that many draws share differ in the last bit.

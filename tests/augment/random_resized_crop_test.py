@@ -124,10 +124,10 @@ def numpy_resize_line(line, size, method):
     """Resizes the first axis in float64, output by output, tap by tap."""
     result = []
     for i in range(size):
-        centre = (i + 0.5) * len(line) / size - 0.5
+        center = (i + 0.5) * len(line) / size - 0.5
         total, weights = 0.0, 0.0
-        for j in range(int(np.floor(centre)) - 1, int(np.floor(centre)) + 3):
-            d = abs(j - centre)
+        for j in range(int(np.floor(center)) - 1, int(np.floor(center)) + 3):
+            d = abs(j - center)
             if method == "linear":
                 weight = max(0.0, 1 - d)
             elif d < 1:

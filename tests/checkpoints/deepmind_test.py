@@ -192,11 +192,11 @@ def test_step_as_numpy_scalar_and_no_momentum(load):
 # Damaged files, and files of something else.
 
 
-@pytest.mark.parametrize("share", [0, 1e-6, 1e-4, 0.3, 0.9999, 1])
-def test_truncated_file(load, share):
+@pytest.mark.parametrize("fraction", [0, 1e-6, 1e-4, 0.3, 0.9999, 1])
+def test_truncated_file(load, fraction):
     data = FILE.read_bytes()
     with pytest.raises(deepmind.UnsupportedPickle, match=r"file\.pkl.*damaged"):
-        load(data[: min(int(share * len(data)), len(data) - 1)])
+        load(data[: min(int(fraction * len(data)), len(data) - 1)])
 
 
 @pytest.mark.parametrize("data", [b"\x89PNG\r\n\x1a\n", b"hello\n", b"PK\x03\x04", b"\x80\x02."])

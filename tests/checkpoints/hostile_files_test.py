@@ -86,8 +86,8 @@ BAD_CARDS = {
     "size": {"card": {"encoder": "micro_resnet", "image_size": 10**9}},
     "width": {"card": {"encoder": "micro_resnet", "width_multiplier": 10**30}},
     "mean of a word": {"card": {"encoder": "micro_resnet", "mean": "abc"}},
-    "grey": {"card": {"encoder": "micro_resnet", "grey_ranges": [1]}},
-    "grey without an end": {"card": {"encoder": "micro_resnet", "grey_ranges": {"float": [0]}}},
+    "gray": {"card": {"encoder": "micro_resnet", "grey_ranges": [1]}},
+    "gray without an end": {"card": {"encoder": "micro_resnet", "grey_ranges": {"float": [0]}}},
     "unknown key": {"card": {"encoder": "micro_resnet", "depth": 3}},
     "a word": {"card": "micro_resnet"},
 }
@@ -123,7 +123,7 @@ def write_torch(path):
 
 @pytest.mark.slow
 def test_damage_is_always_told_in_a_line_that_names_the_file(tmp_path):
-    card = encoder_spec.Card("micro_resnet", image_size=32)
+    card = encoder_spec.EncoderSpec("micro_resnet", image_size=32)
     network = random_network(card)
     export = write_encoder(tmp_path / "export", card, network) / export_contents.WEIGHTS
     write_torch(tmp_path / "file.pt")

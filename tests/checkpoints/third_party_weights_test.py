@@ -1,4 +1,4 @@
-"""Other people's weights: what is recognised, what is refused, and that nothing of it runs."""
+"""Other people's weights: what is recognized, what is refused, and that nothing of it runs."""
 
 import io
 import os
@@ -44,7 +44,7 @@ def random_network(card, seed=0):
 @pytest.fixture(scope="module")
 def eighteen():
     """A ResNet-18 of torchvision's kind, by its names."""
-    card = encoder_spec.Card("resnet18", padding="torch")
+    card = encoder_spec.EncoderSpec("resnet18", padding="torch")
     return torchvision_names.to_torch(*random_network(card))
 
 
@@ -96,7 +96,7 @@ def test_peers_names_lead_to_the_same_parameters(layout, eighteen, tmp_path):
 
 @pytest.mark.parametrize("momentum, stem", [("momentum_backbone", "cifar_margin"), ("x", "cifar")])
 def test_the_stem_of_solo_learn_for_small_images_has_a_margin(momentum, stem, tmp_path):
-    card = encoder_spec.Card("resnet18", padding="torch", stem="cifar")
+    card = encoder_spec.EncoderSpec("resnet18", padding="torch", stem="cifar")
     names = torchvision_names.to_torch(*random_network(card))
     tensors = {f"state_dict.backbone.{key}": tensor for key, tensor in names.items()}
     tensors[f"state_dict.{momentum}.fc.weight"] = np.zeros(3, np.float32)
@@ -115,7 +115,7 @@ def test_the_moving_average_is_the_target(eighteen, tmp_path):
 
 
 def test_what_is_written_is_read_back_bit_by_bit(tmp_path):
-    network = random_network(encoder_spec.Card("tiny_resnet"))
+    network = random_network(encoder_spec.EncoderSpec("tiny_resnet"))
     export_contents.save_weights(tmp_path, *network)
     stored = export_contents.open_weights(tmp_path)
     back = [
@@ -139,11 +139,11 @@ def test_what_is_not_an_encoder_is_refused(case, eighteen, tmp_path):
         sources.open_weights(save(tmp_path / "model.safetensors", change(eighteen)))
 
 
-@pytest.mark.parametrize("share", [0, 0.5, 0.99])
-def test_truncated_files(share, eighteen, tmp_path):
+@pytest.mark.parametrize("fraction", [0, 0.5, 0.99])
+def test_truncated_files(fraction, eighteen, tmp_path):
     path = pathlib.Path(save(tmp_path / "model.safetensors", eighteen))
     data = path.read_bytes()
-    path.write_bytes(data[: int(share * len(data))])
+    path.write_bytes(data[: int(fraction * len(data))])
     with pytest.raises(UsageError, match="Cannot read"):
         sources.open_weights(str(path))
 

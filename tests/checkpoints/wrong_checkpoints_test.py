@@ -51,7 +51,7 @@ def test_a_header_whose_length_spells_a_letter_is_not_taken_for_a_page(tmp_path)
     path = tmp_path / "model.safetensors"
     for number in range(256):
         torch_checkpoint.save_safetensors(path, {}, metadata={"x": "y" * number})
-        assert file_kinds.recognise(path) == ""
+        assert file_kinds.recognize(path) == ""
 
 
 # A run that goes on deletes all but its newest checkpoints.

@@ -60,7 +60,7 @@ MISTAKES = {
     "--config.total_steps=None": "takes a whole number",
     "--config.total_epochs=ten": "takes a number",
     "--config.accept_changes=yes": "type --config.accept_changes=true",
-    "--config.data.mean=grey": 'type --config.data.mean="(1, 2)"',
+    "--config.data.mean=gray": 'type --config.data.mean="(1, 2)"',
     "--config.data.mean=((1,2),3)": "takes one number or several",
     "--noconfig.seed": "Unknown flag",
     "--workdir": "--workdir has no value",

@@ -145,9 +145,9 @@ def test_whoever_follows_the_advice_is_not_refused_again(case):
     assert effects.settle(config, [*keys, key]) == []
 
 
-def test_a_set_without_labels_takes_no_key_about_neighbours(tmp_path, monkeypatch):
-    unlabelled = build.datasets.ArrayDataset(np.zeros((4, 8, 8, 3), np.uint8), np.full(4, -1), 0)
-    monkeypatch.setattr(build.datasets, "load", lambda *_, **__: unlabelled)
+def test_a_set_without_labels_takes_no_key_about_neighbors(tmp_path, monkeypatch):
+    unlabeled = build.datasets.ArrayDataset(np.zeros((4, 8, 8, 3), np.uint8), np.full(4, -1), 0)
+    monkeypatch.setattr(build.datasets, "load", lambda *_, **__: unlabeled)
     for task, key in (("byol", "probe.k"), ("knn", "knn.k"), ("knn", "bootstrap_resamples")):
         config = typed(task, **{"data.name": "tfds:some"})
         with pytest.raises(UsageError, match="labels"):

@@ -17,12 +17,12 @@ from tests.support.samples import encode
 class ByolTestShapes(tfds.core.GeneratorBasedBuilder):
     """Twenty images whose every pixel is the image's number.
 
-    The "mixed" ones vary in size and know their file's name, the "unlabelled" ones have no label.
+    The "mixed" ones vary in size and know their file's name, the "unlabeled" ones have no label.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = [
-        tfds.core.BuilderConfig(name=name) for name in ("grey", "rgb", "mixed", "unlabelled")
+        tfds.core.BuilderConfig(name=name) for name in ("gray", "rgb", "mixed", "unlabeled")
     ]
     pkg_dir_path = "."
 
@@ -30,11 +30,11 @@ class ByolTestShapes(tfds.core.GeneratorBasedBuilder):
         name = self.builder_config.name
         size = None if name == "mixed" else 8
         features = {
-            "image": tfds.features.Image(shape=(size, size, 1 if name == "grey" else 3)),
+            "image": tfds.features.Image(shape=(size, size, 1 if name == "gray" else 3)),
             "label": tfds.features.ClassLabel(num_classes=3),
             "file_name": tfds.features.Text(),
         }
-        if name == "unlabelled":
+        if name == "unlabeled":
             features.pop("label")
         if name != "mixed":
             features.pop("file_name")
@@ -46,7 +46,7 @@ class ByolTestShapes(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, n):
         for number in range(n):
             size = 8 + number if self.builder_config.name == "mixed" else 8
-            shape = (size, size) if self.builder_config.name == "grey" else (size, size, 3)
+            shape = (size, size) if self.builder_config.name == "gray" else (size, size, 3)
             values = {
                 "image": io.BytesIO(encode(np.full(shape, number, np.uint8))),
                 "label": number % 3,
@@ -115,7 +115,7 @@ class ByolTestVoc(tfds.core.GeneratorBasedBuilder):
 @pytest.fixture(scope="module")
 def tfds_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tfds")
-    for name in ("grey", "rgb", "mixed", "unlabelled"):
+    for name in ("gray", "rgb", "mixed", "unlabeled"):
         ByolTestShapes(
             config=name, data_dir=folder, file_format="array_record"
         ).download_and_prepare()
@@ -129,7 +129,7 @@ def imagenet_folder(tmp_path_factory):
     return str(folder)
 
 
-@pytest.mark.parametrize("name", ["rgb", "grey"])
+@pytest.mark.parametrize("name", ["rgb", "gray"])
 def test_a_tfds_set_comes_into_memory_as_rgb(name, tfds_folder):
     data = datasets.load(f"tfds:byol_test_shapes/{name}", "train", data_dir=tfds_folder)
     assert data.images.shape == (20, 8, 8, 3) and data.images.dtype == np.uint8
@@ -202,10 +202,10 @@ def test_a_set_can_be_sent_to_worker_processes(tfds_folder):
 
 
 def test_a_set_without_labels_is_read_one_by_one(tfds_folder):
-    data = datasets.load("tfds:byol_test_shapes/unlabelled", "train", data_dir=tfds_folder)
+    data = datasets.load("tfds:byol_test_shapes/unlabeled", "train", data_dir=tfds_folder)
     assert isinstance(data, datasets.RecordDataset) and data.num_classes == 0
     assert {data.records.read(index)[1] for index in range(20)} == {-1}
-    assert data.records.name(3) == "byol_test_shapes/unlabelled/train[3]"
+    assert data.records.name(3) == "byol_test_shapes/unlabeled/train[3]"
 
 
 def test_what_is_too_large_for_memory_is_read_one_by_one(tfds_folder, monkeypatch):
@@ -222,14 +222,14 @@ def test_images_of_several_classes_have_tags_instead_of_a_label(tmp_path):
         datasets.load("tfds:byol_test_voc", split, data_dir=str(tmp_path))
         for split in ("train", "test")
     )
-    assert (train.num_classes, train.num_tags, train.records.read(0)[1]) == (0, 3, -1)
+    assert (train.num_classes, train.num_labels, train.records.read(0)[1]) == (0, 3, -1)
     both = datasets.join(train, test.select(np.array([14, 3])))
-    assert both.num_tags == 3 and both.take(21).num_images == 21
+    assert both.num_labels == 3 and both.take(21).num_images == 21
     indices = np.array([21, 0, 13, 20])
-    for index, tags in zip(indices, datasets.tags(both, indices), strict=True):
+    for index, multi_labels in zip(indices, datasets.multi_labels(both, indices), strict=True):
         red, green, number = image_decoding.EncodedImage(both.records.read(index)[0]).decode()[0, 0]
-        assert tags.tolist() == [red > 0, green > 0, -1 if number % 5 == 4 else 0]
-    assert datasets.load("patterns", "test").num_tags == 0
+        assert multi_labels.tolist() == [red > 0, green > 0, -1 if number % 5 == 4 else 0]
+    assert datasets.load("patterns", "test").num_labels == 0
 
 
 def test_the_first_images_can_be_taken(tfds_folder):

@@ -16,7 +16,7 @@ from tests.support.samples import assert_shows, drawn_picture, encode, lay
 
 ROOT = pathlib.Path(__file__).parents[2]
 PICTURE = drawn_picture(45, 61)
-GREY = np.asarray(PIL.Image.fromarray(PICTURE).convert("L"))
+GRAY = np.asarray(PIL.Image.fromarray(PICTURE).convert("L"))
 JPEG = encode(PICTURE, "JPEG", quality=95)
 
 
@@ -41,7 +41,7 @@ def test_usual_jpegs_take_the_fast_path(options):
     header = jpeg_header.read(encode(PICTURE, "JPEG", **options))
     assert (header.height, header.width) == (45, 61)
     assert header.is_one_pass == ("progressive" not in options)
-    assert jpeg_header.read(encode(GREY, "JPEG", **options))
+    assert jpeg_header.read(encode(GRAY, "JPEG", **options))
 
 
 def changed_frame(**changes):

@@ -6,7 +6,7 @@ import pytest
 from byol_jax.data import datasets, eval_loader, host_crops, image_decoding
 from tests.support.streams import FILES, Encoded, N, numbered, stream, with_bad
 
-SIZE = 12  # of the centre crops
+SIZE = 12  # of the center crops
 
 
 def evaluate(data, batch_size=5, **options):
@@ -40,7 +40,7 @@ def test_eval_batches_hold_every_image_once_and_mark_padding(batch_size):
 
 
 @pytest.mark.parametrize("batch_size", [7, 8, 64])
-def test_encoded_images_are_evaluated_in_order_in_their_centre_crops(batch_size):
+def test_encoded_images_are_evaluated_in_order_in_their_center_crops(batch_size):
     batches = evaluate(stream(FILES), batch_size)
     assert {batch.images.shape for batch in batches} == {(batch_size, SIZE, SIZE, 3)}
     assert len(batches) == -(-N // batch_size)
@@ -106,7 +106,7 @@ def test_channel_stats_equal_numpy():
     np.testing.assert_allclose(first, pixels[:7].mean((0, 1, 2)) / 255, atol=1e-4)
 
 
-def test_channel_stats_of_encoded_images_are_those_of_their_good_centre_crops():
+def test_channel_stats_of_encoded_images_are_those_of_their_good_center_crops():
     mean, std = eval_loader.channel_stats(stream(with_bad(2, 3)), image_size=SIZE)
     crops = center_crops(FILES[:2] + FILES[4:])
     np.testing.assert_allclose(mean, crops.mean((0, 1, 2)) / 255, atol=1e-4)

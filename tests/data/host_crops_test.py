@@ -23,11 +23,11 @@ def test_center_windows_equal_the_reference():
 @pytest.mark.parametrize(("height", "width"), [(48, 64), (65, 48), (50, 50)])
 def test_the_largest_square_in_the_middle_can_be_cropped(height, width):
     side = min(height, width)
-    top, left, *sides = host_crops.center_window(height, width, share=1.0)
+    top, left, *sides = host_crops.center_window(height, width, fraction=1.0)
     assert sides == [side, side] and min(top, left) == 0
     assert abs(2 * top + side - height) <= 1 and abs(2 * left + side - width) <= 1
     picture = drawn_picture(height, width)
-    crop = host_crops.center_crop(image_decoding.EncodedImage(encode(picture)), side, share=1.0)
+    crop = host_crops.center_crop(image_decoding.EncodedImage(encode(picture)), side, fraction=1.0)
     np.testing.assert_array_equal(crop, picture[top : top + side, left : left + side])
 
 
@@ -71,8 +71,8 @@ def test_random_windows_are_distributed_as_the_references(index):
     errors = np.abs(quantiles - expected["quantiles"])
     assert (errors <= 5 * np.sqrt(2) * expected["quantiles_se"] + 1e-9).all()
     cut = (windows[:, 2:] == [height, width]).mean(axis=0)
-    share = expected["clamped_fraction"]
-    assert (np.abs(cut - share) <= 5 * np.sqrt(2 * share * (1 - share) / n)).all()
+    fraction = expected["clamped_fraction"]
+    assert (np.abs(cut - fraction) <= 5 * np.sqrt(2 * fraction * (1 - fraction) / n)).all()
     for ours, theirs in zip(windows.T, expected["windows"].T, strict=True):
         assert same_distribution(ours, theirs)
 
@@ -114,11 +114,11 @@ def slow_matrix(old, new, *, a, is_tensorflow):
     matrix = np.zeros((new, old))
     for i in range(new):
         if is_tensorflow:
-            centre = np.float32(i + 0.5) * np.float32(old / new) - np.float32(0.5)
+            center = np.float32(i + 0.5) * np.float32(old / new) - np.float32(0.5)
         else:
-            centre = (i + 0.5) * old / new - 0.5
-        first = int(np.floor(centre))
-        part = float(centre) - first
+            center = (i + 0.5) * old / new - 0.5
+        first = int(np.floor(center))
+        part = float(center) - first
         if is_tensorflow:
             part = round(part * 1024) / 1024
         for tap in range(-1, 3):
@@ -322,7 +322,7 @@ def test_decoded_photos_equal_the_reference(photos):
         top, left, height, width = photos["crop_window"][index]
         pixels = image_decoding.EncodedImage(photos[f"jpeg_{index}"].tobytes()).decode()
         crop = pixels[top : top + height, left : left + width]
-        # The last column, where the reference interpolates colours as if the image ended.
+        # The last column, where the reference interpolates colors as if the image ended.
         np.testing.assert_array_equal(crop[:, :-1], photos[f"crop_{index}"][:, :-1])
 
 

@@ -13,15 +13,15 @@ from byol_jax.data import image_decoding
 from tests.support.samples import SIDES, assert_shows, drawn_picture, encode, lay
 
 PICTURE = drawn_picture(45, 61)
-GREY = np.asarray(PIL.Image.fromarray(PICTURE).convert("L"))
+GRAY = np.asarray(PIL.Image.fromarray(PICTURE).convert("L"))
 
 
 def decode(data, **options):
     return image_decoding.EncodedImage(data).decode(**options)
 
 
-def in_three(grey):
-    return np.repeat(np.asarray(grey)[:, :, None], 3, axis=2)
+def in_three(gray):
+    return np.repeat(np.asarray(gray)[:, :, None], 3, axis=2)
 
 
 # Formats and pixels of all kinds.
@@ -55,9 +55,9 @@ def test_compressed_images_are_near_the_picture(name, options, fast):
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "BMP", "TIFF", "WEBP"])
-def test_grey_becomes_three_equal_channels(name):
-    pixels = decode(encode(GREY, name, quality=95))
-    assert_shows(pixels, in_three(GREY), 1.5)
+def test_gray_becomes_three_equal_channels(name):
+    pixels = decode(encode(GRAY, name, quality=95))
+    assert_shows(pixels, in_three(GRAY), 1.5)
     assert np.ptp(pixels.astype(int), axis=2).max() <= (1 if name == "WEBP" else 0)
 
 
@@ -67,11 +67,11 @@ def test_grey_becomes_three_equal_channels(name):
 )
 def test_what_is_transparent_becomes_white(mode, name):
     alpha = np.tile(np.linspace(0, 255, 61).astype(np.uint8), (45, 1))
-    grey = mode == "LA"
-    channels = np.dstack([GREY if grey else PICTURE, alpha])
-    picture = in_three(GREY) if grey else PICTURE
-    share = alpha[:, :, None] / 255
-    expected = share * picture + (1 - share) * 255
+    gray = mode == "LA"
+    channels = np.dstack([GRAY if gray else PICTURE, alpha])
+    picture = in_three(GRAY) if gray else PICTURE
+    fraction = alpha[:, :, None] / 255
+    expected = fraction * picture + (1 - fraction) * 255
     options = {"lossless": True} if name == "WEBP" else {}
     data = encode(PIL.Image.fromarray(channels, mode), name, **options)
     assert_shows(decode(data), expected, 1)
@@ -89,11 +89,11 @@ def test_the_transparent_entry_of_a_palette_becomes_white():
     image = PIL.Image.fromarray((np.arange(256).reshape(16, 16) % 3).astype(np.uint8), "P")
     image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
     pixels = decode(encode(image, "PNG", transparency=1))
-    colours = np.array([[10, 20, 30], [255, 255, 255], [70, 80, 90]])
-    np.testing.assert_array_equal(pixels, colours[np.arange(256).reshape(16, 16) % 3])
+    colors = np.array([[10, 20, 30], [255, 255, 255], [70, 80, 90]])
+    np.testing.assert_array_equal(pixels, colors[np.arange(256).reshape(16, 16) % 3])
 
 
-def test_the_transparent_colour_of_an_rgb_png_becomes_white():
+def test_the_transparent_color_of_an_rgb_png_becomes_white():
     picture = np.full((9, 9, 3), 7, np.uint8)
     picture[4] = 1, 2, 3
     pixels = decode(encode(picture, "PNG", transparency=(1, 2, 3)))
@@ -102,20 +102,20 @@ def test_the_transparent_colour_of_an_rgb_png_becomes_white():
 
 @pytest.mark.parametrize("name", ["PNG", "TIFF", "BMP"])
 def test_one_bit_becomes_black_and_white(name):
-    bits = GREY > 120
+    bits = GRAY > 120
     assert_shows(decode(encode(PIL.Image.fromarray(bits), name)), in_three(bits * 255), 0)
 
 
 @pytest.mark.parametrize("name", ["PNG", "TIFF"])
-def test_sixteen_bits_of_grey_keep_the_upper_eight(name):
-    deep = GREY.astype(np.uint16) * 256 + np.arange(61, dtype=np.uint16)
-    assert_shows(decode(encode(deep, name)), in_three(GREY), 0)
+def test_sixteen_bits_of_gray_keep_the_upper_eight(name):
+    deep = GRAY.astype(np.uint16) * 256 + np.arange(61, dtype=np.uint16)
+    assert_shows(decode(encode(deep, name)), in_three(GRAY), 0)
 
 
 def test_big_endian_sixteen_bits_are_read_too():
-    deep = (GREY.astype(np.uint16) * 256).astype(">u2")
+    deep = (GRAY.astype(np.uint16) * 256).astype(">u2")
     image = PIL.Image.frombytes("I;16B", (61, 45), deep.tobytes())
-    assert_shows(decode(encode(image, "TIFF")), in_three(GREY), 0)
+    assert_shows(decode(encode(image, "TIFF")), in_three(GRAY), 0)
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
@@ -276,14 +276,14 @@ def test_as_many_pixels_as_allowed_are_not_refused_by_their_header():
             image_decoding.EncodedImage(data)
 
 
-@pytest.mark.parametrize("share", [0.3, 0.5, 0.8, 0.95])
+@pytest.mark.parametrize("fraction", [0.3, 0.5, 0.8, 0.95])
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("shrink", [1, 2])
-def test_a_cut_jpeg_is_refused(share, progressive, shrink):
+def test_a_cut_jpeg_is_refused(fraction, progressive, shrink):
     whole = encode(drawn_picture(200, 150), "JPEG", quality=95, progressive=progressive)
     scan = whole.index(b"\xff\xda") + 20
     with pytest.raises(image_decoding.BadImageError, match="truncated JPEG|damaged JPEG"):
-        decode(whole[: scan + int(share * (len(whole) - scan))], shrink=shrink)
+        decode(whole[: scan + int(fraction * (len(whole) - scan))], shrink=shrink)
 
 
 @pytest.mark.parametrize("length", [3, 10, 100, 300])
@@ -293,12 +293,12 @@ def test_a_jpeg_cut_in_its_header_is_refused(length):
 
 
 @pytest.mark.parametrize("name", ["PNG", "WEBP", "BMP", "TIFF"])
-@pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
-def test_other_cut_files_are_refused(name, share):
+@pytest.mark.parametrize("fraction", [0.02, 0.5, 0.9])
+def test_other_cut_files_are_refused(name, fraction):
     noise = np.random.RandomState(0).randint(0, 256, (64, 64, 3)).astype(np.uint8)
     data = encode(noise, name)
     with pytest.raises(image_decoding.BadImageError, match=f"damaged {name}"):
-        decode(data[: int(share * len(data))])
+        decode(data[: int(fraction * len(data))])
 
 
 def test_a_png_with_a_wrong_checksum_is_refused():
@@ -324,7 +324,7 @@ def test_upper_rows_are_those_of_the_whole_jpeg(subsampling, options):
         np.testing.assert_array_equal(upper[:rows], whole[:rows])
 
 
-def test_grey_jpegs_have_upper_rows_too():
+def test_gray_jpegs_have_upper_rows_too():
     data = encode(np.asarray(PIL.Image.fromarray(PICTURE).convert("L")), "JPEG")
     upper = decode(data, fast=True, rows=20)
     np.testing.assert_array_equal(upper, decode(data, fast=True)[:20])
@@ -340,11 +340,11 @@ def test_other_formats_and_turned_or_shrunk_jpegs_have_all_rows(name):
     assert decode(encode(PICTURE, "JPEG"), fast=True, rows=9, shrink=2).shape == (23, 31, 3)
 
 
-@pytest.mark.parametrize("share", [0.3, 0.8, 0.99])
+@pytest.mark.parametrize("fraction", [0.3, 0.8, 0.99])
 @pytest.mark.parametrize("tail", [b"", bytes(5000)])
-def test_a_jpeg_cut_below_the_upper_rows_is_refused(share, tail):
+def test_a_jpeg_cut_below_the_upper_rows_is_refused(fraction, tail):
     whole = encode(drawn_picture(200, 150), "JPEG", quality=95)
-    for cut in (int(share * len(whole)), len(whole) - 1):
+    for cut in (int(fraction * len(whole)), len(whole) - 1):
         with pytest.raises(image_decoding.BadImageError, match="truncated JPEG"):
             decode(whole[:cut] + tail, fast=True, rows=20)
 

@@ -51,7 +51,7 @@ def test_with_an_image_at_the_top_there_are_no_labels(tmp_path, more):
     names = ["1.png", "2.jpg", *more]
     listing = image_folder.scan(fill(tmp_path, *names), "all")
     assert sorted(listing.files) == sorted(names)
-    assert listing.classes == () and set(listing.labels) == {image_folder.UNLABELLED}
+    assert listing.classes == () and set(listing.labels) == {image_folder.UNLABELED}
 
 
 def test_hidden_ones_and_other_files_are_ignored(tmp_path):
@@ -193,8 +193,8 @@ def test_about_a_tenth_is_held_out_and_stays_when_images_are_added(tmp_path):
     train, test, everything = (image_folder.scan(root, s) for s in ("train", "test", "all"))
     assert not set(train.files) & set(test.files)
     assert set(train.files) | set(test.files) == set(everything.files) == set(names)
-    share = 26 / 256
-    assert abs(len(test.files) - 1000 * share) <= 5 * np.sqrt(1000 * share * (1 - share))
+    fraction = 26 / 256
+    assert abs(len(test.files) - 1000 * fraction) <= 5 * np.sqrt(1000 * fraction * (1 - fraction))
     assert train.classes == test.classes == everything.classes == ("cat", "dog")
     for listing in (train, test, everything):
         by_name, by_label = owners(listing)
@@ -259,7 +259,7 @@ def test_one_folder_of_images_has_no_labels(tmp_path, outer):
     names = [f"{outer}/{i}.png" for i in range(40)]
     listing = image_folder.scan(fill(tmp_path, *names, "empty/notes.txt"), "train")
     assert sorted(listing.files) == sorted(names)
-    assert listing.classes == () and set(listing.labels) == {image_folder.UNLABELLED}
+    assert listing.classes == () and set(listing.labels) == {image_folder.UNLABELED}
     assert f"no labels (all are in one folder, {outer})" in listing.about
 
 

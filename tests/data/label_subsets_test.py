@@ -1,4 +1,4 @@
-"""Which images may be learned from: shares of classes, lists of files."""
+"""Which images may be learned from: fractions of classes, lists of files."""
 
 import os
 import sys
@@ -13,15 +13,15 @@ from tests.support.samples import drawn_picture, encode
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 0, 0] * 5, np.int32)  # 30, 15 and 15 of 60
 
 
-def balanced(share, seed=0, among=None):
+def balanced(fraction, seed=0, among=None):
     among = np.arange(len(LABELS)) if among is None else among
-    return label_subsets.balanced(LABELS, among, share, num_classes=3, seed=seed)
+    return label_subsets.balanced(LABELS, among, fraction, num_classes=3, seed=seed)
 
 
-@pytest.mark.parametrize("share", [0.05, 0.1, 0.5])
-def test_every_class_gives_as_many_images(share):
-    chosen = balanced(share)
-    np.testing.assert_array_equal(np.bincount(LABELS[chosen]), round(share * 60 / 3))
+@pytest.mark.parametrize("fraction", [0.05, 0.1, 0.5])
+def test_every_class_gives_as_many_images(fraction):
+    chosen = balanced(fraction)
+    np.testing.assert_array_equal(np.bincount(LABELS[chosen]), round(fraction * 60 / 3))
     assert (np.diff(chosen) > 0).all()
 
 

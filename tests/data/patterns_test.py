@@ -1,4 +1,4 @@
-"""The embedded data set: repeatable, balanced, and not to be told apart by its colours."""
+"""The embedded data set: repeatable, balanced, and not to be told apart by its colors."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def drawn():
 
 @pytest.fixture(scope="module")
 def clean():
-    """Upright grey motifs of period 8, without noise and shadow."""
+    """Upright gray motifs of period 8, without noise and shadow."""
     return patterns.make_patterns(
         100,
         5,
@@ -27,7 +27,7 @@ def clean():
 
 
 def _motifs(images, labels):
-    """Where the lighter colour is, [100, 32, 32] between 0 (ground) and 1."""
+    """Where the lighter color is, [100, 32, 32] between 0 (ground) and 1."""
     light = images.astype(float).sum(-1)
     low, high = light.min((1, 2), keepdims=True), light.max((1, 2), keepdims=True)
     order = np.argsort(labels, kind="stable")
@@ -117,11 +117,11 @@ def test_rows_and_columns_are_what_they_say(clean):
     assert motifs["columns"].std(1).max() < 0.02 < motifs["columns"].std(2).min()
 
 
-def test_mean_colour_does_not_give_the_class_away():
+def test_mean_color_does_not_give_the_class_away():
     images, labels = patterns.make_patterns(2000, 11)
-    colour = images.mean((1, 2)) / 255  # [N, 3]
-    means = np.array([colour[labels == label].mean(0) for label in range(10)])
-    nearest = np.argmin(np.linalg.norm(colour[:, None] - means, axis=-1), axis=-1)
+    color = images.mean((1, 2)) / 255  # [N, 3]
+    means = np.array([color[labels == label].mean(0) for label in range(10)])
+    nearest = np.argmin(np.linalg.norm(color[:, None] - means, axis=-1), axis=-1)
     assert (nearest == labels).mean() < 0.25
 
 

@@ -116,24 +116,24 @@ def assert_same(batch, expected):
 
 
 def test_streamed_batches_have_two_views_of_the_image_that_their_label_names():
-    colours = np.random.RandomState(0).randint(0, 256, (N, 3))
-    files = [encode(np.full((20, 30, 3), colour, np.uint8)) for colour in colours]
+    colors = np.random.RandomState(0).randint(0, 256, (N, 3))
+    files = [encode(np.full((20, 30, 3), color, np.uint8)) for color in colors]
     batch = next(make_streamed(files))
     assert batch.keys() == {"view1", "view2", "labels", "place"}
     assert batch["labels"].shape == (5,) and batch["labels"].dtype == np.int32
     for view in (batch["view1"], batch["view2"]):
         assert view.shape == (5, SIZE, SIZE, 3) and view.dtype == np.uint8
-        np.testing.assert_array_equal(view[:, 5, 7], colours[batch["labels"]])
+        np.testing.assert_array_equal(view[:, 5, 7], colors[batch["labels"]])
 
 
 def test_views_are_cut_in_the_range_of_areas_that_was_asked_for():
     ramp = np.repeat(np.repeat(np.arange(60) * 4, 3).reshape(1, 60, 3), 60, axis=0)
     files = [encode(ramp.astype(np.uint8))] * N
     spans = {}
-    for share in (0.05, 1.0):
-        batch = take(make_streamed(files, area_range=(share, share)), 5)
+    for fraction in (0.05, 1.0):
+        batch = take(make_streamed(files, area_range=(fraction, fraction)), 5)
         views = np.concatenate([batch["view1"], batch["view2"]]).astype(int)
-        spans[share] = np.ptp(views[:, 5, :, 0], axis=1)  # in levels, 4 of them a pixel
+        spans[fraction] = np.ptp(views[:, 5, :, 0], axis=1)  # in levels, 4 of them a pixel
     # Width: the root of share x aspect, of 60 px; pixels at the border count half at the most.
     assert spans[0.05].max() <= 4 * 60 * np.sqrt(0.05 * 4 / 3) + 4
     assert spans[1.0].min() >= 4 * 60 * np.sqrt(3 / 4) * (1 - 1 / SIZE) - 4
@@ -278,9 +278,9 @@ def test_bad_images_so_far_are_in_the_state(stop):
     assert resumed.bad_images == whole.bad_images and len(met) <= len(whole.bad_images) == 3
 
 
-@pytest.mark.parametrize("share", [0.0, 0.03, 0.11])  # none, one and four of forty are allowed
-def test_too_many_bad_images_are_an_error_that_names_three(share):
-    batches = make_streamed(with_bad(*range(5)), max_bad_share=share)
+@pytest.mark.parametrize("fraction", [0.0, 0.03, 0.11])  # none, one and four of forty are allowed
+def test_too_many_bad_images_are_an_error_that_names_three(fraction):
+    batches = make_streamed(with_bad(*range(5)), max_bad_share=fraction)
     with pytest.raises(train_loader.TooManyBadImagesError) as error:
         labels_of(batches, 100)
     text = str(error.value)
@@ -294,8 +294,8 @@ def test_as_many_bad_images_as_allowed_are_no_error():
     assert len(batches.bad_images) == 4
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_a_set_of_bad_images_alone_ends_in_an_error(share):
-    batches = make_streamed([b"text"] * N, max_bad_share=share)
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 1.0])
+def test_a_set_of_bad_images_alone_ends_in_an_error(fraction):
+    batches = make_streamed([b"text"] * N, max_bad_share=fraction)
     with pytest.raises(train_loader.TooManyBadImagesError):
         next(batches)

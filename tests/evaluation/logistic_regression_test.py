@@ -66,20 +66,20 @@ def test_a_class_without_images_is_never_found(kept):
 def drawn_tags(features):
     """Three classes, the last of which all images have; some images are not counted."""
     rng = np.random.default_rng(0)
-    tags = (features[:, :3] + rng.standard_normal((len(features), 3)) > 0.5).astype(np.int8)
-    tags[rng.random(tags.shape) < 0.1] = -1
-    tags[:, 2] = 1
-    return tags
+    multi_labels = (features[:, :3] + rng.standard_normal((len(features), 3)) > 0.5).astype(np.int8)
+    multi_labels[rng.random(multi_labels.shape) < 0.1] = -1
+    multi_labels[:, 2] = 1
+    return multi_labels
 
 
 def test_every_class_has_a_regression_of_its_own_on_the_images_that_count():
     features, _ = double(200)
-    tags = drawn_tags(features)
-    fits = logistic_regression.fit_tags(features, tags, STRENGTHS, SOLVER)
+    multi_labels = drawn_tags(features)
+    fits = logistic_regression.fit_tags(features, multi_labels, STRENGTHS, SOLVER)
     for fit, strength in zip(fits, STRENGTHS, strict=True):
         for c in (0, 1):
-            counted = tags[:, c] >= 0
-            peer = direct(features[counted], tags[counted, c], strength)
+            counted = multi_labels[:, c] >= 0
+            peer = direct(features[counted], multi_labels[counted, c], strength)
             expected = peer.decision_function(features)
             np.testing.assert_allclose(fit.scores(features)[:, c], expected, atol=2e-2, rtol=2e-3)
         assert (fit.scores(features)[:, 2] == 0).all()
@@ -100,11 +100,11 @@ def newton(features, labels, strength, weights):
     for _ in range(4):
         logits = inputs @ weights
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        shares = odds / odds.sum(axis=1, keepdims=True)
-        slope = inputs.T @ (shares - np.eye(classes)[labels]) + penalty * weights
+        fractions = odds / odds.sum(axis=1, keepdims=True)
+        slope = inputs.T @ (fractions - np.eye(classes)[labels]) + penalty * weights
         matrix = np.diag(penalty.ravel())
         for c, d in np.ndindex(classes, classes):
-            curve = shares[:, c] * ((c == d) - shares[:, d])
+            curve = fractions[:, c] * ((c == d) - fractions[:, d])
             matrix[c::classes, d::classes] += inputs.T @ (curve[:, None] * inputs)
         matrix[-classes:, -classes:] += 1  # biases that move together change nothing
         weights = weights - np.linalg.solve(matrix, slope.ravel()).reshape(slope.shape)
@@ -144,9 +144,9 @@ def test_the_final_fit_is_the_classifier_that_was_selected():
         logistic_regression.fit_labels(features, labels, [1e-4], short, start=chosen, **options)
     )
     np.testing.assert_allclose(final.weights, chosen.weights, atol=1e-3 * chosen.weights.max())
-    tags = np.eye(4, dtype=np.int8)[labels]
-    *_, chosen = logistic_regression.fit_tags(features, tags, [1.0, 1e-2, 1e-4], SOLVER)
-    final = next(logistic_regression.fit_tags(features, tags, [1e-4], short, start=chosen))
+    multi_labels = np.eye(4, dtype=np.int8)[labels]
+    *_, chosen = logistic_regression.fit_tags(features, multi_labels, [1.0, 1e-2, 1e-4], SOLVER)
+    final = next(logistic_regression.fit_tags(features, multi_labels, [1e-4], short, start=chosen))
     np.testing.assert_allclose(final.weights, chosen.weights, atol=1e-3 * chosen.weights.max())
 
 

@@ -41,7 +41,7 @@ def cases(*, frozen):
 @functools.lru_cache(maxsize=1)
 def make_encoder(name):
     case, salt = CASES[name], CONFIG["salt"]
-    card = encoder_spec.Card(
+    card = encoder_spec.EncoderSpec(
         golden_data.ENCODER_OF_CLASS[case["encoder_class"]],
         case["width_multiplier"],
         case["resnet_v2"],
@@ -61,7 +61,7 @@ def classifier(size):
 
 def make_subject(encoder):
     data = ArrayDataset(G["images"][0], G["labels"][0], K)
-    return protocol.Subject(encoder, features.Source("", ""), data, 0, data, {})
+    return protocol.EvalSetup(encoder, features.Source("", ""), data, 0, data, {})
 
 
 class Work:
@@ -100,9 +100,9 @@ def assert_evaluated(prefix, logits, tolerance, *, is_control=True):
     for part, found in zip(("eval1", "eval2"), logits, strict=True):
         key = f"{prefix}|{part}"
         assert relerr(found, G[f"{key}|logits"]) < tolerance
-        hits = results.hits(found, G[f"{part}_labels"])
+        correct = results.correct(found, G[f"{part}_labels"])
         for top in ("top1", "top5"):
-            np.testing.assert_array_equal(hits[top], G[f"{key}|{top}_accuracy"])
+            np.testing.assert_array_equal(correct[top], G[f"{key}|{top}_accuracy"])
         if is_control:
             assert relerr(found, G[f"{key}|control_training_mode_logits"]) > 0.05
     shared = [found[G[f"shared_in_eval{i + 1}"]] for i, found in enumerate(logits)]
@@ -116,11 +116,11 @@ def logged(name, what):
 @pytest.mark.parametrize("name", cases(frozen=True))
 def test_linear_evaluation_takes_the_steps_of_the_reference(name):
     case, encoder = CASES[name], make_encoder(name)
-    subject, head = make_subject(encoder), classifier(encoder.embedding_size)
+    setup, head = make_subject(encoder), classifier(encoder.embedding_size)
     config = linear_eval.get_config()
     config.update({"batch_size": B, "total_epochs": float(case["max_steps"])})
     found = features.Features(np.zeros((B, encoder.embedding_size)), G["labels"][0], np.arange(B))
-    measured = run_linear_eval.Measured(subject, found, found, 0)
+    measured = run_linear_eval.Measured(setup, found, found, 0)
     state = run_linear_eval._init(config, measured, B, [case["base_learning_rate"]], 0)
     state = state._replace(heads=linear_probe.Heads(head["w"][None], head["b"][None]))
     work = Work(case["steps"])
@@ -183,17 +183,17 @@ def fine_tuned(name, monkeypatch):
     config = semi_supervised.get_config()
     config.update({"batch_size": B, "bn_decay_rate": case["bn_decay_rate"]})
     work = Work(case["steps"])
-    bench = run_finetune._make_bench(config, make_subject(encoder), G["labels"][0], NO_BAD, work)
-    setting = run_finetune.Setting(
+    context = run_finetune._make_bench(config, make_subject(encoder), G["labels"][0], NO_BAD, work)
+    setting = run_finetune.FinetuneParams(
         case["base_learning_rate"], case["weight_decay"], float(case["max_steps"])
     )
-    run_finetune._train(config, bench, setting, np.arange(B), 0, "trial")
-    return case, bench, work
+    run_finetune._train(config, context, setting, np.arange(B), 0, "trial")
+    return case, context, work
 
 
 @pytest.mark.parametrize("name", cases(frozen=False))
 def test_fine_tuning_takes_the_steps_of_the_reference(name, monkeypatch):
-    case, bench, work = fine_tuned(name, monkeypatch)
+    case, context, work = fine_tuned(name, monkeypatch)
     trial = work.states[0].trial
     assert_rates(name, work, float(trial.learning_rate))
     assert float(trial.weight_decay) == pytest.approx(case["l2_factor"], rel=1e-6)
@@ -211,14 +211,14 @@ def test_fine_tuning_takes_the_steps_of_the_reference(name, monkeypatch):
     for step, (_, logits) in enumerate(work.outputs):
         logits = np.asarray(logits).reshape(B, K)
         assert relerr(logits, logged(name, "logits")[step]) < (2e-2 if is_large else 1e-5)
-        hits = results.hits(logits, G["labels"][step])
-        np.testing.assert_array_equal(hits["top1"], logged(name, "top1")[step])
+        correct = results.correct(logits, G["labels"][step])
+        np.testing.assert_array_equal(correct["top1"], logged(name, "top1")[step])
     alone = G.get(f"{name}|control_two_devices_own_statistics|loss")
-    assert alone is None or np.abs(losses - alone).max() > 1e-3  # ours are synchronised
+    assert alone is None or np.abs(losses - alone).max() > 1e-3  # ours are synchronized
     for step in (0, case["steps"]):
         on_devices = pmap.replicate(work.states[step].network)
         logits = [
-            np.asarray(bench.classify(on_devices, pmap.spread(G[f"eval{i}_images"])))
+            np.asarray(context.classify(on_devices, pmap.spread(G[f"eval{i}_images"])))
             for i in (1, 2)
         ]
         tolerance = (5e-3 if step else 5e-5) if is_large else 1e-5

@@ -14,13 +14,13 @@ from byol_jax.metrics import accuracy
 
 
 @pytest.mark.parametrize(
-    ("count", "share", "expected"), [(100, 0.1, 10), (5, 0.01, 1), (3, 0.9, 1)]
+    ("count", "fraction", "expected"), [(100, 0.1, 10), (5, 0.01, 1), (3, 0.9, 1)]
 )
-def test_held_out_images_and_the_rest_are_all_images(count, share, expected):
-    held, rest = protocol.hold_out(count, share, seed=3)
+def test_held_out_images_and_the_rest_are_all_images(count, fraction, expected):
+    held, rest = protocol.hold_out(count, fraction, seed=3)
     assert len(held) == expected
     np.testing.assert_array_equal(np.sort(np.concatenate([held, rest])), np.arange(count))
-    again, _ = protocol.hold_out(count, share, seed=3)
+    again, _ = protocol.hold_out(count, fraction, seed=3)
     np.testing.assert_array_equal(held, again)
 
 
@@ -31,7 +31,7 @@ def test_no_more_images_are_held_out_than_the_paper_holds_out():
 
 def make_subject(num_validation):
     train = datasets.ArrayDataset(np.zeros((10, 2, 2, 3), np.uint8), np.zeros(10, np.int32), 2)
-    return protocol.Subject(None, None, train, num_validation, None, {})
+    return protocol.EvalSetup(None, None, train, num_validation, None, {})
 
 
 def test_a_validation_split_is_used_as_it_is_without_its_bad_images():
@@ -62,16 +62,16 @@ def test_hits_agree_with_the_scores_of_training():
     rng = np.random.default_rng(0)
     logits = rng.integers(0, 4, (200, 8)).astype(np.float32)  # many are equal
     labels = rng.integers(0, 8, 200)
-    hits = results.hits(logits, labels)
+    correct = results.correct(logits, labels)
     for name, k in (("top1", 1), ("top5", 5)):
         expected = accuracy.topk_correct(jnp.asarray(logits), jnp.asarray(labels), k=k)
-        np.testing.assert_array_equal(hits[name], np.asarray(expected, bool))
+        np.testing.assert_array_equal(correct[name], np.asarray(expected, bool))
 
 
 def test_a_network_that_diverged_is_never_right():
     logits = np.full((3, 8), np.nan, np.float32)
-    hits = results.hits(logits, np.array([0, 3, 7]))
-    assert not hits["top1"].any() and not hits["top5"].any()
+    correct = results.correct(logits, np.array([0, 3, 7]))
+    assert not correct["top1"].any() and not correct["top5"].any()
 
 
 def seeds_config(seeds):
@@ -87,10 +87,10 @@ def test_several_seeds_give_mean_and_deviation_of_a_sample():
         drawn="the order",
     )
     assert found["checkpoint"] == {"path": "run", "sha256": "0"}
-    assert found["deviation_over"] == "the order; one network"
+    assert found["std_over"] == "the order; one network"
     assert found["accuracy"]["top1"] == pytest.approx(2 / 3)
     expected = np.sqrt(sum((v - 2 / 3) ** 2 for v in values.values()) / 2)
-    assert found["deviation"]["top1"] == pytest.approx(expected)
+    assert found["std"]["top1"] == pytest.approx(expected)
     assert [run["seed"] for run in found["per_seed"]] == [5, 6, 7]
 
 
@@ -111,7 +111,7 @@ def test_networks_that_seeds_draw_are_named_one_by_one():
     assert [run["checkpoint"]["sha256"] for run in found["per_seed"]] == ["5", "6"]
     assert found["checkpoint"]["path"] == "2 networks, the first: seed 5"
     assert found["checkpoint"]["sha256"] not in ("5", "6")
-    assert found["deviation_over"] == "the order; a network for each seed"
+    assert found["std_over"] == "the order; a network for each seed"
 
 
 @pytest.mark.parametrize(("weights", "made"), [("random", [3, 4]), ("checkpoint", [0])])
@@ -145,8 +145,8 @@ def test_images_without_labels_are_left_out_and_counted():
 
 
 def test_an_image_without_label_is_never_right():
-    hits = results.hits(np.eye(3)[[2, 2]], np.array([2, -1]))
-    assert hits["top1"].tolist() == hits["top5"].tolist() == [True, False]
+    correct = results.correct(np.eye(3)[[2, 2]], np.array([2, -1]))
+    assert correct["top1"].tolist() == correct["top5"].tolist() == [True, False]
 
 
 def _described(name, directory, trained_on):

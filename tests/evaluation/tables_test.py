@@ -33,7 +33,7 @@ CONFIG = golden_data.config(G)
 
 def subject_of(encoder=None):
     data = ArrayDataset(np.zeros((1, 2, 2, 3), np.uint8), np.zeros(1, np.int32), 3)
-    return protocol.Subject(encoder, features.Source("", ""), data, 0, data, {})
+    return protocol.EvalSetup(encoder, features.Source("", ""), data, 0, data, {})
 
 
 def linear_state(base_rate, batch_size, epochs, count):
@@ -63,11 +63,13 @@ def trial(monkeypatch):
         config.update(overrides)
         network = ml_collections.FrozenConfigDict({"embedding_size": 2})
         encoder = Encoder(network.embedding_size)
-        subject = subject_of(encoder)
-        bench = run_finetune.Bench(subject, None, lambda decay: decay, None, 0.1, NO_BAD, Work())
+        setup = subject_of(encoder)
+        context = run_finetune.FinetuneContext(
+            setup, None, lambda decay: decay, None, 0.1, NO_BAD, Work()
+        )
         with pytest.raises(Stop) as found:
             chosen = np.zeros(count, np.int64)
-            run_finetune._train(config, bench, run_finetune.Setting(*setting), chosen, 0, "t")
+            run_finetune._train(config, context, run_finetune.FinetuneParams(*setting), chosen, 0, "t")
         state, total_steps, decay = found.value.args
         return state.trial, total_steps, decay
 
@@ -256,19 +258,19 @@ def bank_of(name):
     return knn.Bank(*data.values(), CONFIG["knn"]["num_classes"][name])
 
 
-def shares(votes):
+def fractions(votes):
     return votes / votes.sum(axis=1, keepdims=True)
 
 
 @pytest.mark.parametrize("name", CONFIG["knn"]["num_classes"])
-def test_votes_of_neighbours(name):
+def test_votes_of_neighbors(name):
     bank, queries = bank_of(name), G[f"knn|{name}|queries"]
     for k, temperature in CONFIG["knn"]["settings"]:
-        key, setting = f"knn|{name}|k{k}|T{temperature:g}", knn.Setting(k, temperature)
+        key, setting = f"knn|{name}|k{k}|T{temperature:g}", knn.KnnParams(k, temperature)
         decided = ~G[f"{key}|boundary_tie"]
         votes = np.concatenate([v[0] for v in knn._votes(bank, queries, [setting])])
         expected = G[f"{key}|vote_shares"]
-        np.testing.assert_allclose(shares(votes)[decided], expected[decided], atol=2e-5)
+        np.testing.assert_allclose(fractions(votes)[decided], expected[decided], atol=2e-5)
         sure = decided & ~G[f"{key}|vote_tie"]
         found = knn.predict(bank, queries, setting)
         np.testing.assert_array_equal(found[sure], G[f"{key}|prediction"][sure])
@@ -277,10 +279,10 @@ def test_votes_of_neighbours(name):
 def test_votes_of_all_other_images():
     (key,) = [name for name in G if name.startswith("knn|leave_one_out|")]
     k, temperature = (part[1:] for part in key.split("|")[2:4])
-    bank, setting = bank_of("random"), knn.Setting(int(k), float(temperature))
+    bank, setting = bank_of("random"), knn.KnnParams(int(k), float(temperature))
     own = np.arange(len(G[key]))
     votes = knn._votes(bank, bank.features[own], [setting], own)
-    np.testing.assert_allclose(shares(np.concatenate([v[0] for v in votes])), G[key], atol=2e-5)
+    np.testing.assert_allclose(fractions(np.concatenate([v[0] for v in votes])), G[key], atol=2e-5)
 
 
 @pytest.mark.parametrize("name", ["plain", "tied"])
@@ -295,15 +297,15 @@ def test_mean_average_precision(name):
 @pytest.mark.parametrize("name", sorted({k.split("|")[1] for k in G if k.startswith("topk|")}))
 def test_top_k_of_few_classes(name):
     logits, labels = G[f"topk|{name}|logits"], G[f"topk|{name}|labels"]
-    hits = results.hits(logits, labels)
+    correct = results.correct(logits, labels)
     for top, k in (("top1", 1), ("top5", 5)):
-        np.testing.assert_array_equal(hits[top], G[f"topk|{name}|{top}"])
-        np.testing.assert_array_equal(accuracy.topk_correct(logits, labels, k=k), hits[top])
+        np.testing.assert_array_equal(correct[top], G[f"topk|{name}|{top}"])
+        np.testing.assert_array_equal(accuracy.topk_correct(logits, labels, k=k), correct[top])
 
 
 def test_mean_per_class_leaves_absent_classes_out():
-    hits, labels = G["mean_per_class|hits"], G["mean_per_class|labels"]
-    value = accuracy.mean_per_class(hits, labels)
+    correct, labels = G["mean_per_class|hits"], G["mean_per_class|labels"]
+    value = accuracy.mean_per_class(correct, labels)
     assert value == pytest.approx(float(G["mean_per_class|value"]), abs=1e-12)
     for control in ("absent_as_zero", "top1"):
         assert abs(value - G[f"mean_per_class|control_{control}"]) > 1e-3
@@ -315,11 +317,11 @@ def test_bootstrap_intervals():
     large = np.arange(count) < ones
     found = accuracy.bootstrap_interval(large, **options)
     np.testing.assert_allclose(found, G["bootstrap|large|exact_interval"], atol=1.5 / count)
-    hits, labels = G["mean_per_class|hits"], G["mean_per_class|labels"]
-    found = accuracy.bootstrap_interval(hits, **options)
-    np.testing.assert_allclose(found, G["bootstrap|top1|exact_interval"], atol=1.5 / len(hits))
-    found = accuracy.bootstrap_mean_per_class(hits, labels, **options)
+    correct, labels = G["mean_per_class|hits"], G["mean_per_class|labels"]
+    found = accuracy.bootstrap_interval(correct, **options)
+    np.testing.assert_allclose(found, G["bootstrap|top1|exact_interval"], atol=1.5 / len(correct))
+    found = accuracy.bootstrap_mean_per_class(correct, labels, **options)
     np.testing.assert_allclose(found, G["bootstrap|mean_per_class|interval"], atol=4e-3)
-    scores, tags = G["map11|plain|scores"], G["map11|plain|tags"]
-    found = accuracy.bootstrap_map11(scores, tags, seed=0, resamples=500)
+    scores, multi_labels = G["map11|plain|scores"], G["map11|plain|tags"]
+    found = accuracy.bootstrap_map11(scores, multi_labels, seed=0, resamples=500)
     np.testing.assert_allclose(found, G["bootstrap|map11|interval"], atol=0.02)

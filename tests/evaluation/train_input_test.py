@@ -1,4 +1,4 @@
-"""Views of labelled images: cut to at least a share of the area, mirrored every other time."""
+"""Views of labeled images: cut to at least a fraction of the area, mirrored every other time."""
 
 import types
 
@@ -34,8 +34,8 @@ def test_images_are_cut_to_at_least_the_given_share():
     """Of a ramp from left to right the shown part can be read off its ends."""
     ramp = np.broadcast_to(np.linspace(0, 255, 64), (N, 64, 64))[..., None].repeat(3, axis=3)
     wide, narrow = (
-        np.ptp(views({"images": np.rint(ramp).astype(np.uint8)}, min_area=share), axis=(1, 2, 3))
-        for share in (0.9, 0.08)
+        np.ptp(views({"images": np.rint(ramp).astype(np.uint8)}, min_area=fraction), axis=(1, 2, 3))
+        for fraction in (0.9, 0.08)
     )
     assert wide.min() > 0.7 and narrow.min() < 0.4
     assert 0.57 < narrow.mean() < 0.69  # areas are drawn evenly up to the whole

@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.torch, pytest.mark.slow]
 TOLERANCE = 1e-4
 ALL = "safetensors,torch,stablehlo,onnx"
 CASES = {
-    f"{encoder}, {padding}": encoder_spec.Card(encoder, padding=padding, image_size=size)
+    f"{encoder}, {padding}": encoder_spec.EncoderSpec(encoder, padding=padding, image_size=size)
     for encoder, size in (("resnet18", 96), ("resnet50", 64))
     for padding in ("same", "torch")
 }
@@ -89,7 +89,7 @@ def run(model, images):
         return model.eval()(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
 
 
-def normalised(images, card):
+def normalized(images, card):
     return (images / np.float32(255) - np.float32(card["mean"])) / np.float32(card["std"])
 
 
@@ -104,7 +104,7 @@ def by_plain_network(model, folder, images):
     card = json.loads((folder / "model.json").read_text())["card"]
     tensors = safetensors.torch.load_file(folder / "torch.safetensors")
     model.load_state_dict(tensors, strict=True)
-    return run(model, normalised(images, card))
+    return run(model, normalized(images, card))
 
 
 def make_torchvision(card, stem="imagenet", padding=1):
@@ -171,7 +171,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("case", OTHERS)
 def test_other_stems_versions_and_widths_in_pytorch(case, tmp_path):
-    card = encoder_spec.Card("micro_resnet", image_size=33)._replace(**OTHERS[case])
+    card = encoder_spec.EncoderSpec("micro_resnet", image_size=33)._replace(**OTHERS[case])
     folder = export(tmp_path / "export", write_formula(tmp_path / "source", card), formats="torch")
     expected = encoders.load_encoder(str(folder)).encode(photos(33))
     assert_close(by_module(folder, photos(33)), expected)
@@ -276,7 +276,7 @@ PEERS = {"solo-learn": SoloLearn, "lightly": Lightly, "mmpretrain": MMPretrain}
 
 @functools.cache
 def two_networks():
-    make = functools.partial(make_torchvision, encoder_spec.Card("resnet18"))
+    make = functools.partial(make_torchvision, encoder_spec.EncoderSpec("resnet18"))
     return shaken(make(), 1), shaken(make(), 2)
 
 
@@ -300,7 +300,7 @@ def save_as_peers_do(path, peer, networks, *, is_zip=True):
 def test_files_of_peers_lead_to_the_same_tensors(peer, is_zip, name, tmp_path):
     networks = two_networks()
     found = sources.open_weights(save_as_peers_do(tmp_path / name, peer, networks, is_zip=is_zip))
-    assert found.card == encoder_spec.Card("resnet18", padding="torch")
+    assert found.card == encoder_spec.EncoderSpec("resnet18", padding="torch")
     for which, network in zip(("online", "target"), networks, strict=True):
         back = torchvision_names.to_torch(*sources.load(found, which))
         for key, tensor in network.state_dict().items():
@@ -314,38 +314,38 @@ def test_resnet50_of_torchvision_gives_its_embeddings_here(tmp_path):
     model.fc = torch.nn.Identity()
     encoder = encoders.load_encoder(str(tmp_path / "resnet50.pth"))
     images = photos(224)[::4]
-    assert_close(encoder.encode(images), run(model, normalised(images, encoder.card._asdict())))
+    assert_close(encoder.encode(images), run(model, normalized(images, encoder.card._asdict())))
 
 
 @pytest.mark.parametrize("peer, padding", [("solo-learn", 2), ("mmpretrain", 1)])
 def test_small_images_networks_of_peers_give_their_embeddings_here(peer, padding, tmp_path):
-    model = shaken(make_torchvision(encoder_spec.Card("resnet18"), "cifar", padding))
+    model = shaken(make_torchvision(encoder_spec.EncoderSpec("resnet18"), "cifar", padding))
     encoder = encoders.load_encoder(save_as_peers_do(tmp_path / "model.ckpt", peer, (model, model)))
     assert encoder.image_size == 32
-    expected = run(model, normalised(photos(32), encoder.card._asdict()))
+    expected = run(model, normalized(photos(32), encoder.card._asdict()))
     assert_close(encoder.encode(photos(32)), expected)
 
 
 def test_lightlys_own_resnet_for_small_images(tmp_path):
     """Its layers without ReLU and pooling between them, and shortcuts by another name."""
-    model = shaken(make_torchvision(encoder_spec.Card("resnet18"), "cifar"))
+    model = shaken(make_torchvision(encoder_spec.EncoderSpec("resnet18"), "cifar"))
     layers = [model.conv1, model.bn1, model.layer1, model.layer2, model.layer3, model.layer4]
     names = torch.nn.Sequential(*layers).state_dict()
     tensors = {f"backbone.{k.replace('downsample', 'shortcut')}": x for k, x in names.items()}
     torch.save({"state_dict": tensors}, tmp_path / "model.ckpt")
     encoder = encoders.load_encoder(str(tmp_path / "model.ckpt"))
     assert encoder.card.stem == "cifar"
-    expected = run(model, normalised(photos(32), encoder.card._asdict()))
+    expected = run(model, normalized(photos(32), encoder.card._asdict()))
     assert_close(encoder.encode(photos(32)), expected)
 
 
 @pytest.mark.parametrize("is_zip", [True, False])
-@pytest.mark.parametrize("share", [0.1, 0.9, 0.999])
-def test_half_a_file_is_refused(share, is_zip, tmp_path):
+@pytest.mark.parametrize("fraction", [0.1, 0.9, 0.999])
+def test_half_a_file_is_refused(fraction, is_zip, tmp_path):
     path = tmp_path / "model.pth"
     torch.save(two_networks()[0].state_dict(), path, _use_new_zipfile_serialization=is_zip)
     data = path.read_bytes()
-    path.write_bytes(data[: int(share * len(data))])
+    path.write_bytes(data[: int(fraction * len(data))])
     with pytest.raises(UsageError, match="Cannot read"):
         sources.open_weights(str(path))
 

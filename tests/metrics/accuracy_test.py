@@ -39,9 +39,9 @@ def test_effective_rank_counts_equal_orthogonal_directions(rank):
 
 
 def test_effective_rank_of_unequal_directions_is_the_entropy_of_their_singular_values():
-    share = np.array([4, 2, 1, 1]) / 8
-    expected = np.exp(-(share * np.log(share)).sum())
-    assert representation.effective_rank(np.diag(share)) == pytest.approx(expected, rel=1e-4)
+    fraction = np.array([4, 2, 1, 1]) / 8
+    expected = np.exp(-(fraction * np.log(fraction)).sum())
+    assert representation.effective_rank(np.diag(fraction)) == pytest.approx(expected, rel=1e-4)
 
 
 def test_nothing_but_zeros_is_no_error():
@@ -70,14 +70,14 @@ def test_collapsed_features_are_aligned_and_not_uniform():
     assert representation.uniformity(same) == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize(("n", "share"), [(2000, 0.5), (2000, 0.9), (400, 0.3)])
-def test_the_bootstrap_interval_is_close_to_the_normal_approximation(n, share):
-    hits = np.arange(n) < share * n
-    low, high = accuracy.bootstrap_interval(hits, seed=0)
-    half = 1.96 * np.sqrt(share * (1 - share) / n)
-    assert low == pytest.approx(share - half, abs=0.15 * half)
-    assert high == pytest.approx(share + half, abs=0.15 * half)
-    assert (low, high) == accuracy.bootstrap_interval(hits, seed=0)
+@pytest.mark.parametrize(("n", "fraction"), [(2000, 0.5), (2000, 0.9), (400, 0.3)])
+def test_the_bootstrap_interval_is_close_to_the_normal_approximation(n, fraction):
+    correct = np.arange(n) < fraction * n
+    low, high = accuracy.bootstrap_interval(correct, seed=0)
+    half = 1.96 * np.sqrt(fraction * (1 - fraction) / n)
+    assert low == pytest.approx(fraction - half, abs=0.15 * half)
+    assert high == pytest.approx(fraction + half, abs=0.15 * half)
+    assert (low, high) == accuracy.bootstrap_interval(correct, seed=0)
 
 
 def test_the_bootstrap_interval_of_a_perfect_score_has_no_width():
@@ -89,26 +89,26 @@ def test_the_bootstrap_interval_of_a_perfect_score_has_no_width():
 
 def test_mean_per_class_weighs_classes_alike_and_leaves_absent_ones_out():
     labels = np.array([0, 0, 0, 0, 2, 2])
-    hits = np.array([1, 1, 1, 0, 0, 0])
-    assert accuracy.mean_per_class(hits, labels) == pytest.approx((0.75 + 0) / 2)
+    correct = np.array([1, 1, 1, 0, 0, 0])
+    assert accuracy.mean_per_class(correct, labels) == pytest.approx((0.75 + 0) / 2)
 
 
 def test_the_interval_of_mean_per_class_is_that_of_its_standard_error():
     """Normal approximation; a rare class makes it wider than that of the plain mean."""
     labels = np.repeat([0, 1], [900, 100])
-    hits = np.random.default_rng(0).random(1000) < 0.7
-    low, high = accuracy.bootstrap_mean_per_class(hits, labels, seed=0, resamples=4000)
-    shares = [hits[labels == c].mean() for c in (0, 1)]
-    error = np.sqrt(sum(p * (1 - p) / n for p, n in zip(shares, (900, 100), strict=True))) / 2
-    mean = accuracy.mean_per_class(hits, labels)
+    correct = np.random.default_rng(0).random(1000) < 0.7
+    low, high = accuracy.bootstrap_mean_per_class(correct, labels, seed=0, resamples=4000)
+    fractions = [correct[labels == c].mean() for c in (0, 1)]
+    error = np.sqrt(sum(p * (1 - p) / n for p, n in zip(fractions, (900, 100), strict=True))) / 2
+    mean = accuracy.mean_per_class(correct, labels)
     np.testing.assert_allclose([low, high], [mean - 1.96 * error, mean + 1.96 * error], atol=4e-3)
 
 
-def brute_force_map11(scores, tags):
+def brute_force_map11(scores, multi_labels):
     """By the definition: of every threshold the recall and the precision."""
     precisions = []
     for c in range(scores.shape[1]):
-        score, tag = scores[tags[:, c] >= 0, c], tags[tags[:, c] >= 0, c]
+        score, tag = scores[multi_labels[:, c] >= 0, c], multi_labels[multi_labels[:, c] >= 0, c]
         if not tag.sum():
             continue
         points = []
@@ -126,31 +126,37 @@ def brute_force_map11(scores, tags):
 @pytest.mark.parametrize("count", [3, 20, 97])
 def test_map11_is_vocs_definition_also_with_equal_scores(count, decimals):
     rng = np.random.default_rng(count)
-    tags = rng.choice([-1, 0, 1], (count, 4), p=[0.1, 0.6, 0.3]).astype(np.int8)
-    tags[0], tags[:, 3] = 1, 0  # a class that no image has
-    scores = np.round(rng.standard_normal((count, 4)) + tags, decimals)
-    assert accuracy.map11(scores, tags) == pytest.approx(brute_force_map11(scores, tags), abs=1e-12)
+    multi_labels = rng.choice([-1, 0, 1], (count, 4), p=[0.1, 0.6, 0.3]).astype(np.int8)
+    multi_labels[0], multi_labels[:, 3] = 1, 0  # a class that no image has
+    scores = np.round(rng.standard_normal((count, 4)) + multi_labels, decimals)
+    assert accuracy.map11(scores, multi_labels) == pytest.approx(
+        brute_force_map11(scores, multi_labels), abs=1e-12
+    )
     order = rng.permutation(count)
-    assert accuracy.map11(scores[order], tags[order]) == accuracy.map11(scores, tags)
+    assert accuracy.map11(scores[order], multi_labels[order]) == accuracy.map11(
+        scores, multi_labels
+    )
 
 
 def test_map11_of_a_known_ranking():
     """Right, wrong, right, and one that is not counted: precision 1 up to half, 2/3 after it."""
     scores = np.array([[4.0], [3], [2], [5]])
-    tags = np.array([[1], [0], [1], [-1]], np.int8)
-    assert accuracy.map11(scores, tags) == pytest.approx((6 * 1 + 5 * 2 / 3) / 11)
-    assert accuracy.map11(np.zeros((4, 1)), tags) == pytest.approx(2 / 3)  # a collapsed encoder
-    assert np.isnan(accuracy.map11(scores, 0 * tags))
+    multi_labels = np.array([[1], [0], [1], [-1]], np.int8)
+    assert accuracy.map11(scores, multi_labels) == pytest.approx((6 * 1 + 5 * 2 / 3) / 11)
+    assert accuracy.map11(np.zeros((4, 1)), multi_labels) == pytest.approx(
+        2 / 3
+    )  # a collapsed encoder
+    assert np.isnan(accuracy.map11(scores, 0 * multi_labels))
 
 
 def test_images_drawn_twice_count_twice_in_the_bootstrap_of_map11():
     rng = np.random.default_rng(0)
-    tags = rng.integers(0, 2, (60, 3)).astype(np.int8)
-    scores = rng.standard_normal((60, 3)) + tags
-    found = accuracy.bootstrap_map11(scores, tags, seed=4, resamples=50)
+    multi_labels = rng.integers(0, 2, (60, 3)).astype(np.int8)
+    scores = rng.standard_normal((60, 3)) + multi_labels
+    found = accuracy.bootstrap_map11(scores, multi_labels, seed=4, resamples=50)
     rng = np.random.default_rng(4)
     drawn = [rng.integers(60, size=60) for _ in range(50)]
-    expected = [brute_force_map11(scores[rows], tags[rows]) for rows in drawn]
+    expected = [brute_force_map11(scores[rows], multi_labels[rows]) for rows in drawn]
     np.testing.assert_allclose(found, np.percentile(expected, [2.5, 97.5]), atol=1e-12)
 
 

@@ -1,4 +1,4 @@
-"""Votes of neighbours against scikit-learn and against a loop."""
+"""Votes of neighbors against scikit-learn and against a loop."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ import sklearn.neighbors
 from byol_jax.metrics import knn, representation
 from tests.training.online_eval_test import clusters
 
-UNWEIGHTED = 1e6  # a temperature at which all neighbours weigh the same
-Setting = knn.Setting
+UNWEIGHTED = 1e6  # a temperature at which all neighbors weigh the same
+KnnParams = knn.KnnParams
 
 
 def bank(n=300, spread=2.0):
@@ -31,7 +31,7 @@ def test_ranks_agree_with_scikit_learn_on_unweighted_votes(k):
     found = bank()
     queries, labels = clusters(200, seed=1, spread=2.0)
     votes = peer_votes(k, found, queries)
-    rank = knn.label_ranks(found, queries, labels, [Setting(k, UNWEIGHTED)])[0]
+    rank = knn.label_ranks(found, queries, labels, [KnnParams(k, UNWEIGHTED)])[0]
     decided = is_decided(votes)
     np.testing.assert_array_equal((rank == 0)[decided], (votes.argmax(1) == labels)[decided])
     assert 0.5 < decided.mean() and 0 < (rank == 0).mean() < 1
@@ -41,7 +41,7 @@ def test_ranks_agree_with_scikit_learn_on_unweighted_votes(k):
 def test_leave_one_out_agrees_with_scikit_learn_fitted_without_each_image(k):
     found = bank(60)
     own = np.arange(60)
-    setting = [Setting(k, UNWEIGHTED)]
+    setting = [KnnParams(k, UNWEIGHTED)]
     rank = knn.label_ranks(found, found.features, found.labels, setting, own=own)[0]
     for i in own:
         kept = np.delete(own, i)
@@ -55,7 +55,7 @@ def test_leave_one_out_agrees_with_scikit_learn_fitted_without_each_image(k):
 def test_many_settings_at_once_agree_with_a_loop(temperature):
     found = bank(50)
     queries, labels = clusters(20, seed=1)
-    settings = [Setting(k, temperature) for k in (1, 5, 200)]
+    settings = [KnnParams(k, temperature) for k in (1, 5, 200)]
     ranks = knn.label_ranks(found, queries, labels, settings)
     for setting, row in zip(settings, ranks, strict=True):
         for query, label, rank in zip(queries, labels, row, strict=True):
@@ -71,7 +71,7 @@ def test_chunks_change_nothing(monkeypatch):
     found = bank(50)
     queries, labels = clusters(40, seed=1)
     own = np.arange(40)
-    settings = [Setting(3, 0.1)]
+    settings = [KnnParams(3, 0.1)]
     whole = knn.label_ranks(found, queries, labels, settings, own=own)
     monkeypatch.setattr(knn, "TABLE_SIZE", 350)  # seven queries at a time
     parts = knn.label_ranks(found, queries, labels, settings, own=own)
@@ -79,7 +79,7 @@ def test_chunks_change_nothing(monkeypatch):
 
 
 @pytest.mark.parametrize("k", [1, 3, 10])
-def test_of_equal_neighbours_the_first_are_the_nearest(k, monkeypatch):
+def test_of_equal_neighbors_the_first_are_the_nearest(k, monkeypatch):
     """Whatever they look like to a product of floats, and however many queries share it."""
     rng = np.random.default_rng(0)
     features = rng.standard_normal((6, 37)).astype(np.float32)[rng.integers(0, 6, 203)]
@@ -93,21 +93,23 @@ def test_of_equal_neighbours_the_first_are_the_nearest(k, monkeypatch):
     expected = np.stack([np.lexsort([np.arange(203), -row]) for row in exact.round(9)])[:, :k]
     for size in (1 << 25, 203, 7 * 203):
         monkeypatch.setattr(knn, "TABLE_SIZE", size)
-        votes = np.concatenate([v[0] for v in knn._votes(tied, queries, [Setting(k, UNWEIGHTED)])])
+        votes = np.concatenate(
+            [v[0] for v in knn._votes(tied, queries, [KnnParams(k, UNWEIGHTED)])]
+        )
         counts = np.stack([np.bincount(labels[row], minlength=50) for row in expected])
         np.testing.assert_allclose(votes, counts, atol=1e-4)
 
 
 def test_a_class_without_a_vote_is_not_found_even_if_there_are_few_classes():
     found = knn.Bank(np.eye(3, dtype=np.float32), np.array([0, 1, 1]), 3)
-    ranks = knn.label_ranks(found, np.eye(3)[:1], np.array([2]), [Setting(3, 0.1)])
+    ranks = knn.label_ranks(found, np.eye(3)[:1], np.array([2]), [KnnParams(3, 0.1)])
     assert ranks.tolist() == [[3]]
 
 
 def test_a_tiny_temperature_still_counts_the_nearest():
     found = knn.Bank(-np.eye(2, dtype=np.float32), np.array([0, 1]), 2)
     query = np.array([[0.1, 0.9]])  # similarity to the nearest is negative
-    assert knn.predict(found, query, Setting(2, 1e-4)) == [0]
+    assert knn.predict(found, query, KnnParams(2, 1e-4)) == [0]
 
 
 @pytest.mark.parametrize("leave_one_out", [False, True])
@@ -117,7 +119,7 @@ def test_images_without_labels_do_not_vote_and_are_never_found(leave_one_out):
     partly = whole._replace(labels=np.where(missing, -1, whole.labels))
     kept = np.flatnonzero(~missing)
     smaller = whole._replace(features=whole.features[kept], labels=whole.labels[kept])
-    settings = [knn.Setting(k, 0.1) for k in (1, 7, 1000)]
+    settings = [knn.KnnParams(k, 0.1) for k in (1, 7, 1000)]
     queries, labels = whole.features[::3], whole.labels[::3]
     own = [None, None]
     if leave_one_out:

@@ -18,7 +18,7 @@ SHAPES = golden_data.load_json("param_shapes")
 FORWARD = golden_data.load("forward")
 CASES = golden_data.config(FORWARD)
 
-# Most of the time here is compilation, which is a third shorter without LLVM's optimisations.
+# Most of the time here is compilation, which is a third shorter without LLVM's optimizations.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -60,7 +60,7 @@ def make_mini(monkeypatch):
     """Builds a network of a single block, because compilation is what takes time here."""
 
     def make(*, bottleneck=False, blocks=1, **options):
-        spec = resnet.EncoderSpec("mini", (blocks,), (8,), (2,), bottleneck, stem_channels=4)
+        spec = resnet.ResNetSpec("mini", (blocks,), (8,), (2,), bottleneck, stem_channels=4)
         monkeypatch.setitem(resnet.ENCODERS, "mini", spec)
         return byol_network.make_forward("mini", stem="patch", **SMALL, **options)
 
@@ -109,7 +109,7 @@ def test_table_has_the_blocks_and_channels_of_the_reference(entry):
 @pytest.mark.parametrize("entry", sorted(SHAPES["heads"]))
 def test_heads_equal_the_reference(entry, monkeypatch):
     expected = SHAPES["heads"][entry]
-    spec = resnet.EncoderSpec("any", (1,), (expected["embedding_size"],), (1,), stem_channels=1)
+    spec = resnet.ResNetSpec("any", (1,), (expected["embedding_size"],), (1,), stem_channels=1)
     monkeypatch.setitem(resnet.ENCODERS, "any", spec)
     trees = tree_shapes(byol_network.make_forward("any", **expected["head_config"]))
     heads = [{m: v for m, v in as_lists(tree).items() if "any/" not in m} for tree in trees]
@@ -265,7 +265,7 @@ def test_max_pool_ignores_the_padding():
         assert layers.max_pool(x).max() < 0
 
 
-# Initialisation.
+# Initialization.
 
 
 def initial_params(forward, wanted):
@@ -313,7 +313,7 @@ def test_weights_start_as_truncated_normal_of_fan_in_and_biases_at_zero(make_min
         np.testing.assert_array_equal(params[module]["b"], 0)
 
 
-def test_initialisation_in_evaluation_mode_gives_the_full_state(make_mini):
+def test_initialization_in_evaluation_mode_gives_the_full_state(make_mini):
     _, expected = tree_shapes(make_mini())
     _, state = jax.eval_shape(
         functools.partial(make_mini().init, is_training=False),
@@ -363,7 +363,7 @@ def test_classifier_sends_no_gradient_to_the_encoder(make_mini):
             assert np.any(leaf) == (module == "classifier"), module
 
 
-def test_axis_synchronises_batch_norm(make_mini):
+def test_axis_synchronizes_batch_norm(make_mini):
     params, state = formula_trees(make_mini())
     images = random_images(8, 16, 16, 3)
 

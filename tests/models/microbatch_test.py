@@ -91,7 +91,7 @@ def test_groups_of_two_devices_equal_two_micro_batches_of_one_device():
 
 
 @pytest.mark.slow
-def test_groups_of_one_device_equal_the_reference_without_synchronisation():
+def test_groups_of_one_device_equal_the_reference_without_synchronization():
     _, logs = train(4, group_size=1, steps=3)
     expected = RUN["dev4_nosync|log|loss"][1:3]
     np.testing.assert_allclose(logs["loss"][1:], expected, atol=1e-4, rtol=0)
@@ -111,7 +111,7 @@ def make_small(monkeypatch):
     """Builds a network of two small blocks of any kind."""
 
     def make(*, bottleneck, **options):
-        spec = resnet.EncoderSpec("small", (2,), (8,), (2,), bottleneck, stem_channels=4)
+        spec = resnet.ResNetSpec("small", (2,), (8,), (2,), bottleneck, stem_channels=4)
         monkeypatch.setitem(resnet.ENCODERS, "small", spec)
         return byol_network.make_forward("small", **SIZES, **options)
 

@@ -31,7 +31,7 @@ def page(tmp_path_factory):
     features, labels = clusters(60, seed=0, spread=1.0)
     images = np.random.default_rng(0).integers(0, 255, (60, 32, 32, 3)).astype(np.uint8)
     measured = online_eval.Measured({}, features, labels, np.arange(60), labels, 4, 20)
-    subject = gallery.Subject(
+    subject = gallery.EvalSetup(
         gallery.datasets.ArrayDataset(images, labels, 4), "test", {}, list("wxyz")
     )
     folder = folders[0] / "gallery"
@@ -67,7 +67,7 @@ def test_nothing_is_wider_than_the_window(browser):
 
 
 def test_every_picture_is_drawn(browser):
-    """Canvases hold more than one colour, and images have loaded."""
+    """Canvases hold more than one color, and images have loaded."""
     drawn = browser.execute_script(
         "return [...document.querySelectorAll('canvas')].filter(c => c.offsetParent).map(c => {"
         "const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"

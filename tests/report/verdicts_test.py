@@ -1,4 +1,4 @@
-"""What a report says of a run: the guard's judgement, what noise explains, whether it is alive."""
+"""What a report says of a run: the guard's judgment, what noise explains, whether it is alive."""
 
 import fcntl
 import itertools
@@ -67,8 +67,8 @@ def test_a_rank_and_a_cosine_beyond_the_runs_own_limits_are_a_collapse(tmp_path)
 
 def test_intervals_are_those_of_newcombes_papers():
     """Statistics in Medicine 17 (1998): tables I of pages 857 and II of 873."""
-    for hits, count, expected in ((81, 263, (0.2553, 0.3662)), (15, 148, (0.0624, 0.1605))):
-        found = verdicts.wilson_interval(hits / count, count)
+    for correct, count, expected in ((81, 263, (0.2553, 0.3662)), (15, 148, (0.0624, 0.1605))):
+        found = verdicts.wilson_interval(correct / count, count)
         assert found == pytest.approx(expected, abs=1e-4)
     found = verdicts.difference_interval(3 / 10, 9 / 10, 10)
     assert found == pytest.approx((0.1705, 0.8090), abs=1e-4)

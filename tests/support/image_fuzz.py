@@ -15,27 +15,27 @@ from tests.support import jpegs
 from tests.support.samples import drawn_picture, encode
 
 PICTURE = drawn_picture(24, 40)
-GREY = PICTURE[:, :, 1]
+GRAY = PICTURE[:, :, 1]
 
 
 def originals():
     """Small files of all formats and kinds."""
     for options in ({}, {"subsampling": 0}, {"progressive": True}, {"restart_marker_blocks": 2}):
         yield encode(PICTURE, "JPEG", **options)
-    yield encode(GREY, "JPEG")
+    yield encode(GRAY, "JPEG")
     yield encode(PIL.Image.fromarray(PICTURE).convert("CMYK"), "JPEG")
     yield jpegs.lossless(24, 40)
     yield jpegs.lossless(24, 40, channels=1)
     yield jpegs.flat(24, 40, [0x22, 0x11, 0x11])
     yield jpegs.flat(24, 40, [0x42, 0x11, 0x11])
-    for pixels in (PICTURE, GREY, GREY.astype(np.uint16), GREY > 99):
+    for pixels in (PICTURE, GRAY, GRAY.astype(np.uint16), GRAY > 99):
         yield encode(pixels, "PNG")
         yield encode(pixels, "TIFF")
     yield encode(PICTURE, "BMP")
     yield encode(PICTURE, "WEBP")
     yield encode(PICTURE, "WEBP", lossless=True)
     yield encode(PICTURE, "TIFF", compression="tiff_lzw")
-    yield encode(GREY.astype(np.float32), "TIFF", compression="tiff_adobe_deflate")
+    yield encode(GRAY.astype(np.float32), "TIFF", compression="tiff_adobe_deflate")
     if "AVIF" in image_decoding.FORMATS:
         yield encode(PICTURE, "AVIF", speed=10)
 

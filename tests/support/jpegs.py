@@ -34,7 +34,7 @@ def frame(marker, height, width, components, *, precision=8):
 
 
 def lossless(height, width, *, channels=3, precision=8):
-    """A lossless JPEG (SOF3), all of whose samples are the middle grey."""
+    """A lossless JPEG (SOF3), all of whose samples are the middle gray."""
     ids = b"RGBA"[:channels]
     table = segment(DHT, b"\0" + bytes((1, *[0] * 15)) + b"\0")  # one code, of 1 bit: no difference
     header = frame(SOF3, height, width, [(i, 0x11, 0) for i in ids], precision=precision)
@@ -50,7 +50,7 @@ def with_segments(data, *extra, before=SOF0):
 
 
 def flat(height, width, samplings, *, marker=SOF0):
-    """A baseline JPEG of any sampling, all of whose samples are the middle grey."""
+    """A baseline JPEG of any sampling, all of whose samples are the middle gray."""
     components = [(number, sampling, 0) for number, sampling in enumerate(samplings, 1)]
     quantization = segment(0xDB, b"\0" + bytes([1] * 64))
     # One code of 1 bit each: no difference, and no more coefficients of the block.

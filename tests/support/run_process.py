@@ -48,7 +48,7 @@ def small_config(**overrides):
 def _add_pico():
     from byol_jax.models import resnet
 
-    spec = resnet.EncoderSpec("pico", (1,), (8,), (1,), stem_channels=8)
+    spec = resnet.ResNetSpec("pico", (1,), (8,), (1,), stem_channels=8)
     resnet.ENCODERS.setdefault("pico", spec)
 
 

@@ -25,8 +25,8 @@ def drawn_picture(height=48, width=64, seed=0):
         np.sin(2 * np.pi * (random.uniform(-1, 1) * rows + random.uniform(-1, 1) * columns) + phase)
         for phase in random.uniform(0, 2 * np.pi, 6)
     ]
-    colours = random.uniform(-1, 1, (6, 3))
-    picture = np.tensordot(np.stack(waves, -1), colours / np.abs(colours).sum(0), axes=1)
+    colors = random.uniform(-1, 1, (6, 3))
+    picture = np.tensordot(np.stack(waves, -1), colors / np.abs(colors).sum(0), axes=1)
     return np.rint(127.5 + 120 * picture).astype(np.uint8)
 
 

@@ -16,7 +16,7 @@ def numbered(n):
 
 
 class Encoded:
-    """Files in memory, labelled by their numbers; counts how often each was read."""
+    """Files in memory, labeled by their numbers; counts how often each was read."""
 
     def __init__(self, files):
         self.files = files

@@ -21,7 +21,7 @@ NAMES = ["dog/1.png", 'cat/a "b", c.png', "cat/deep/é.png", "dog/2.png", "cat/3
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """A labelled folder with unusual names, sorted as features are: by the hash of the name."""
+    """A labeled folder with unusual names, sorted as features are: by the hash of the name."""
     top = tmp_path_factory.mktemp("pictures")
     for number, name in enumerate(NAMES):
         (top / name).parent.mkdir(parents=True, exist_ok=True)

@@ -154,7 +154,7 @@ def finish(process, folder):
 
 def eighteen():
     return torchvision_names.to_torch(
-        *random_network(encoder_spec.Card("resnet18", padding="torch"))
+        *random_network(encoder_spec.EncoderSpec("resnet18", padding="torch"))
     )
 
 
@@ -179,7 +179,7 @@ def write_encoder(folder, card, network):
 
 def other_shapes(path):
     """An export whose weights are of another width than its card says."""
-    card = encoder_spec.Card("micro_resnet", image_size=32)
+    card = encoder_spec.EncoderSpec("micro_resnet", image_size=32)
     write_encoder(path, card, random_network(card._replace(width_multiplier=2)))
 
 

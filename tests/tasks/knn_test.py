@@ -9,7 +9,7 @@ from byol_jax.checkpoints import encoders
 from byol_jax.config import UsageError
 from byol_jax.data import datasets
 from byol_jax.evaluation.features import Features
-from byol_jax.metrics import knn as neighbours
+from byol_jax.metrics import knn as neighbors
 from byol_jax.tasks import knn as run_knn
 from configs import knn as config_file
 from tests.support.samples import drawn_picture, encode
@@ -102,13 +102,13 @@ def test_every_seed_draws_a_random_network_of_its_own(run_folder, tmp_path):
         assert run["accuracy"] == alone["accuracy"] and run["table"] == alone["table"]
     first, second = (run["checkpoint"]["sha256"] for run in together["per_seed"])
     assert first != second
-    assert together["deviation_over"].endswith("a network for each seed")
+    assert together["std_over"].endswith("a network for each seed")
     assert "a network for each seed" in run_knn.describe(together)
 
 
 # Selection, on features that are given.
 
-SETTINGS = [neighbours.Setting(k, t) for k in (1, 5, 40) for t in (0.07, 1.0)]
+SETTINGS = [neighbors.KnnParams(k, t) for k in (1, 5, 40) for t in (0.07, 1.0)]
 
 
 def splits(test_labels=None, *, leave_one_out=False):
@@ -120,14 +120,14 @@ def splits(test_labels=None, *, leave_one_out=False):
     return run_knn.Splits(made[0], test, 4, made[not leave_one_out], {"bad": 0})
 
 
-@pytest.mark.parametrize("favourite", range(len(SETTINGS)))
-def test_poisoned_labels_of_the_evaluated_images_never_change_what_is_chosen(favourite):
+@pytest.mark.parametrize("favorite", range(len(SETTINGS)))
+def test_poisoned_labels_of_the_evaluated_images_never_change_what_is_chosen(favorite):
     """They are what one setting predicts, so that it is right about all images."""
     clean = splits()
-    bank = neighbours.Bank(clean.train.features, clean.train.labels, 4)
-    labels = neighbours.predict(bank, clean.test.features, SETTINGS[favourite])
+    bank = neighbors.Bank(clean.train.features, clean.train.labels, 4)
+    labels = neighbors.predict(bank, clean.test.features, SETTINGS[favorite])
     scores = [run_knn.score(s, SETTINGS, make_config(), 0) for s in (clean, splits(labels))]
-    assert scores[1]["table"][favourite]["top1"] == 1
+    assert scores[1]["table"][favorite]["top1"] == 1
     assert scores[0]["selected"] == scores[1]["selected"]
     keys = ("validation_top1", "validation_top5")
     rows = [[[row[key] for key in keys] for row in found["table"]] for found in scores]
@@ -193,7 +193,7 @@ BAD = {
     "k": ({"knn.k": (0,)}, "numbers above 0, such as --config.knn.k="),
     "no k": ({"knn.k": ()}, "one or more numbers"),
     "temperature": ({"knn.temperature": (-1.0,)}, "--config.knn.temperature="),
-    "share": ({"knn.validation_share": 1.0}, "validation_share must be between"),
+    "fraction": ({"knn.validation_share": 1.0}, "validation_share must be between"),
     "batch": ({"batch_size": 0}, "batch_size must be above 0"),
     "checkpoint": ({"checkpoint": "/nowhere"}, "no such path"),
     "no checkpoint": ({"checkpoint": ""}, "--config.checkpoint=RUN"),
@@ -233,7 +233,7 @@ def test_images_without_labels_neither_vote_nor_count(
     assert found["label_free"]["view_images"] == 60
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
-def test_a_share_of_bad_images_is_a_share(share, run_folder, tmp_path):
+@pytest.mark.parametrize("fraction", [-0.1, 1.5, float("nan")])
+def test_a_share_of_bad_images_is_a_share(fraction, run_folder, tmp_path):
     with pytest.raises(UsageError, match="max_bad_share must be between 0 and 1"):
-        measure(tmp_path, run_folder, **{"data.max_bad_share": share})
+        measure(tmp_path, run_folder, **{"data.max_bad_share": fraction})

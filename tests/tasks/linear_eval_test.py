@@ -194,7 +194,7 @@ BAD = {
     "mode": ({"features": "both"}, "Unknown features: 'both'.*augmented, cached"),
     "weights": ({"weights": "randm"}, "Did you mean 'random'"),
     "pixels": ({"weights": "pixels", "features": "augmented"}, "add --config.features=cached"),
-    "share": ({"data.validation_share": 0.0}, "validation_share must be between 0 and 1"),
+    "fraction": ({"data.validation_share": 0.0}, "validation_share must be between 0 and 1"),
     "area": ({"features": "augmented", "crop.min_area": 2.0}, "crop.min_area must be above 0"),
     "checkpoint": ({"checkpoint": "/nowhere"}, "No checkpoint at /nowhere"),
     "split": ({"data.eval_split": "tset"}, "Did you mean 'test'"),

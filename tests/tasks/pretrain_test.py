@@ -27,7 +27,7 @@ def test_a_run_leaves_config_metrics_checkpoints_and_events(run_folder):
     galleries = {path.name for path in (run_folder / "gallery").iterdir()}
     assert galleries == {
         "start.npz",
-        *(f"{n}.json" for n in "pairs neighbours atlas classes".split()),
+        *(f"{n}.json" for n in "pairs neighbors atlas classes".split()),
     }
     (events,) = (run_folder / "tensorboard").iterdir()
     assert all(words in events.read_bytes() for words in (b"pairs", b"neighbours"))
@@ -88,7 +88,7 @@ def test_a_run_killed_before_its_last_probe_makes_up_for_it(run_folder, tmp_path
 
 
 def test_the_summary_is_shown(run_folder):
-    text = summary.summarise(run_folder, make_config())
+    text = summary.summarize(run_folder, make_config())
     assert "random network" in text and "raw pixels" in text and str(run_folder) in text
 
 
@@ -96,10 +96,10 @@ def test_a_collapsed_run_says_so(run_folder, tmp_path):
     shutil.copy(run_folder / "metrics.jsonl", tmp_path)
     config = make_config(**{"collapse.patience": 2, "collapse.min_effective_rank": 0.0})
     for step in (5, 6):
-        assert "COLLAPSED" not in summary.summarise(tmp_path, config)
+        assert "COLLAPSED" not in summary.summarize(tmp_path, config)
         with (tmp_path / "metrics.jsonl").open("a") as file:
             file.write(json.dumps({"step": step, "train/feature_std": 0.02}) + "\n")
-    assert "nearly the same projection (feature std 0.020)" in summary.summarise(tmp_path, config)
+    assert "nearly the same projection (feature std 0.020)" in summary.summarize(tmp_path, config)
 
 
 @pytest.mark.slow
@@ -142,7 +142,7 @@ BAD = {
     "method": ({"augment.crop.method": "cubicc"}, "Did you mean 'cubic'"),
     "probability": ({"augment.view1.blur_probability": 1.5}, "blur_probability must be between"),
     "tau": ({"objective.base_target_ema": 1.5}, "base_target_ema must be between"),
-    "share": ({"data.max_bad_share": 1.5}, "max_bad_share must be between 0 and 1"),
+    "fraction": ({"data.max_bad_share": 1.5}, "max_bad_share must be between 0 and 1"),
     "mean alone": ({"data.std": None}, "Set both data.mean and data.std"),
     "threads": ({"data.threads": -1}, "data.threads must"),
     "workers": ({"data.workers": -1}, "data.workers must"),

@@ -24,7 +24,7 @@ def made(title, image, level):
 
 
 def test_each_augmentation_goes_from_nothing_to_its_strongest():
-    """Strengths are those of configs/byol.py; colours by Python's own HSV."""
+    """Strengths are those of configs/byol.py; colors by Python's own HSV."""
     image = 0.3 + 0.4 * random_images(1, 8, 8)[0]
     pixel, mean = image[0, 0], image.mean((0, 1))
     hue, saturation, value = colorsys.rgb_to_hsv(*pixel.tolist())
@@ -50,13 +50,13 @@ def test_each_augmentation_goes_from_nothing_to_its_strongest():
 
 @pytest.fixture
 def odd_folder(tmp_path):
-    """Greyscale, alpha, tiny, very wide, very tall, 16 bits; one damaged; names for mischief."""
+    """Grayscale, alpha, tiny, very wide, very tall, 16 bits; one damaged; names for mischief."""
     folder = tmp_path / "images"
     (folder / "a").mkdir(parents=True)
     (folder / "$\\b$").mkdir()
     evil = EVIL.replace("/", "")
     picture = PIL.Image.fromarray(drawn_picture(60, 80))
-    picture.convert("L").save(folder / "a" / "grey.png")
+    picture.convert("L").save(folder / "a" / "gray.png")
     rgba = picture.copy()
     rgba.putalpha(128)
     rgba.save(folder / "a" / f"{evil}.png")
@@ -80,7 +80,7 @@ def test_images_of_any_kind_are_shown_with_both_views_and_damaged_ones_named(
     preview.run(config, tmp_path / "out")
     text = (tmp_path / "out" / "preview.html").read_text()
     alts = [a["alt"] for tag, a in Elements(text).tags if tag == "img"]
-    for name in ("grey", "tiny", "wide", "tall", "deep", EVIL.replace("/", "")):
+    for name in ("gray", "tiny", "wide", "tall", "deep", EVIL.replace("/", "")):
         assert sum(f"{name}." in alt for alt in alts) == 3, name
     assert len([alt for alt in alts if alt.startswith("crop")]) == 6
     assert "<script" not in text and len(text) < 5_000_000
@@ -91,6 +91,6 @@ def test_images_of_any_kind_are_shown_with_both_views_and_damaged_ones_named(
 
 def test_a_window_says_which_share_of_the_image_it_is():
     image = drawn_picture(20, 80)
-    for level, share in ((0.0, "area 0.25"), (1.0, "area 0.062")):
+    for level, fraction in ((0.0, "area 0.25"), (1.0, "area 0.062")):
         words, pixels = preview._window(image, (1.0, 0.0625), level, 16, "linear")
-        assert words == share and pixels.shape == (16, 16, 3)
+        assert words == fraction and pixels.shape == (16, 16, 3)

@@ -115,7 +115,7 @@ def test_a_network_that_diverges_is_not_chosen(run_folder, tmp_path):
 
 
 BAD = {
-    "share": ({"labels.share": 0.0}, "labels.share must be above 0"),
+    "fraction": ({"labels.share": 0.0}, "labels.share must be above 0"),
     "classes": ({"labels.share": 0.01}, "without an image: take 0.05 or more"),
     "list": ({"labels.list": "/nowhere"}, "Cannot read --config.labels.list=/nowhere"),
     "decay": ({"weight_decays": (-1.0,)}, "0 or more, such as --config.weight_decays="),

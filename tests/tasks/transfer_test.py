@@ -115,9 +115,9 @@ def measured(metric="top1", test_labels=None):
     none = np.zeros((200, 2, 2, 3), np.uint8)
     data = datasets.ArrayDataset(none, pairs[0][1], 4)
     splits = {"train_split": "train", "validation_split": "", "eval_split": "test"}
-    subject = protocol.Subject(None, features.Source("", ""), data, 0, None, splits)
+    setup = protocol.EvalSetup(None, features.Source("", ""), data, 0, None, splits)
     targets = [transfer._targets(found, data, metric, "some") for found in made]
-    return transfer.Measured(subject, metric, made[0], targets[0], made[1], targets[1], {"bad": 0})
+    return transfer.Measured(setup, metric, made[0], targets[0], made[1], targets[1], {"bad": 0})
 
 
 @pytest.mark.parametrize("metric", ["top1", "mean_per_class", "map11"])
@@ -162,9 +162,11 @@ def test_mean_per_class_and_map_are_those_of_the_final_classifier():
         ],
         axis=1,
     )
-    tags = np.eye(4, dtype=np.int8)[data.test.labels]
+    multi_labels = np.eye(4, dtype=np.int8)[data.test.labels]
     assert list(found["accuracy"]) == ["map11"]
-    assert found["accuracy"]["map11"] == pytest.approx(accuracy.map11(scores, tags), abs=0.01)
+    assert found["accuracy"]["map11"] == pytest.approx(
+        accuracy.map11(scores, multi_labels), abs=0.01
+    )
 
 
 # Other sets, and mistakes.
@@ -207,20 +209,20 @@ def of_folder(folder, **more):
     return keys | {"data.eval_split": "all", "data.validation_share": 0.25} | more
 
 
-def test_a_folder_is_measured_in_its_largest_centre_squares(
+def test_a_folder_is_measured_in_its_largest_center_squares(
     run_folder, pictures, tmp_path, monkeypatch
 ):
-    shares = []
+    fractions = []
     crop = features.eval_loader.host_crops.center_crop
 
-    def center_crop(image, size, *, share, is_reduced):
-        shares.append(share)
-        return crop(image, size, share=share, is_reduced=is_reduced)
+    def center_crop(image, size, *, fraction, is_reduced):
+        fractions.append(fraction)
+        return crop(image, size, fraction=fraction, is_reduced=is_reduced)
 
     monkeypatch.setattr(features.eval_loader.host_crops, "center_crop", center_crop)
     found = measure(tmp_path, run_folder, **of_folder(pictures, metric="mean_per_class"), seeds=2)
-    assert set(shares) == {1.0} and len(shares) == 80
-    assert set(found["deviation"]) == {"mean_per_class", "top1", "top5"}
+    assert set(fractions) == {1.0} and len(fractions) == 80
+    assert set(found["std"]) == {"mean_per_class", "top1", "top5"}
     assert found["per_seed"][1]["num_images"]["validation"] == 10
 
 
@@ -235,7 +237,7 @@ BAD = {
     "min": ({"lambdas.min": 0.0}, "lambdas.min must be above 0"),
     "order": ({"lambdas.min": 1e3}, "lambdas.min=1000 is above --config.lambdas.max=100"),
     "metric": ({"metric": "top2"}, "Unknown metric: 'top2'.*mean_per_class"),
-    "share": ({"data.validation_share": 0.0}, "validation_share must be between"),
+    "fraction": ({"data.validation_share": 0.0}, "validation_share must be between"),
     "weights": ({"weights": "none"}, "Unknown weights"),
     "checkpoint": ({"checkpoint": "/nowhere"}, "No checkpoint at /nowhere|no such path"),
     "split": ({"data.eval_split": "tset"}, "split.*Did you mean 'test'"),

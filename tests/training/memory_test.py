@@ -56,7 +56,7 @@ def write_large_file(path, card):
 @pytest.mark.skipif(not pathlib.Path("/proc/self/clear_refs").exists(), reason="needs Linux")
 def test_an_encoder_takes_less_than_twice_its_size_of_a_file_of_four_times(tmp_path):
     path = tmp_path / "resnet50.pkl"
-    size = write_large_file(path, encoder_spec.Card("resnet50"))
+    size = write_large_file(path, encoder_spec.EncoderSpec("resnet50"))
     assert size > 90e6 and path.stat().st_size > 3.5 * size
     command = [sys.executable, "-c", MEASURE, golden_data.FOLDER / "deepmind_tiny.pkl", path]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}  # one device, one copy

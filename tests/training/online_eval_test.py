@@ -14,8 +14,8 @@ from tests.support.samples import drawn_picture, encode
 def clusters(n, *, classes=4, size=16, seed=0, spread=1.0):
     rng = np.random.RandomState(seed)
     labels = rng.randint(classes, size=n)
-    centres = np.random.RandomState(9).standard_normal((classes, size))
-    features = centres[labels] + spread * rng.standard_normal((n, size))
+    centers = np.random.RandomState(9).standard_normal((classes, size))
+    features = centers[labels] + spread * rng.standard_normal((n, size))
     return features.astype(np.float32), labels.astype(np.int32)
 
 
@@ -44,7 +44,7 @@ def test_knn_weighs_by_similarity():
     assert knn(train, labels, query, k=3, temperature=0.30) == [1]
 
 
-def test_knn_takes_all_neighbours_when_there_are_fewer_than_k():
+def test_knn_takes_all_neighbors_when_there_are_fewer_than_k():
     train, labels = clusters(5)
     assert knn(train, labels, train, k=20).shape == (5,)
 
@@ -97,12 +97,12 @@ class Encoded:
 
 def stream(pixels, labels, *, bad=()):
     files = [b"text" if i in bad else encode(image) for i, image in enumerate(pixels)]
-    is_labelled = labels is not None
-    records = Encoded(files, labels if is_labelled else [-1] * len(files))
-    return datasets.RecordDataset(records, len(files), 4 if is_labelled else 0)
+    is_labeled = labels is not None
+    records = Encoded(files, labels if is_labeled else [-1] * len(files))
+    return datasets.RecordDataset(records, len(files), 4 if is_labeled else 0)
 
 
-def colour(params, state, batch):
+def color(params, state, batch):
     """An encoder that tells classes by the brightness of the middle."""
     return np.eye(4)[batch[:, 4, 4, 0]]
 
@@ -114,10 +114,10 @@ LABELS = [number % 4 for number in range(40)]
 def test_encoded_images_are_scored_as_those_in_memory_and_have_no_pixels_to_compare_with():
     memory = datasets.ArrayDataset(np.stack(PIXELS), np.array(LABELS, np.int32), 4)
     encoded = stream(PIXELS, LABELS)
-    expected = make_probe(memory, memory, colour).score(None, None, linear=True)
-    assert make_probe(encoded, encoded, colour).score(None, None, linear=True) == expected
+    expected = make_probe(memory, memory, color).score(None, None, linear=True)
+    assert make_probe(encoded, encoded, color).score(None, None, linear=True) == expected
     assert expected["probe/knn_top1"] == expected["probe/linear_top1"] == 1
-    assert make_probe(encoded, encoded, colour).score_raw_pixels() == {}
+    assert make_probe(encoded, encoded, color).score_raw_pixels() == {}
 
 
 def test_without_labels_only_the_spread_is_measured_and_bad_images_are_left_out():
@@ -135,13 +135,13 @@ def test_without_labels_only_the_spread_is_measured_and_bad_images_are_left_out(
 
 def test_so_many_images_of_both_splits_may_be_bad_and_they_are_left_out():
     some, more = stream(PIXELS, LABELS, bad=(1, 2)), stream(PIXELS, LABELS, bad=(1, 2, 3))
-    measured = make_probe(some, some, colour, max_bad_share=0.025).measure(None, None, linear=True)
+    measured = make_probe(some, some, color, max_bad_share=0.025).measure(None, None, linear=True)
     assert measured.scalars["probe/knn_top1"] == measured.scalars["probe/linear_top1"] == 1
     assert len(measured.labels) == 38
     assert measured.bad.keys() == {"file 1", "file 2"} and "not an image" in measured.bad["file 1"]
     for splits in [(some, more), (more, some)]:
         with pytest.raises(eval_loader.UsageError, match="80 images.*max_bad_share.*\n  file 1"):
-            make_probe(*splits, colour, max_bad_share=0.025).score(None, None, linear=True)
+            make_probe(*splits, color, max_bad_share=0.025).score(None, None, linear=True)
 
 
 def missing(labels, *, every):
@@ -156,11 +156,11 @@ def test_images_without_labels_neither_vote_nor_count(is_in_memory):
         return stream(PIXELS, labels)
 
     train, test = missing(LABELS, every=3), missing(LABELS, every=7)
-    whole = make_probe(split(LABELS), split(LABELS), colour).score(None, None, linear=True)
-    exact = make_probe(split(train), split(test), colour).score(None, None, linear=True)
+    whole = make_probe(split(LABELS), split(LABELS), color).score(None, None, linear=True)
+    exact = make_probe(split(train), split(test), color).score(None, None, linear=True)
     assert exact == whole and exact["probe/knn_top1"] == 1
     if is_in_memory:
-        scores = make_probe(split(train), split(test), colour).score_raw_pixels()
+        scores = make_probe(split(train), split(test), color).score_raw_pixels()
         assert 0 < scores["probe/raw_pixels_knn_top1"] <= 1
 
 
@@ -168,23 +168,23 @@ def test_images_without_labels_neither_vote_nor_count(is_in_memory):
 def test_without_a_label_in_one_split_there_is_no_accuracy(which):
     splits = {name: stream(PIXELS, LABELS) for name in ("train", "test")}
     splits[which] = stream(PIXELS, [-1] * 40)
-    measured = make_probe(splits["train"], splits["test"], colour).measure(None, None, linear=True)
+    measured = make_probe(splits["train"], splits["test"], color).measure(None, None, linear=True)
     assert measured.predicted is None
     assert measured.scalars.keys() == {"probe/feature_std", "probe/effective_rank"}
 
 
 def test_labels_of_one_class_train_no_linear_probe():
     train = stream(PIXELS, [0 if label == 0 else -1 for label in LABELS])
-    scalars = make_probe(train, stream(PIXELS, LABELS), colour).score(None, None, linear=True)
+    scalars = make_probe(train, stream(PIXELS, LABELS), color).score(None, None, linear=True)
     assert scalars["probe/knn_top1"] == 0.25 and "probe/linear_top1" not in scalars
 
 
-@pytest.mark.parametrize("is_labelled", [False, True])
-def test_a_split_of_bad_images_alone_is_an_error_for_the_user(is_labelled):
-    labels = LABELS if is_labelled else None
+@pytest.mark.parametrize("is_labeled", [False, True])
+def test_a_split_of_bad_images_alone_is_an_error_for_the_user(is_labeled):
+    labels = LABELS if is_labeled else None
     bad, good = stream(PIXELS, labels, bad=range(40)), stream(PIXELS, labels)
     with pytest.raises(eval_loader.UsageError, match="(?i)no.*image"):
-        probe = make_probe(bad, good if is_labelled else bad, colour, max_bad_share=1)
+        probe = make_probe(bad, good if is_labeled else bad, color, max_bad_share=1)
         probe.score(None, None, linear=False)
 
 

@@ -61,7 +61,7 @@ def test_both_networks_of_deepminds_file_are_taken_and_training_begins_anew(job)
 def test_a_classifier_of_other_classes_stays_as_drawn(job):
     classifier = {"w": np.ones((8, 3), np.float32), "b": np.ones(3, np.float32)}
     drawn = job.state._replace(online_params=job.state.online_params | {"classifier": classifier})
-    card = encoder_spec.Card("tiny_resnet")
+    card = encoder_spec.EncoderSpec("tiny_resnet")
     taken = pretrained_init.load_networks(str(PICKLE), drawn, card).online_params
     assert taken["classifier"] is classifier
     np.testing.assert_array_equal(
@@ -70,7 +70,7 @@ def test_a_classifier_of_other_classes_stays_as_drawn(job):
 
 
 def test_without_a_target_both_networks_start_from_the_same_and_heads_are_drawn(job, tmp_path):
-    card = encoder_spec.Card("resnet18", padding="torch")
+    card = encoder_spec.EncoderSpec("resnet18", padding="torch")
     (params, state), (drawn, drawn_state) = (random_network(card, seed) for seed in (0, 1))
     path = str(tmp_path / "resnet18.safetensors")
     torch_checkpoint.save_safetensors(path, torchvision_names.to_torch(params, state), metadata={})
@@ -95,11 +95,14 @@ def test_another_padding_is_refused_though_shapes_agree():
 
 
 OTHERS = {
-    "encoder": (encoder_spec.Card("resnet18"), "set --config.model.encoder=tiny_resnet"),
-    "width": (encoder_spec.Card("tiny_resnet", 2), "set --config.model.width_multiplier=1"),
-    "version": (encoder_spec.Card("tiny_resnet", 1, True), "set --config.model.resnet_v2=False"),
+    "encoder": (encoder_spec.EncoderSpec("resnet18"), "set --config.model.encoder=tiny_resnet"),
+    "width": (encoder_spec.EncoderSpec("tiny_resnet", 2), "set --config.model.width_multiplier=1"),
+    "version": (
+        encoder_spec.EncoderSpec("tiny_resnet", 1, True),
+        "set --config.model.resnet_v2=False",
+    ),
     "two": (
-        encoder_spec.Card("tiny_resnet", stem="cifar", padding="torch"),
+        encoder_spec.EncoderSpec("tiny_resnet", stem="cifar", padding="torch"),
         "set --config.model.stem=imagenet --config.model.padding=same",
     ),
 }
@@ -127,7 +130,9 @@ def test_heads_of_other_sizes_are_refused(head, job):
     other = job.state.online_params | {f"{head}/linear": {"w": np.zeros((2, 3), np.float32)}}
     with pytest.raises(UsageError, match=f"holds {head}/linear of .*the config builds"):
         pretrained_init.load_networks(
-            str(PICKLE), job.state._replace(online_params=other), encoder_spec.Card("tiny_resnet")
+            str(PICKLE),
+            job.state._replace(online_params=other),
+            encoder_spec.EncoderSpec("tiny_resnet"),
         )
 
 

@@ -130,7 +130,7 @@ def test_gradient_norms_equal_the_reference(case):
 
 
 @functools.cache
-def golden_run(num_devices, *, dtype=np.float32, synchronised=True):
+def golden_run(num_devices, *, dtype=np.float32, synchronized=True):
     """Our update as the reference's run had it, and the state it starts from."""
     config = RUN_CONFIG
     learning_rate = optimizers.learning_rate_schedule(
@@ -145,7 +145,7 @@ def golden_run(num_devices, *, dtype=np.float32, synchronised=True):
         momentum=config["momentum"],
         trust_coefficient=config["eta"],
     )
-    forward = golden_data.make_forward(config, axis=pmap.AXIS if synchronised else None)
+    forward = golden_data.make_forward(config, axis=pmap.AXIS if synchronized else None)
     update = train_step.make_update(
         train_step.make_loss(forward, byol.OBJECTIVES["byol"]),
         optimizer,
@@ -171,9 +171,9 @@ def golden_batch(step, num_devices, dtype=np.float32):
 
 
 @functools.cache
-def train(num_devices, *, dtype=np.float32, synchronised=True):
+def train(num_devices, *, dtype=np.float32, synchronized=True):
     """All steps: the final state, and the scalars of every step as arrays."""
-    update, state = golden_run(num_devices, dtype=dtype, synchronised=synchronised)
+    update, state = golden_run(num_devices, dtype=dtype, synchronized=synchronized)
     state = pmap.replicate(state, num_devices=num_devices)
     rows = []
     for step in range(RUN_CONFIG["num_steps"]):
@@ -281,10 +281,10 @@ def test_four_devices_equal_one_to_rounding_in_float64():
 
 
 @pytest.mark.slow
-def test_without_synchronised_batch_norm_four_devices_differ():
+def test_without_synchronized_batch_norm_four_devices_differ():
     """The tests above would notice a missing reduction."""
     with pytest.raises(AssertionError):
-        _, logs = train(4, synchronised=False)
+        _, logs = train(4, synchronized=False)
         assert_logs_close(logs, "dev4|log", atol=1e-3)
 
 
@@ -405,9 +405,9 @@ def test_the_classifier_learns_from_labeled_images_of_the_whole_batch(num_device
     kept = np.flatnonzero(np.array(PARTLY_LABELED) >= 0)
     labels = np.array(PARTLY_LABELED)[kept]
     logits = (images[kept] @ weights).astype(np.float64)
-    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    loss = -np.log(shares[np.arange(len(kept)), labels]).mean()
-    expected = images[kept].T @ (shares - np.eye(7)[labels]) / len(kept)
+    fractions = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    loss = -np.log(fractions[np.arange(len(kept)), labels]).mean()
+    expected = images[kept].T @ (fractions - np.eye(7)[labels]) / len(kept)
     np.testing.assert_allclose(gradient, expected, atol=1e-5)
     np.testing.assert_allclose(scalars["online_loss"], loss, rtol=1e-5)
     rank = (-logits).argsort(axis=1).argsort(axis=1)[np.arange(len(kept)), labels]
@@ -423,8 +423,10 @@ def test_a_batch_without_labels_moves_the_classifier_nowhere():
 
 @pytest.mark.parametrize("size", [7, 49, 64, 1000])
 def test_if_all_have_labels_each_weighs_exactly_one(size):
-    weights, share = jax.jit(lambda x: train_step.label_weights(x, axis=None))(np.zeros(size, int))
-    assert (np.asarray(weights) == 1).all() and share == 1
+    weights, fraction = jax.jit(lambda x: train_step.label_weights(x, axis=None))(
+        np.zeros(size, int)
+    )
+    assert (np.asarray(weights) == 1).all() and fraction == 1
 
 
 def test_images_are_resized_as_the_reference_does_without_smoothing():

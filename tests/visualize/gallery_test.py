@@ -1,4 +1,4 @@
-"""Pictures of a run: which neighbours, which classes, which views; maps of any features."""
+"""Pictures of a run: which neighbors, which classes, which views; maps of any features."""
 
 import json
 
@@ -25,10 +25,10 @@ def measured(n=40):
 def subject(n=40, labels=None):
     images = np.random.default_rng(0).integers(0, 255, (n, 32, 32, 3)).astype(np.uint8)
     labels = np.zeros(n, np.int32) if labels is None else labels
-    return gallery.Subject(datasets.ArrayDataset(images, labels, 4), "test", {}, list("wxyz"))
+    return gallery.GalleryData(datasets.ArrayDataset(images, labels, 4), "test", {}, list("wxyz"))
 
 
-def test_neighbours_are_those_of_a_search_by_hand():
+def test_neighbors_are_those_of_a_search_by_hand():
     features = np.random.default_rng(0).normal(size=(30, 5))
     queries = np.array([3, 29])
     found = gallery.nearest(features, queries, k=4)
@@ -55,7 +55,7 @@ def test_classes_count_what_was_taken_for_what(tmp_path):
         assert row["start"] == 1
 
 
-def test_without_labels_there_are_neighbours_and_a_map_but_no_classes(tmp_path):
+def test_without_labels_there_are_neighbors_and_a_map_but_no_classes(tmp_path):
     labels = np.full(12, -1)
     found = measured(12)._replace(labels=labels, predicted=None, num_classes=0)
     gallery.write_start(tmp_path, found, most=10, title="before")

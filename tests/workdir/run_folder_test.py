@@ -60,9 +60,9 @@ def test_what_was_found_out_about_the_data_comes_back_as_it_was(tmp_path):
     assert read_card(tmp_path) is None
     open_workdir(tmp_path, CONFIG, CARD)
     assert read_card(tmp_path) == CARD
-    unlabelled = CARD._replace(num_classes=0, fingerprint="")
-    open_workdir(tmp_path, CONFIG, unlabelled)
-    assert read_card(tmp_path) == unlabelled
+    unlabeled = CARD._replace(num_classes=0, fingerprint="")
+    open_workdir(tmp_path, CONFIG, unlabeled)
+    assert read_card(tmp_path) == unlabeled
 
 
 def read_card(workdir):

@@ -102,7 +102,7 @@ def test_a_service_that_is_slow_at_the_end_is_left(capsys):
 
 @pytest.mark.slow
 def test_sessions_of_an_offline_run_are_runs_of_their_own_in_one_group(tmp_path, monkeypatch):
-    """Of two with one id, the one that is synchronised last would replace the other."""
+    """Of two with one id, the one that is synchronized last would replace the other."""
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     for step in (1, 2):

@@ -14,7 +14,7 @@ UsageError = config_lib.UsageError
 
 T = TypeVar("T")
 
-# One record can be read without its neighbours; images have been compressed already.
+# One record can be read without its neighbors; images have been compressed already.
 _OPTIONS = "group_size:1,uncompressed"
 INFO = "dataset_info.json"  # without it TFDS does not take a folder for a set
 FEATURES = "features.json"

@@ -17,7 +17,7 @@ import numpy as np
 import simplejpeg
 
 from byol_jax import config as config_lib
-from byol_jax.data import eval_loader, grey, image_decoding
+from byol_jax.data import eval_loader, gray, image_decoding
 from byol_jax.data.prepare import array_record, pack_sources
 from byol_jax.host import machine
 from byol_jax.workdir import console, files
@@ -55,7 +55,7 @@ class Shard(NamedTuple):
 
 
 def shrink(
-    data: bytes, *, shorter_side: int, quality: int, ranges: grey.Ranges | None = None
+    data: bytes, *, shorter_side: int, quality: int, ranges: gray.Ranges | None = None
 ) -> bytes:
     """An image as a JPEG whose shorter side is at most so many pixels; none is enlarged.
 
@@ -63,7 +63,7 @@ def shrink(
       data: the bytes of the file.
       shorter_side: in pixels.
       quality: of JPEG.
-      ranges: of greyscale of more than 8 bits, which becomes 8 bits.
+      ranges: of grayscale of more than 8 bits, which becomes 8 bits.
 
     Raises:
       images.BadImageError: not an image that can be used.
@@ -110,7 +110,7 @@ class PackedSet:
         self._serializer = example_serializer.ExampleSerializer(
             source.features.get_serialized_info()
         )
-        self._ranges = self._measure_grey()
+        self._ranges = self._measure_gray()
         self._open()
         self._bad = self._read_bad()  # split, then index: name and reason
 
@@ -214,11 +214,11 @@ class PackedSet:
                 "that folder."
             )
 
-    def _measure_grey(self) -> grey.Ranges | None:
-        """What is black and white in deep greyscale, by the first split, for all of them."""
+    def _measure_gray(self) -> gray.Ranges | None:
+        """What is black and white in deep grayscale, by the first split, for all of them."""
         split = next(iter(self._source.splits.values()))
-        count = min(len(split), eval_loader.GREY_SAMPLE)
-        return eval_loader.measure_grey(lambda index: split.example(index)["image"], count)
+        count = min(len(split), eval_loader.GRAY_SAMPLE)
+        return eval_loader.measure_gray(lambda index: split.example(index)["image"], count)
 
     def _require_empty(self) -> None:
         if (self._target / array_record.INFO).exists():

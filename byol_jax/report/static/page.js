@@ -305,7 +305,7 @@
     path.closePath();
   }
 
-  // Classes differ in shape too: neighbours in the list, and those that share a colour.
+  // Classes differ in shape too: neighbors in the list, and those that share a color.
   function shapeOf(number) {
     return number < 0 ? 0 : (number + Math.floor(number / SIZE)) % SHAPES.length;
   }
@@ -324,7 +324,7 @@
     }
     ctx.save();
     ctx.globalAlpha = plot.faded && !plot.faded.has(number) ? 0.07 : 0.8;
-    // Without a label, beside classes, which have all colours: in none of them.
+    // Without a label, beside classes, which have all colors: in none of them.
     const unlabeled = css(plot.series.length > 2 ? "--edge" : "--series-0");
     ctx.fillStyle = number < 0 ? unlabeled : color(number);
     ctx.fill(path);

@@ -35,12 +35,12 @@ def picture(name):
     return samples.drawn_picture(height, width, seed=sorted(PICTURES).index(name))
 
 
-def fill(root, *, is_labelled=True):
+def fill(root, *, is_labeled=True):
     for name, (_, _, kind) in PICTURES.items():
-        path = root / (name if is_labelled else name.replace("/", "_"))
+        path = root / (name if is_labeled else name.replace("/", "_"))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(samples.encode(picture(name), kind))
-    if is_labelled:
+    if is_labeled:
         whole = (root / "ant" / "0.jpg").read_bytes()
         (root / "ant" / "cut.jpg").write_bytes(whole[: len(whole) * 9 // 10])
         (root / "bee" / "text.png").write_text("no image")
@@ -188,7 +188,7 @@ def test_too_many_bad_images_are_named_and_can_be_allowed(packed, folder, tmp_pa
 
 
 def test_a_shard_without_any_good_image_is_no_problem(tmp_path):
-    root = fill(tmp_path / "photos", is_labelled=False)
+    root = fill(tmp_path / "photos", is_labeled=False)
     listing = datasets.load("folder", "train", data_dir=str(root)).records
     for index in (2, 3):
         pathlib.Path(listing.name(index)).write_text("no image")
@@ -199,7 +199,7 @@ def test_a_shard_without_any_good_image_is_no_problem(tmp_path):
 
 
 def test_a_folder_without_labels(tmp_path, capsys):
-    root = fill(tmp_path / "mnist", is_labelled=False)
+    root = fill(tmp_path / "mnist", is_labeled=False)
     pack.run(make_config(root, ""), tmp_path)
     data = datasets.load("tfds:mnist_packed", "train", data_dir=str(tmp_path / "mnist_packed"))
     assert data.num_images == len(PICTURES) and data.num_classes == 0
@@ -302,7 +302,7 @@ def test_a_set_that_fits_into_memory_is_refused(packed, monkeypatch):
         pack_sources.open_source("tfds:my_photos", str(packed), "")
 
 
-def test_the_default_shorter_side_leaves_what_a_centre_crop_cuts_off():
+def test_the_default_shorter_side_leaves_what_a_center_crop_cuts_off():
     config = config_file.get_config()
     assert pack.shorter_side(config) == 256
     config.image_size = 112

@@ -1,4 +1,4 @@
-"""Greyscale of more than 8 bits: by what a file says, else by what was measured over its set."""
+"""Grayscale of more than 8 bits: by what a file says, else by what was measured over its set."""
 
 import json
 import struct
@@ -12,7 +12,7 @@ import PIL.Image
 import PIL.TiffImagePlugin
 import pytest
 
-from byol_jax.data import data_cards, datasets, eval_loader, grey, image_decoding, train_loader
+from byol_jax.data import data_cards, datasets, eval_loader, gray, image_decoding, train_loader
 from byol_jax.data.prepare import packed_dataset
 from byol_jax.evaluation import protocol
 from byol_jax.models import encoder_spec
@@ -20,8 +20,8 @@ from byol_jax.workdir import run_folder
 from tests.data.image_decoding_test import in_three, png_chunk
 from tests.support.samples import drawn_picture, encode
 
-GREY = np.asarray(PIL.Image.fromarray(drawn_picture(45, 61)).convert("L"))
-DEEP = GREY.astype(np.uint16) * 16 + np.arange(61, dtype=np.uint16) % 16  # 12 bits
+GRAY = np.asarray(PIL.Image.fromarray(drawn_picture(45, 61)).convert("L"))
+DEEP = GRAY.astype(np.uint16) * 16 + np.arange(61, dtype=np.uint16) % 16  # 12 bits
 TWELVE = {"unsigned": (0, 4095)}
 
 
@@ -40,13 +40,13 @@ def tiff(pixels, **tags):
 
 def test_bytes_are_even_steps_and_those_of_whole_bits_the_upper_eight():
     values = np.arange(65536, dtype=np.uint16)
-    np.testing.assert_array_equal(grey.to_bytes(values, 0, 65535), values >> 8)
-    np.testing.assert_array_equal(grey.to_bytes(values[:4096], 0, 4095), values[:4096] >> 4)
-    np.testing.assert_array_equal(grey.to_bytes(values[:256], 0, 255), values[:256])
-    assert grey.to_bytes(values, 0, 4095).max() == 255
+    np.testing.assert_array_equal(gray.to_bytes(values, 0, 65535), values >> 8)
+    np.testing.assert_array_equal(gray.to_bytes(values[:4096], 0, 4095), values[:4096] >> 4)
+    np.testing.assert_array_equal(gray.to_bytes(values[:256], 0, 255), values[:256])
+    assert gray.to_bytes(values, 0, 4095).max() == 255
     floats = np.array([-1, 0, 0.5, 1, 2, np.nan, np.inf, -np.inf], np.float32)
-    assert grey.to_bytes(floats, 0, 1).tolist() == [0, 0, 128, 255, 255, 0, 255, 0]
-    assert grey.to_bytes(np.array([-1000, 0, 3095], np.int16), -1000, 3095).tolist() == [0, 62, 255]
+    assert gray.to_bytes(floats, 0, 1).tolist() == [0, 0, 128, 255, 255, 0, 255, 0]
+    assert gray.to_bytes(np.array([-1000, 0, 3095], np.int16), -1000, 3095).tolist() == [0, 62, 255]
 
 
 # What a file says.
@@ -64,18 +64,18 @@ def test_bytes_are_even_steps_and_those_of_whole_bits_the_upper_eight():
 def test_the_largest_value_that_a_tiff_names_is_white(tags):
     # Exact but for the last shade, since a range of a file has no whole bits.
     pixels = decode(tiff(DEEP, **tags), {"unsigned": (0, 65535)})
-    np.testing.assert_array_equal(pixels, in_three(GREY))
+    np.testing.assert_array_equal(pixels, in_three(GRAY))
 
 
 def test_a_largest_value_that_only_repeats_the_number_of_bits_says_nothing():
     data = tiff(DEEP, _281=(3, 65535))
     np.testing.assert_array_equal(decode(data), in_three(DEEP >> 8))
-    np.testing.assert_array_equal(decode(data, TWELVE), in_three(GREY))
+    np.testing.assert_array_equal(decode(data, TWELVE), in_three(GRAY))
 
 
 @pytest.mark.parametrize("tags", [{"_340": (3, 9), "_341": (3, 9)}, {"_341": (11, float("nan"))}])
 def test_a_range_without_sense_says_nothing(tags):
-    np.testing.assert_array_equal(decode(tiff(DEEP, **tags), TWELVE), in_three(GREY))
+    np.testing.assert_array_equal(decode(tiff(DEEP, **tags), TWELVE), in_three(GRAY))
 
 
 def twelve_bit_tiff():
@@ -92,7 +92,7 @@ def twelve_bit_tiff():
 
 
 def test_twelve_bits_that_are_stored_as_such_are_read_as_such():
-    np.testing.assert_array_equal(decode(twelve_bit_tiff()), in_three(GREY[:, :60]))
+    np.testing.assert_array_equal(decode(twelve_bit_tiff()), in_three(GRAY[:, :60]))
 
 
 def with_significant_bits(data, bits):
@@ -103,8 +103,8 @@ def test_significant_bits_of_a_png_count_where_its_values_were_not_scaled_up():
     raw = with_significant_bits(encode(DEEP), 12)
     scaled = with_significant_bits(encode(DEEP << 4 | DEEP >> 8), 12)
     dark = with_significant_bits(encode(DEEP // 17 << 4), 12)
-    np.testing.assert_array_equal(decode(raw), in_three(GREY))
-    np.testing.assert_array_equal(decode(scaled), in_three(GREY))
+    np.testing.assert_array_equal(decode(raw), in_three(GRAY))
+    np.testing.assert_array_equal(decode(scaled), in_three(GRAY))
     np.testing.assert_array_equal(decode(dark), in_three((DEEP // 17 << 4) >> 8))
 
 
@@ -112,26 +112,26 @@ def test_significant_bits_of_a_png_count_where_its_values_were_not_scaled_up():
 def test_where_the_least_value_is_white_so_it_is_shown(dtype):
     ranges = TWELVE | {"float": (0, 4096)}
     data = tiff(DEEP.astype(dtype), _262=(3, 0))
-    np.testing.assert_array_equal(decode(data, ranges), 255 - in_three(GREY))
+    np.testing.assert_array_equal(decode(data, ranges), 255 - in_three(GRAY))
 
 
 # What is measured.
 
 
 def summaries(*samples):
-    return [grey.summarize(np.asarray(sample)) for sample in samples]
+    return [gray.summarize(np.asarray(sample)) for sample in samples]
 
 
 def test_ranges_of_unsigned_values_end_where_their_bits_do():
     for largest, end in ((4095, 4095), (2500, 4095), (255, 255), (3, 255), (65535, 65535)):
-        assert grey.range_of("unsigned", summaries([0, 5], [largest])) == (0, end)
-    assert grey.range_of("signed", summaries([0, 5], [3000])) == (0, 4095)
+        assert gray.range_of("unsigned", summaries([0, 5], [largest])) == (0, end)
+    assert gray.range_of("signed", summaries([0, 5], [3000])) == (0, 4095)
 
 
 def test_ranges_of_other_values_leave_outliers_out():
     sample = np.linspace(-1000, 3000, 100_001)
     sample[7], sample[8] = -9e9, 9e9
-    low, high = grey.range_of("signed", summaries(sample))
+    low, high = gray.range_of("signed", summaries(sample))
     assert abs(low + 996) < 1 and abs(high - 2996) < 1
     for values, expected in (
         ([0.25, np.nan, 0.5, np.inf], (0, 0.5)),
@@ -139,14 +139,14 @@ def test_ranges_of_other_values_leave_outliers_out():
         (np.zeros(9), (0, 1)),
         ([], (0, 1)),
     ):
-        assert grey.range_of("float", summaries(np.array(values))) == expected
+        assert gray.range_of("float", summaries(np.array(values))) == expected
 
 
 def write_set(folder, number=6, scale=1, dtype=np.uint16):
     for i in range(number):
         pixels = (np.roll(DEEP, 7 * i, axis=1) * scale).astype(dtype)
         (folder / f"{i}.tif").write_bytes(encode(pixels, "TIFF"))
-    (folder / "colour.jpg").write_bytes(encode(drawn_picture(45, 61), "JPEG"))
+    (folder / "color.jpg").write_bytes(encode(drawn_picture(45, 61), "JPEG"))
     (folder / "bad.png").write_bytes(b"nothing")
     return datasets.load("folder", "all", data_dir=str(folder))
 
@@ -169,10 +169,10 @@ def test_a_set_is_measured_and_comes_out_neither_black_nor_white(
     assert list(ranges) == [kind] and range_of in (None, ranges[kind])
     data = datasets.with_grey_ranges(data.select(np.flatnonzero(is_deep(data))), ranges)
     mean, _ = eval_loader.channel_stats(data, image_size=32)
-    assert abs(mean[0] - GREY.mean() / 255) < 0.08
+    assert abs(mean[0] - GRAY.mean() / 255) < 0.08
     crop = train_loader.Crop(32)
     batches = train_loader.TrainBatches(data, batch_size=6, seed=0, crop=crop, max_bad_share=0.0)
-    assert abs(next(batches)["view1"].mean() - GREY.mean()) < 30
+    assert abs(next(batches)["view1"].mean() - GRAY.mean()) < 30
     batches.close()
 
 
@@ -180,7 +180,7 @@ def is_deep(data):
     return [data.records.file_name(i).endswith(".tif") for i in range(data.num_images)]
 
 
-def test_sets_without_deep_greyscale_have_no_ranges(tmp_path):
+def test_sets_without_deep_grayscale_have_no_ranges(tmp_path):
     for name in ("a.jpg", "b.png"):
         form = "JPEG" if name == "a.jpg" else "PNG"
         (tmp_path / name).write_bytes(encode(drawn_picture(20, 20), form))
@@ -215,7 +215,7 @@ def test_a_data_card_of_an_earlier_version_loads():
 
 
 def test_a_set_that_comes_out_nearly_black_says_so(tmp_path, capsys):
-    for number in range(3):  # colours are not scaled: 12 bits of 16
+    for number in range(3):  # colors are not scaled: 12 bits of 16
         pixels = (drawn_picture(20, 20, number) // 64).astype(np.uint8)
         (tmp_path / f"{number}.png").write_bytes(encode(pixels))
     data = datasets.load("folder", "all", data_dir=str(tmp_path))
@@ -226,7 +226,7 @@ def test_a_set_that_comes_out_nearly_black_says_so(tmp_path, capsys):
 def encoder_of(folder, ranges):
     """As much of an encoder as says what it was trained on; of no run without a folder."""
     config = data_config(folder) if folder else None
-    card = encoder_spec.Card("micro_resnet", grey_ranges=ranges)
+    card = encoder_spec.EncoderSpec("micro_resnet", grey_ranges=ranges)
     return types.SimpleNamespace(config=config, card=card)
 
 
@@ -249,7 +249,7 @@ def test_evaluations_use_the_ranges_of_the_run_and_measure_other_sets(tmp_path):
 
 def test_a_packed_image_is_scaled(tmp_path):
     data = packed_dataset.shrink(encode(DEEP), shorter_side=30, quality=95, ranges=TWELVE)
-    assert abs(decode(data).mean() - GREY.mean()) < 3
+    assert abs(decode(data).mean() - GRAY.mean()) < 3
 
 
 # The other thing that evaluations decide about decoding.
@@ -279,7 +279,7 @@ OPAQUE = np.full_like(ALPHA, 65535)
 
 
 def png16(values, colors):
-    """A PNG of 16 bits, of grey with transparency (4), colors (2), and both (6)."""
+    """A PNG of 16 bits, of gray with transparency (4), colors (2), and both (6)."""
     height, width, _ = values.shape
     header = struct.pack(">IIBBBBB", width, height, 16, colors, 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
@@ -288,13 +288,13 @@ def png16(values, colors):
 
 
 def deep_colors(alpha=OPAQUE):
-    """Files of the same picture by name; those of grey show its red."""
+    """Files of the same picture by name; those of gray show its red."""
     tiff = cv2.imencode(".tif", COLORS[:, :, ::-1])[1].tobytes()
     plain = cv2.imencode(".tif", COLORS[:, :, ::-1], [cv2.IMWRITE_TIFF_COMPRESSION, 1])[1]
     return {
         "colors": png16(COLORS, 2),
         "colors with alpha": png16(np.concatenate([COLORS, alpha], 2), 6),
-        "grey with alpha": png16(np.concatenate([COLORS[:, :, :1], alpha], 2), 4),
+        "gray with alpha": png16(np.concatenate([COLORS[:, :, :1], alpha], 2), 4),
         "tiff": tiff,
         "uncompressed tiff": plain.tobytes(),
     }
@@ -303,17 +303,17 @@ def deep_colors(alpha=OPAQUE):
 @pytest.mark.parametrize("name", deep_colors())
 def test_colors_of_few_bits_are_not_black(name):
     data = deep_colors()[name]
-    expected = np.broadcast_to(COLORS[:, :, :1], COLORS.shape) if "grey" in name else COLORS
+    expected = np.broadcast_to(COLORS[:, :, :1], COLORS.shape) if "gray" in name else COLORS
     np.testing.assert_array_equal(decode(data), expected >> 8)  # as ever, where nothing is known
-    ranges = eval_loader.measure_grey(lambda _: data, 1)
+    ranges = eval_loader.measure_gray(lambda _: data, 1)
     assert ranges == TWELVE
     np.testing.assert_array_equal(decode(data, ranges), expected >> 4)
 
 
-@pytest.mark.parametrize("name", ["colors with alpha", "grey with alpha"])
+@pytest.mark.parametrize("name", ["colors with alpha", "gray with alpha"])
 def test_what_is_transparent_in_16_bits_is_on_white(name):
     values = deep_colors(ALPHA)[name]
-    expected = np.broadcast_to(COLORS[:, :, :1], COLORS.shape) if "grey" in name else COLORS
-    share = ALPHA / 65535
-    mixed = (expected >> 4) * share + 255 * (1 - share)
+    expected = np.broadcast_to(COLORS[:, :, :1], COLORS.shape) if "gray" in name else COLORS
+    fraction = ALPHA / 65535
+    mixed = (expected >> 4) * fraction + 255 * (1 - fraction)
     assert np.abs(decode(values, TWELVE) - mixed).max() < 2

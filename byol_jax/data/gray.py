@@ -1,4 +1,4 @@
-"""Greyscale, and colors, of more than 8 bits: which values are black and white.
+"""Grayscale, and colors, of more than 8 bits: which values are black and white.
 
 Microscopes and scanners write 12 bits into 16, signed numbers and floats. What a file says of its
 values decides, if it says something; else what was measured over the whole set, `range_of`.
@@ -14,7 +14,7 @@ import numpy as np
 Ranges = Mapping[str, tuple[float, float]]
 
 FULL = (0, 65535)  # of unsigned values of which nothing is known
-OUTLIERS = 0.001  # share of an image's signed or float values beyond each end of its range
+OUTLIERS = 0.001  # fraction of an image's signed or float values beyond each end of its range
 
 # TIFF's tags.
 _BITS, _SAMPLE_FORMAT, _PHOTOMETRIC = 258, 339, 262
@@ -75,7 +75,7 @@ def _tag(image: Any, number: int) -> Any:
 
 
 def significant_bits(data: bytes) -> int | None:
-    """What a PNG's chunk sBIT says of its grey values; None without one."""
+    """What a PNG's chunk sBIT says of its gray values; None without one."""
     place = data.find(b"sBIT", 0, data.find(b"IDAT") if b"IDAT" in data[:65536] else 65536)
     return data[place + 4] if place >= 0 and 0 < data[place + 4] < 16 else None
 

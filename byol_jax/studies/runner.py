@@ -65,7 +65,12 @@ class Runner:
     ):
         self._config, self._runs, self._folder, self._show = config, runs, folder, show
         self._jobs = config.jobs or max(1, machine.processors() // max(config.cores, 1))
-        self._states = {run.name: progress.State(progress.WAITING) for run in runs}
+        self._states = {
+            run.name: progress.State(
+                progress.DONE if results.is_finished(folder.run(run)) else progress.WAITING
+            )
+            for run in runs
+        }
         self._own: dict[int, tuple[grid.Run, claims.Claim, children.Child]] = {}  # by slot
         self._looked = 0.0
         self._stop = False
@@ -95,47 +100,64 @@ class Runner:
     def _step(self) -> bool:
         """Collects what has ended, starts what can be; says whether there is more to do."""
         before = dict(self._states)
-        for slot, (run, claim, child) in list(self._own.items()):
-            claim.beat()
-            if child.status() is not None:
-                del self._own[slot]
-                self._collect(run, claim, child)
+        self._reap()
         is_time = time.monotonic() - self._looked > LOOK_SECONDS
         if is_time:
-            self._looked = time.monotonic()
-            for run, _, child in self._own.values():
-                done = results.fraction_done(self._folder.run(run))
-                self._states[run.name] = progress.State(progress.RUNNING, done, child.seconds)
+            self._look()
         for run in self._runs:
-            state = self._states[run.name].kind
-            if state == progress.WAITING or (state == progress.ELSEWHERE and is_time):
-                free = [slot for slot in range(self._jobs) if slot not in self._own]
-                self._look_after(run, free[0] if free else None)
+            slot = next((s for s in range(self._jobs) if s not in self._own), None)
+            kind = self._states[run.name].kind
+            if kind == progress.ELSEWHERE and is_time:
+                self._retry(run, slot)
+            elif kind == progress.WAITING and slot is not None:
+                self._states[run.name] = self._begin(run, slot)
         if before != self._states:
             self._show(self._states)
         open_states = (progress.WAITING, progress.RUNNING, progress.ELSEWHERE)
         return any(state.kind in open_states for state in self._states.values())
 
-    def _look_after(self, run: grid.Run, slot: int | None) -> None:
-        """Starts a run that nobody does, if there is room for it."""
-        if results.is_finished(self._folder.run(run)):
+    def _reap(self) -> None:
+        """Collects the runs that have ended."""
+        for slot, (run, claim, child) in list(self._own.items()):
+            claim.beat()
+            if child.status() is None:
+                continue
+            del self._own[slot]
+            claim.release()
+            is_done = results.is_finished(self._folder.run(run))
+            self._states[run.name] = (
+                progress.State(progress.DONE, 1.0, child.seconds)
+                if is_done
+                else progress.State(progress.FAILED, note=child.why())
+            )
+
+    def _look(self) -> None:
+        """Sees how far the runs have come."""
+        self._looked = time.monotonic()
+        for run, _, child in self._own.values():
+            done = results.fraction_done(self._folder.run(run))
+            self._states[run.name] = progress.State(progress.RUNNING, done, child.seconds)
+
+    def _retry(self, run: grid.Run, slot: int | None) -> None:
+        """Looks again at a run that somebody else has claimed."""
+        if slot is not None:
+            self._states[run.name] = self._begin(run, slot)
+        elif results.is_finished(self._folder.run(run)):
             self._states[run.name] = progress.State(progress.DONE)
-            return
-        if slot is None:
-            return
+
+    def _begin(self, run: grid.Run, slot: int) -> progress.State:
+        """Starts a run unless it is finished, or somebody else does it; its state then."""
         try:
             claim = claims.take(self._folder.claim(run))
         except claims.Taken as taken:
             kind = progress.STALE if taken.is_silent else progress.ELSEWHERE
-            self._states[run.name] = progress.State(kind, note=str(taken))
-            return
-        if results.is_finished(self._folder.run(run)):  # by whoever had the claim
+            return progress.State(kind, note=str(taken))
+        if results.is_finished(self._folder.run(run)):
             claim.release()
-            self._states[run.name] = progress.State(progress.DONE)
-            return
+            return progress.State(progress.DONE)
         done = results.fraction_done(self._folder.run(run))
         self._own[slot] = (run, claim, self._start(run, claim, slot))
-        self._states[run.name] = progress.State(progress.RUNNING, done)
+        return progress.State(progress.RUNNING, done)
 
     def _start(self, run: grid.Run, claim: claims.Claim, slot: int) -> children.Child:
         cores = self._config.cores
@@ -152,13 +174,6 @@ class Runner:
         except BaseException:
             claim.release()
             raise
-
-    def _collect(self, run: grid.Run, claim: claims.Claim, child: children.Child) -> None:
-        claim.release()
-        if results.is_finished(self._folder.run(run)):
-            self._states[run.name] = progress.State(progress.DONE, 1.0, child.seconds)
-        else:
-            self._states[run.name] = progress.State(progress.FAILED, note=child.why())
 
     def _end_all(self) -> None:
         """Has all of its own runs save and end, and gives their claims back."""

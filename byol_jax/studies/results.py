@@ -58,12 +58,13 @@ class Interval(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What the runs say of a finding: a word, and the two values that it compares."""
+    """What the runs say of a finding: a word, the two values, and their difference seed by seed."""
 
     finding: study.Finding
     word: str
     greater: Interval
     lesser: Interval
+    difference: Interval
 
 
 def interval(values: Sequence[float]) -> Interval:
@@ -132,28 +133,28 @@ def _note(cell: Cell, metric: str, seed: int, row: Mapping[str, Any] | None) -> 
 
 
 def decide(config: Any, cells: Sequence[Cell]) -> list[Verdict]:
-    """What the runs say of each finding: it is undecided while the two intervals overlap."""
+    """What the runs say of each finding.
+
+    Runs of one seed begin with the same network and the same images, and are good or bad together:
+    they are compared with each other, and the interval of the differences decides.
+    """
     metric = config.metrics[0]
     values = {cell.name: cell.values[metric] for cell in cells}
     return [_decide(finding, values) for finding in config.findings]
 
 
 def _decide(finding: study.Finding, values: Mapping[str, Mapping[int, float]]) -> Verdict:
-    greater, lesser = (
-        interval(_sums(grid.weights(side), values)) for side in (finding.greater, finding.lesser)
-    )
-    gap = greater.mean - lesser.mean - finding.margin
-    room = greater.half + lesser.half
-    word = HOLDS if gap > room else FAILS if -gap > room else UNDECIDED
-    return Verdict(finding, word, greater, lesser)
-
-
-def _sums(weights: Mapping[str, float], values: Mapping[str, Mapping[int, float]]) -> list[float]:
-    """The weighted sum over cells for each seed that all of them have."""
-    columns = [values.get(name, {}) for name in weights]
+    sides = [grid.weights(side) for side in (finding.greater, finding.lesser)]
+    columns = [values.get(name, {}) for side in sides for name in side]
     seeds = sorted(set.intersection(*(set(column) for column in columns)))
-    pairs = list(zip(weights.values(), columns, strict=True))
-    return [sum(weight * column[seed] for weight, column in pairs) for seed in seeds]
+    greater, lesser = (
+        np.array([sum(w * values[name][seed] for name, w in side.items()) for seed in seeds])
+        for side in sides
+    )
+    difference = interval(greater - lesser)
+    gap = difference.mean - finding.margin
+    word = HOLDS if gap > difference.half else FAILS if -gap > difference.half else UNDECIDED
+    return Verdict(finding, word, interval(greater), interval(lesser), difference)
 
 
 def title(metric: str) -> str:
@@ -237,14 +238,15 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 def describe(verdict: Verdict, metric: str) -> str:
     """A verdict in a line."""
-    sides = " against ".join(
-        spoken(side, metric)
-        + (f" [± {(100 if is_percent(metric) else 1) * side.half:.1f}]" if side.count > 1 else "")
-        for side in (verdict.greater, verdict.lesser)
-    )
-    margin = verdict.finding.margin * (100 if is_percent(metric) else 1)
-    by = f", margin {margin:+g}" if margin else ""
-    return f"{verdict.finding.text}: {verdict.word} ({sides}{by})"
+    factor = 100 if is_percent(metric) else 1
+    sides = " against ".join(spoken(side, metric) for side in (verdict.greater, verdict.lesser))
+    difference, margin = verdict.difference, verdict.finding.margin * factor
+    found = ""
+    if difference.count > 1:
+        low, high = (factor * (difference.mean + sign * difference.half) for sign in (-1, 1))
+        found = f"; difference {low:.1f} to {high:.1f}"
+    needed = f", {margin:+g} or more needed" if margin else ""
+    return f"{verdict.finding.text}: {verdict.word} ({sides}{found}{needed})"
 
 
 def write(config: Any, folder: pathlib.Path, cells: Sequence[Cell]) -> list[pathlib.Path]:

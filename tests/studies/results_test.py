@@ -33,6 +33,7 @@ WORDS = {
     "apart": ((0.70, 0.71, 0.72), (0.50, 0.51, 0.52), 0.0, results.HOLDS),
     "the other way round": ((0.50, 0.51, 0.52), (0.70, 0.71, 0.72), 0.0, results.FAILS),
     "overlapping": ((0.70, 0.75, 0.80), (0.69, 0.73, 0.74), 0.0, results.UNDECIDED),
+    "noisy, but alike": ((0.5, 0.7, 0.9), (0.40, 0.61, 0.79), 0.0, results.HOLDS),
     "one seed": ((0.9,), (0.1,), 0.0, results.UNDECIDED),
     "not by so much": ((0.70, 0.71, 0.72), (0.50, 0.51, 0.52), 0.3, results.FAILS),
     "at most so much below": ((0.70, 0.70, 0.71), (0.71, 0.71, 0.72), -0.05, results.HOLDS),
@@ -40,7 +41,7 @@ WORDS = {
 
 
 @pytest.mark.parametrize("a, b, margin, word", WORDS.values(), ids=WORDS)
-def test_a_finding_is_decided_by_intervals_that_do_not_overlap(a, b, margin, word):
+def test_a_finding_is_decided_by_the_interval_of_the_differences_seed_by_seed(a, b, margin, word):
     config = small.make(findings=(study.Finding("a beats b", "1.0", "0.5", margin),))
     (verdict,) = results.decide(config, cells(**{"1.0": a, "0.5": b}))
     assert verdict.word == word

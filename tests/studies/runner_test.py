@@ -128,3 +128,19 @@ def test_each_run_has_processors_of_its_own(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 4, 6, 8})
     assert [children.processors_of(slot, 2) for slot in range(3)] == [{2, 4}, {6, 8}, {2, 4}]
     assert children.processors_of(0, 0) is None
+
+
+def test_a_run_keeps_its_claim_when_the_study_is_killed(tmp_path):
+    claim = claims.take(tmp_path / "claim")
+    child = children.Child(
+        ["python", "-c", "import time; time.sleep(60)"],
+        tmp_path / "log.txt",
+        env=os.environ,
+        processors=None,
+        descriptor=claim.descriptor,
+    )
+    os.close(claim.descriptor)
+    with pytest.raises(claims.Taken):
+        claims.take(tmp_path / "claim")
+    child.kill()
+    claims.take(tmp_path / "claim").release()

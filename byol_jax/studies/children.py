@@ -29,16 +29,39 @@ def _typed(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def gpus(inherited: Mapping[str, str], devices: pathlib.Path = pathlib.Path("/dev")) -> list[str]:
+    """The GPUs that runs may use, found without starting JAX, which would take their memory.
+
+    Args:
+      inherited: environment of the study.
+      devices: folder of the system's devices.
+    """
+    if inherited.get("JAX_PLATFORMS", "").startswith("cpu"):
+        return []
+    named = inherited.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [gpu for gpu in named.split(",") if gpu and gpu != "-1"]
+    numbers = (re.fullmatch(r"nvidia(\d+)", path.name) for path in devices.glob("nvidia*"))
+    return sorted((found[1] for found in numbers if found), key=int)
+
+
 def environment(
-    inherited: Mapping[str, str], *, slot: int, jobs: int, cores: int, cache: pathlib.Path
+    inherited: Mapping[str, str],
+    *,
+    gpus: Sequence[str],
+    slot: int,
+    jobs: int,
+    cores: int,
+    cache: pathlib.Path,
 ) -> dict[str, str]:
     """The environment of one of several runs at a time.
 
     What the person has set stays. Runs share what they have compiled; those on one GPU share its
-    memory, those on several take turns.
+    memory, and of several each run has one, in turn.
 
     Args:
       inherited: of the study.
+      gpus: that the runs may use.
       slot: which of the runs at a time this is, from 0.
       jobs: how many of them there are.
       cores: processors of the run; 0: all.
@@ -51,9 +74,8 @@ def environment(
     }
     if cores:
         own |= dict.fromkeys(THREADS, str(cores))
-    gpus = [gpu for gpu in inherited.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
-    if jobs > 1:
-        per_gpu = -(-jobs // max(len(gpus), 1))
+    if gpus and jobs > 1:
+        per_gpu = -(-jobs // len(gpus))
         own["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{GPU_MEMORY / per_gpu:.3f}"
     found = own | dict(inherited)
     if jobs > 1 and len(gpus) > 1:

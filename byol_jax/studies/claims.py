@@ -72,7 +72,7 @@ def take(path: pathlib.Path) -> Claim:
     descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor)
         os.link(part, path)
     except FileExistsError:
         now = os.fstat(descriptor).st_mtime  # by the clock that the file system goes by
@@ -95,12 +95,11 @@ def _take_over(path: pathlib.Path, now: float) -> Claim:
     try:
         holder = os.read(descriptor, 1000).decode("utf-8", "replace").strip()
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            has_locks = _lock(descriptor)
         except BlockingIOError:
             raise Taken(f"being run by {holder}") from None
-        silent = now - os.fstat(descriptor).st_mtime
-        if not holder.endswith(f" on {platform.node()}"):
-            raise _elsewhere(path, holder, silent)
+        if not has_locks or not holder.endswith(f" on {platform.node()}"):
+            raise _elsewhere(path, holder, now - os.fstat(descriptor).st_mtime)
         if not _is_at(path, descriptor):  # given back, and perhaps claimed anew
             raise Taken(f"being run by {holder}")
         os.ftruncate(descriptor, 0)
@@ -109,6 +108,21 @@ def _take_over(path: pathlib.Path, now: float) -> Claim:
         os.close(descriptor)
         raise
     return Claim(path, descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Locks a file; says whether the file system has locks.
+
+    Raises:
+      BlockingIOError: somebody else has.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return False
+    return True
 
 
 def _is_at(path: pathlib.Path, descriptor: int) -> bool:

@@ -64,7 +64,10 @@ class Runner:
         show: Callable[[dict[str, progress.State]], None],
     ):
         self._config, self._runs, self._folder, self._show = config, runs, folder, show
-        self._jobs = config.jobs or max(1, machine.processors() // max(config.cores, 1))
+        self._gpus = children.gpus(os.environ)
+        self._cores = 0 if self._gpus else config.cores
+        one_each = machine.processors() // max(self._cores, 1)
+        self._jobs = config.jobs or len(self._gpus) or max(1, one_each)
         self._states = {
             run.name: progress.State(
                 progress.DONE if results.is_finished(folder.run(run)) else progress.WAITING
@@ -160,14 +163,20 @@ class Runner:
         return progress.State(progress.RUNNING, done)
 
     def _start(self, run: grid.Run, claim: claims.Claim, slot: int) -> children.Child:
-        cores = self._config.cores
+        cores = self._cores
+        env = children.environment(
+            os.environ,
+            gpus=self._gpus,
+            slot=slot,
+            jobs=self._jobs,
+            cores=cores,
+            cache=self._folder.cache,
+        )
         try:
             return children.Child(
                 children.command(run, self._config.base, self._folder.run(run)),
                 self._folder.log(run),
-                env=children.environment(
-                    os.environ, slot=slot, jobs=self._jobs, cores=cores, cache=self._folder.cache
-                ),
+                env=env,
                 processors=children.processors_of(slot, cores),
                 descriptor=claim.descriptor,
             )

@@ -99,8 +99,8 @@ def make_config(
     config.findings = tuple(findings)
     config.seed = 0  # the first one
     config.seeds = seeds  # so many, from that one on: runs of each cell
-    config.jobs = 0  # runs at a time; 0: one for each processor
-    config.cores = 1  # processors of each run; 0: all of them, for runs on a GPU
+    config.jobs = 0  # runs at a time; 0: one for each GPU, or else for each processor
+    config.cores = 1  # processors of each run where there is no GPU; 0: all of them
     config.only = ""  # names of runs to do, with stars, separated by commas; empty: all
     config.shard = ""  # I/N: only every N-th run from the I-th on (I from 0); empty: all
     config.dry_run = False  # show the runs and their commands, and start none

@@ -62,7 +62,11 @@ def _write(
 ) -> None:
     """Writes and prints what is known so far, if anything is."""
     cells = results.collect(config, runs, folders)
-    if not cells or not any(cell.values[config.metrics[0]] for cell in cells):
+    finished = [one for one in runs if results.is_finished(folders[one.name])]
+    for metric in config.metrics if finished else ():
+        if not any(cell.values[metric] for cell in cells):
+            console.say(f"No run has logged {metric}: metrics.jsonl of a run has what there is.")
+    if not any(cell.values[config.metrics[0]] for cell in cells):
         return
     written = results.write(config, workdir, cells)
     picture = plots.write(config, cells, workdir / "plot.png")

@@ -1,5 +1,6 @@
 """One process alone does a run, and a dead one keeps nobody waiting."""
 
+import errno
 import multiprocessing
 import os
 import subprocess
@@ -85,4 +86,19 @@ def test_a_claim_shows_that_its_holder_lives(tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "BEAT_SECONDS", 0)
     claim.beat()
     assert path.stat().st_mtime > 0
+    claim.release()
+
+
+def test_without_locks_signs_of_life_decide(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(claims.fcntl, "flock", no_locks)
+    path = tmp_path / "run"
+    claim = claims.take(path)
+    with pytest.raises(claims.Taken, match="being run by"):
+        claims.take(path)
+    os.utime(path, (0, 0))
+    with pytest.raises(claims.Taken, match="if that machine is dead, remove"):
+        claims.take(path)
     claim.release()

@@ -108,19 +108,34 @@ def test_a_claim_of_a_machine_that_may_be_dead_is_explained(tmp_path, monkeypatc
     assert results.is_finished(folder.run(mine))
 
 
-def test_runs_share_what_is_compiled_and_the_gpus_and_keep_what_the_person_set(tmp_path):
-    options = {"jobs": 4, "cores": 1, "cache": tmp_path}
-    plain = children.environment({}, slot=0, **options)
+def test_runs_share_what_is_compiled_and_keep_what_the_person_set(tmp_path):
+    options = {"gpus": [], "slot": 0, "jobs": 4, "cores": 1, "cache": tmp_path}
+    plain = children.environment({}, **options)
     assert plain["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path)
-    assert plain["OMP_NUM_THREADS"] == "1"
-    assert plain["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.225"
-    own = {"OMP_NUM_THREADS": "3", "CUDA_VISIBLE_DEVICES": "5,7"}
-    third = children.environment(own, slot=3, **options)
-    assert third["OMP_NUM_THREADS"] == "3" and third["CUDA_VISIBLE_DEVICES"] == "7"
-    assert third["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.450"
-    alone = children.environment(own, slot=0, **(options | {"jobs": 1, "cores": 0}))
-    assert alone["CUDA_VISIBLE_DEVICES"] == "5,7"
-    assert "XLA_PYTHON_CLIENT_MEM_FRACTION" not in alone
+    assert plain["OMP_NUM_THREADS"] == "1" and "XLA_PYTHON_CLIENT_MEM_FRACTION" not in plain
+    assert children.environment({"OMP_NUM_THREADS": "3"}, **options)["OMP_NUM_THREADS"] == "3"
+
+
+def test_runs_share_a_gpu_and_take_turns_on_several(tmp_path):
+    options = {"cores": 0, "cache": tmp_path}
+    one = children.environment({}, gpus=["0"], slot=3, jobs=4, **options)
+    assert one["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.225"
+    assert "CUDA_VISIBLE_DEVICES" not in one and "OMP_NUM_THREADS" not in one
+    two = children.environment(
+        {"CUDA_VISIBLE_DEVICES": "5,7"}, gpus=["5", "7"], slot=3, jobs=4, **options
+    )
+    assert two["CUDA_VISIBLE_DEVICES"] == "7" and two["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.450"
+    alone = children.environment({}, gpus=["0", "1"], slot=0, jobs=1, **options)
+    assert "CUDA_VISIBLE_DEVICES" not in alone  # which has all of them
+
+
+def test_gpus_are_found_without_starting_jax(tmp_path):
+    for name in ("nvidia0", "nvidia10", "nvidia2", "nvidiactl", "null"):
+        (tmp_path / name).touch()
+    assert children.gpus({}, tmp_path) == ["0", "2", "10"]
+    assert children.gpus({"CUDA_VISIBLE_DEVICES": "1,3"}, tmp_path) == ["1", "3"]
+    assert children.gpus({"CUDA_VISIBLE_DEVICES": ""}, tmp_path) == []
+    assert children.gpus({"JAX_PLATFORMS": "cpu"}, tmp_path) == []
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system does not tell")

@@ -72,8 +72,15 @@ def _modules(key: str, text: str) -> str:
     return f"{key} takes names of modules: type --config.{key}=\"('my_lab.parts',)\"."
 
 
-# Keys that take names in place of numbers.
-_NAMES = {"plugins": _modules}
+def _said_by_the_file(key: str, text: str) -> str:
+    return f"the study file says what {key} are: change it there."
+
+
+# Keys that take no numbers.
+_NAMES = {
+    "plugins": _modules,
+    **dict.fromkeys(("axes", "settings", "metrics", "paper", "findings"), _said_by_the_file),
+}
 
 _KINDS: dict[type, Callable[[str, str], str]] = {
     int: _whole,

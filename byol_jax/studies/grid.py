@@ -181,9 +181,21 @@ def check(runs: Sequence[Run], folder_of: Callable[[Run], pathlib.Path]) -> None
             if run.cell not in checked:
                 checked.add(run.cell)
                 _check_parts(run.config, opened)
-            run_files.changes(folder_of(run), run.config, warn=lambda _: None)
+            _require_same(run, folder_of(run))
         except UsageError as error:
             raise UsageError(f"Cell '{run.cell_name}': {error}") from None
+
+
+def _require_same(run: Run, folder: pathlib.Path) -> None:
+    """What a folder holds must have been made with the settings of the run."""
+    config = run.config.copy_and_resolve_references()
+    config.accept_changes = True  # they are told here
+    changed = run_files.changes(folder, config, warn=lambda _: None)
+    if changed:
+        raise UsageError(
+            f"{folder} holds a run of other settings ({'; '.join(changed)}): give another "
+            "--workdir, or remove that folder."
+        )
 
 
 def _check_parts(config: Any, opened: dict[str, datasets.Dataset]) -> None:

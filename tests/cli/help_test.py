@@ -55,7 +55,9 @@ def test_every_flag_of_ours_is_in_the_help():
 
 
 # What a study is, which its text says and no flag changes.
-OF_THE_FILE = ("question", "base", "settings", "axes", "metrics", "paper", "paper_title", "findings")
+OF_THE_FILE = (
+    *("question", "base", "settings", "axes", "metrics", "paper", "paper_title", "findings"),
+)
 
 
 @pytest.mark.parametrize("task", main_loop.TASKS)

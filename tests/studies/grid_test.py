@@ -3,6 +3,7 @@
 import pytest
 
 from byol_jax import config as config_lib
+from byol_jax.cli import typed_values
 from byol_jax.studies import children, grid, study
 from tests.studies import small
 
@@ -122,8 +123,15 @@ def test_runs_of_other_settings_in_the_same_folder_are_refused(tmp_path):
         (tmp_path / run.name / "config.json").write_text(config_lib.to_json(run.config))
     grid.check(runs, lambda run: tmp_path / run.name)
     longer = grid.make_runs(small.make(seeds=1, settings={"total_steps": 9}))
-    with pytest.raises(config_lib.UsageError, match="another config:\n  optimizer.warmup_steps.*"):
+    with pytest.raises(
+        config_lib.UsageError, match=r"other settings \(.*total_steps: 4 -> 9\): give"
+    ):
         grid.check(longer, lambda run: tmp_path / run.name)
+
+
+def test_what_a_study_file_says_is_not_typed():
+    with pytest.raises(config_lib.UsageError, match="the study file says what metrics are"):
+        typed_values.check("metrics", tuple, "loss")
 
 
 def test_runs_are_chosen_by_name_and_by_shard():

@@ -149,6 +149,12 @@ def _require_different(runs: Sequence[Run]) -> None:
 
 
 def _require_cells(config: Any, cells: set[str]) -> None:
+    for finding in config.findings:
+        if finding.metric and finding.metric not in config.metrics:
+            raise UsageError(
+                f"The finding '{finding.text}' is about {finding.metric}, which is none of the "
+                f"metrics of the study: {', '.join(config.metrics)}."
+            )
     sides = [side for f in config.findings for side in (f.greater, f.lesser)]
     named = [name for side in sides for name in weights(side)]
     for name in (*named, *dict(config.paper)):

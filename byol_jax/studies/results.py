@@ -138,12 +138,14 @@ def decide(config: Any, cells: Sequence[Cell]) -> list[Verdict]:
     Runs of one seed begin with the same network and the same images, and are good or bad together:
     they are compared with each other, and the interval of the differences decides.
     """
-    metric = config.metrics[0]
-    values = {cell.name: cell.values[metric] for cell in cells}
-    return [_decide(finding, values) for finding in config.findings]
+    return [
+        _decide(f if f.metric else f._replace(metric=config.metrics[0]), cells)
+        for f in config.findings
+    ]
 
 
-def _decide(finding: study.Finding, values: Mapping[str, Mapping[int, float]]) -> Verdict:
+def _decide(finding: study.Finding, cells: Sequence[Cell]) -> Verdict:
+    values = {cell.name: cell.values[finding.metric] for cell in cells}
     sides = [grid.weights(side) for side in (finding.greater, finding.lesser)]
     columns = [values.get(name, {}) for side in sides for name in side]
     seeds = sorted(set.intersection(*(set(column) for column in columns)))
@@ -172,8 +174,7 @@ def spoken(found: Interval, metric: str) -> str:
     """A mean and its standard deviation, for people."""
     if not found.count:
         return "-"
-    factor = 100 if is_percent(metric) else 1
-    digits = 1 if is_percent(metric) else 2
+    factor, digits = (100, 1) if is_percent(metric) else (1, 2)
     std = "" if math.isnan(found.std) else f" ± {factor * found.std:.{digits}f}"
     return f"{factor * found.mean:.{digits}f}{std}"
 
@@ -236,15 +237,16 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
-def describe(verdict: Verdict, metric: str) -> str:
+def describe(verdict: Verdict) -> str:
     """A verdict in a line."""
-    factor = 100 if is_percent(metric) else 1
+    metric = verdict.finding.metric
+    factor, digits = (100, 1) if is_percent(metric) else (1, 2)
     sides = " against ".join(spoken(side, metric) for side in (verdict.greater, verdict.lesser))
     difference, margin = verdict.difference, verdict.finding.margin * factor
     found = ""
     if difference.count > 1:
         low, high = (factor * (difference.mean + sign * difference.half) for sign in (-1, 1))
-        found = f"; difference {low:.1f} to {high:.1f}"
+        found = f"; difference {low:.{digits}f} to {high:.{digits}f}"
     needed = f", {margin:+g} or more needed" if margin else ""
     return f"{verdict.finding.text}: {verdict.word} ({sides}{found}{needed})"
 
@@ -252,7 +254,7 @@ def describe(verdict: Verdict, metric: str) -> str:
 def write(config: Any, folder: pathlib.Path, cells: Sequence[Cell]) -> list[pathlib.Path]:
     """Writes ``results.csv``, a row for each cell, and ``results.md``; returns the files."""
     verdicts = decide(config, cells)
-    lines = [f"- {describe(verdict, config.metrics[0])}" for verdict in verdicts]
+    lines = [f"- {describe(verdict)}" for verdict in verdicts]
     text = "\n\n".join([markdown(table(config, cells)), "\n".join(lines)]).strip() + "\n"
     paths = [folder / "results.csv", folder / "results.md"]
     for path, content in zip(paths, (_csv(config, cells), text), strict=True):

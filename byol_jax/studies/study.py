@@ -40,12 +40,14 @@ class Finding(NamedTuple):
       lesser: likewise; may be `UNTRAINED`.
       margin: by how much the first is above the second, at least; -0.02 of an accuracy: it is at
         most two points below.
+      metric: of the study; empty for its first one.
     """
 
     text: str
     greater: str | Mapping[str, float]
     lesser: str | Mapping[str, float]
     margin: float = 0.0
+    metric: str = ""
 
 
 def axis_of_key(name: str, key: str, values: Sequence[Any]) -> Axis:
@@ -81,7 +83,7 @@ def make_config(
       axes: what is varied; there is a cell for each combination of levels.
       settings: keys of the base config that all runs set.
       seeds: how many runs of each cell.
-      metrics: keys of ``metrics.jsonl`` to report; the first one is plotted and decides.
+      metrics: keys of ``metrics.jsonl`` to report; the first one is plotted.
       paper: what the paper reports for some of the cells, by their names.
       paper_title: heads that column.
       findings: what is to be decided.

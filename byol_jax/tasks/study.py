@@ -71,8 +71,6 @@ def _write(
     written = results.write(config, workdir, cells)
     picture = plots.write(config, cells, workdir / "plot.png")
     lines = [results.aligned(results.table(config, cells)), ""]
-    lines += [
-        results.describe(verdict, config.metrics[0]) for verdict in results.decide(config, cells)
-    ]
+    lines += [results.describe(verdict) for verdict in results.decide(config, cells)]
     console.say("\n" + "\n".join(lines))
     console.say(f"Written: {', '.join(map(str, [*written, *filter(None, [picture])]))}")

@@ -28,6 +28,20 @@ def get_config() -> ml_collections.ConfigDict:
         paper_title="paper, table 19",
         findings=(
             study.Finding(
+                "Without the predictor the projections collapse",
+                greater="predictor, moving average",
+                lesser="no predictor, moving average",
+                margin=0.5,  # of a std that is at most 1
+                metric="train/feature_std",
+            ),
+            study.Finding(
+                "With a copy the projections collapse",
+                greater="predictor, moving average",
+                lesser="predictor, copy",
+                margin=0.5,
+                metric="train/feature_std",
+            ),
+            study.Finding(
                 "The predictor is needed",
                 greater="predictor, moving average",
                 lesser="no predictor, moving average",
@@ -46,6 +60,11 @@ def get_config() -> ml_collections.ConfigDict:
                 "With a copy less than nothing is learned",
                 greater=study.UNTRAINED,
                 lesser="predictor, copy",
+            ),
+            study.Finding(
+                "With neither less than nothing is learned",
+                greater=study.UNTRAINED,
+                lesser="no predictor, copy",
             ),
         ),
     )

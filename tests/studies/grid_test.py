@@ -87,6 +87,10 @@ REFUSED = {
         {"findings": (study.Finding("it helps", "0.5", "0.6"),)},
         r"a cell that it does not have: '0.6'. Did you mean '0.5'\?",
     ),
+    "a finding about a metric that there is not": (
+        {"findings": (study.Finding("it helps", "0.5", "1.0", metric="probe/loss"),)},
+        "is about probe/loss, which is none of the metrics",
+    ),
     "the paper's number of nothing": ({"paper": {"0.7": 1.0}}, "does not have: '0.7'"),
 }
 

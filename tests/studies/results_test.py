@@ -45,7 +45,7 @@ def test_a_finding_is_decided_by_the_interval_of_the_differences_seed_by_seed(a,
     config = small.make(findings=(study.Finding("a beats b", "1.0", "0.5", margin),))
     (verdict,) = results.decide(config, cells(**{"1.0": a, "0.5": b}))
     assert verdict.word == word
-    assert results.describe(verdict, METRIC).startswith(f"a beats b: {word} (")
+    assert results.describe(verdict).startswith(f"a beats b: {word} (")
 
 
 def test_what_is_lost_between_cells_is_compared_seed_by_seed():
@@ -59,6 +59,19 @@ def test_what_is_lost_between_cells_is_compared_seed_by_seed():
     assert verdict.word == results.HOLDS
     (verdict,) = results.decide(config, cells(**(values | {"b": (0.4,)})))
     assert verdict.greater.count == 1 and verdict.word == results.UNDECIDED
+
+
+def test_a_finding_may_be_about_another_metric():
+    config = small.make(findings=(study.Finding("x", "1.0", "0.5", metric=study.KNN),))
+    some = [
+        results.Cell(name, (name,), {METRIC: {0: 0.1, 1: 0.1}, study.KNN: {0: value, 1: value}})
+        for name, value in (("1.0", 0.9), ("0.5", 0.3))
+    ]
+    (verdict,) = results.decide(config, some)
+    assert verdict.word == results.HOLDS
+    assert results.describe(verdict) == (
+        "x: holds (90.0 ± 0.0 against 30.0 ± 0.0; difference 60.0 to 60.0)"
+    )
 
 
 def finish(folder, *, last, first=0.2, steps=4):

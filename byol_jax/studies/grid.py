@@ -3,6 +3,7 @@
 import collections
 import fnmatch
 import itertools
+import json
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ import jax
 
 from byol_jax import config as config_lib
 from byol_jax import plugins
+from byol_jax.checkpoints import run_facts
 from byol_jax.cli import config_files, effects, overrides
 from byol_jax.data import datasets
 from byol_jax.objectives import byol
@@ -140,7 +142,7 @@ def _require_different(runs: Sequence[Run]) -> None:
                 f"The cells '{other.cell_name}' and '{run.cell_name}' would have the same files: "
                 "name their levels differently."
             )
-        other = settings.setdefault(config_lib.to_json(run.config), run)
+        other = settings.setdefault(_to_json(run.config), run)
         if other is not run:
             raise UsageError(
                 f"The cells '{other.cell_name}' and '{run.cell_name}' have the same settings: "
@@ -194,14 +196,23 @@ def check(runs: Sequence[Run], folder_of: Callable[[Run], pathlib.Path]) -> None
 
 def _require_same(run: Run, folder: pathlib.Path) -> None:
     """What a folder holds must have been made with the settings of the run."""
-    config = run.config.copy_and_resolve_references()
-    config.accept_changes = True  # they are told here
-    changed = run_files.changes(folder, config, warn=lambda _: None)
+    stored = run_facts.read(folder, run_facts.CONFIG, warn=lambda _: None)
+    before = config_lib.flatten(stored or {})
+    now = config_lib.flatten(json.loads(_to_json(run.config)))
+    changed = [
+        f"{key}: {before[key]} -> {now[key]}"
+        for key in now
+        if key in before and before[key] != now[key] and key not in run_files.CHANGEABLE
+    ]
     if changed:
         raise UsageError(
             f"{folder} holds a run of other settings ({'; '.join(changed)}): give another "
             "--workdir, or remove that folder."
         )
+
+
+def _to_json(config: Any) -> str:
+    return json.dumps(config.to_dict(), sort_keys=True)
 
 
 def _check_parts(config: Any, opened: dict[str, datasets.Dataset]) -> None:

@@ -1,5 +1,7 @@
 """From a study to its runs, and what is refused before any of them starts."""
 
+import json
+
 import pytest
 
 from byol_jax import config as config_lib
@@ -124,7 +126,7 @@ def test_runs_of_other_settings_in_the_same_folder_are_refused(tmp_path):
     runs = grid.make_runs(small.make(seeds=1))
     for run in runs:
         (tmp_path / run.name).mkdir()
-        (tmp_path / run.name / "config.json").write_text(config_lib.to_json(run.config))
+        (tmp_path / run.name / "config.json").write_text(json.dumps(run.config.to_dict()))
     grid.check(runs, lambda run: tmp_path / run.name)
     longer = grid.make_runs(small.make(seeds=1, settings={"total_steps": 9}))
     with pytest.raises(

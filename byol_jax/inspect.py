@@ -17,7 +17,7 @@ import numpy as np
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import sources
 from byol_jax.host import signals, streams
-from byol_jax.models import encoder_spec
+from byol_jax.models import encoder_spec, norms
 from byol_jax.workdir import metrics_log
 
 _FORMATS = {
@@ -44,6 +44,10 @@ def describe(path: str) -> str:
         f"{card.encoder}, width {card.width_multiplier}, version {2 if card.resnet_v2 else 1}, "
         f"stem {card.stem}, padding {card.padding}"
     )
+    if card.norm_spec != norms.BATCH_NORM:
+        standardized = ", weight standardization" if card.weight_standardization else ""
+        groups = f" of {card.norm_groups} groups" if card.norm == "group" else ""
+        rows["norm"] = f"{card.norm}{groups}{standardized}"
     rows["parameters"] = f"{count:,} of the encoder"
     rows["networks"] = ", ".join(found.load)
     rows["image size"] = f"{card.image_size} px"
@@ -76,13 +80,15 @@ def _commands(path: str, found: sources.Weights) -> list[str]:
     start = "python -m byol_jax.main_loop --config=configs/"
     given = f" --config.checkpoint={shlex.quote(path)}"
     data = "" if found.config else " --config.data.name=SET"
+    is_plain = found.card.norm_spec == norms.BATCH_NORM
+    formats = "" if is_plain else " --config.formats=safetensors,stablehlo"
     return [
         "measure it:",
         f"  {start}knn.py{given}{data}",
         f"  {start}linear_eval.py{given}{data}",
         "use it elsewhere:",
         f"  {start}embed.py{given} --config.data.name=folder --config.data.dir=IMAGES",
-        f"  {start}export.py{given}",
+        f"  {start}export.py{given}{formats}",
     ]
 
 

@@ -11,9 +11,14 @@
 | imagenet-1000 | ImageNet at 224 px, ResNet-50 | 512 TPU v3, 8 h (*) | 74.0 to 74.5 % linear (*) |
 | imagenet-300, -100, -40 | as above, by the number of epochs | | -40: 61.5 % linear (*) |
 | imagenet-N | as above, N epochs, settings interpolated between those | | |
+| imagenet-small-batch | batch 512, 1000 epochs (paper, appendix G) | | 73.7 % linear (*) |
+| imagenet-ablation, -ablation-B | 300 epochs (section 5); batches of B | | 72.5 % linear (*) |
+
+The paper's smaller batches (table 16) are micro-batches of a batch of 4096, whose gradients are
+averaged and whose learning rate, tau and weight decay stay: `accumulate` = 4096 / B.
 
 (+) on a fifth of CIFAR-10, experiments/cifar10; on all of it, other numbers and more images.
-(*) what the reference's authors report for their code; not run here. These presets have its
+(*) what the reference's authors report ; not run here. These presets have their
 values; their data has to be prepared by TFDS (docs/your_images.md).
 """
 
@@ -23,6 +28,7 @@ import ml_collections
 from ml_collections import config_dict
 
 from byol_jax import config as config_lib
+from byol_jax.training import paper_settings
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -31,9 +37,9 @@ def get_config(preset: str = "patterns") -> ml_collections.ConfigDict:
     """The config of a preset."""
     config = _reference()
     config.preset = preset
-    other_length = re.fullmatch(r"imagenet-(\d+)", preset)
-    if other_length and preset not in PRESETS:
-        _imagenet(config, float(other_length[1]))
+    other = re.fullmatch(r"imagenet(-ablation)?-(\d+)", preset)
+    if other and preset not in PRESETS:
+        (_ablation if other[1] else _imagenet)(config, int(other[2]))
     else:
         config_lib.lookup(PRESETS, preset, key="preset")(config)
     return config
@@ -65,10 +71,12 @@ def _reference() -> ml_collections.ConfigDict:
     config.objective.name = "byol"  # byol | byol_no_predictor
     config.objective.base_target_ema = 0.996
     config.objective.target_ema_schedule = "cosine"  # cosine (to 1) | constant
+    config.objective.target_init = "drawn"  # drawn by itself | online: equal to that network
     config.collapse = _collapse()
     config.optimizer = _optimizer()
     config.augment = ml_collections.ConfigDict()
     config.augment.crop = ml_collections.ConfigDict()
+    config.augment.crop.enabled = True  # False: the largest square, the same for both views
     config.augment.crop.min_area = 0.08
     config.augment.crop.max_area = 1.0
     config.augment.crop.method = "cubic"  # cubic | linear; of images in memory
@@ -108,9 +116,17 @@ def _model() -> ml_collections.ConfigDict:
     model.stem = "imagenet"  # imagenet | cifar | cifar_margin | patch
     model.zero_init_residual = True  # as the reference's code; the paper: False
     model.padding = "same"  # same | torch (and its shortcuts): loads into torchvision as it is
+    model.norm = "batch"  # batch | group | layer | none: of the encoder
+    model.head_norm = "batch"  # the same, of projector and predictor
+    model.norm_groups = 16  # of a group norm
+    model.weight_standardization = False  # of convolutions, and of hidden layers of heads
     model.projector_hidden_size = 4096
+    model.projector_hidden_layers = 1  # 0: linear
     model.projector_output_size = 256
+    model.predictor = "mlp"  # mlp | linear | none
     model.predictor_hidden_size = 4096
+    model.predictor_hidden_layers = 1
+    model.head_bias = False  # of the last layers of the heads; the paper, appendix J.2: True
     model.bn_decay_rate = 0.9
     model.bn_eps = 1e-5
     model.bn_group_size = config_dict.placeholder(int)  # devices with common statistics; unset: all
@@ -133,6 +149,7 @@ def _collapse() -> ml_collections.ConfigDict:
 def _optimizer() -> ml_collections.ConfigDict:
     optimizer = ml_collections.ConfigDict()
     optimizer.name = "lars"  # each optimizer has settings of its own, below
+    optimizer.multipliers = ""  # of the learning rate, by module, such as predictor=10
     optimizer.warmup_steps = config_dict.placeholder(int)  # as total_steps: counts if set
     optimizer.warmup_epochs = 10.0
     optimizer.lars = ml_collections.ConfigDict()
@@ -166,6 +183,7 @@ def _view(*, blur_probability: float, solarize_probability: float) -> ml_collect
     view.blur_sigma_max = 2.0
     view.solarize_probability = solarize_probability
     view.solarize_threshold = 0.5
+    view.extra = ()  # of yours, by name, after all others: "('my_noise',)"; see plugins
     return view
 
 
@@ -244,15 +262,25 @@ def _imagenette(config: ml_collections.ConfigDict) -> None:
     config.optimizer.lars.base_learning_rate = 2.0
 
 
-def _imagenet(config: ml_collections.ConfigDict, epochs: float) -> None:
-    """Its schedules are left unset: they are the reference's for the length that the run has."""
+def _imagenet(config: ml_collections.ConfigDict, epochs: float, **settings: float) -> None:
+    """Settings that are left out are the reference's for the length that the run has."""
     config.data.train_split = "train_and_valid"  # 1,281,167 images, as the reference
     config.data.mean, config.data.std = IMAGENET_MEAN, IMAGENET_STD
-    config.total_epochs = epochs
-    config.optimizer.lars.base_learning_rate = config_dict.placeholder(float)
-    config.optimizer.lars.weight_decay = config_dict.placeholder(float)
-    config.optimizer.warmup_epochs = config_dict.placeholder(float)
-    config.objective.base_target_ema = config_dict.placeholder(float)
+    config.total_epochs = float(epochs)
+    paper_settings.assign(config, settings)
+
+
+def _small_batch(config: ml_collections.ConfigDict) -> None:
+    _imagenet(config, 1000.0, **paper_settings.SMALL_BATCH._asdict())
+    config.batch_size = 512
+
+
+def _ablation(config: ml_collections.ConfigDict, batch_size: int = 4096) -> None:
+    """The batch is a micro-batch, and changes no setting (paper, appendix F.2)."""
+    _imagenet(config, 300.0, **paper_settings.ABLATION._asdict())
+    config.accumulate, rest = divmod(config.batch_size, max(batch_size, 1))
+    if rest or not batch_size:
+        raise config_lib.UsageError(f"{config.preset}: {batch_size} does not divide 4096.")
 
 
 PRESETS = {
@@ -264,4 +292,6 @@ PRESETS = {
     "imagenet-100": lambda config: _imagenet(config, 100.0),
     "imagenet-300": lambda config: _imagenet(config, 300.0),
     "imagenet-1000": lambda config: _imagenet(config, 1000.0),
+    "imagenet-small-batch": _small_batch,
+    "imagenet-ablation": _ablation,
 }

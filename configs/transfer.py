@@ -1,4 +1,4 @@
-"""Transfer: logistic regression on a frozen encoder's features (paper, section 4 and appendix D.3).
+"""Transfer: logistic regression on a frozen encoder's features (paper, section 4 and appendix D.2).
 
     python -m byol_jax.main_loop --config=configs/transfer.py:pets --config.checkpoint=RUN
 
@@ -19,9 +19,11 @@ from the weights that it has, and tested once.
 | food101, cifar10, cifar100, sun397, cars, dtd | TFDS's, splits as in the paper | top-1 |
 | pets, caltech101, flowers | the same | mean of the classes' accuracies |
 | voc2007 | the same; a regression for each class | mean of 11-point average precisions |
+| birdsnap | a folder of your own, given by --config.data.dir | top-1 |
+| aircraft (FGVC-Aircraft) | the same | mean of the classes' accuracies |
 
-They have to be prepared (docs/your_images.md). FGVC-Aircraft and Birdsnap are
-not in TFDS: make folders of them (data.name=folder; Aircraft with metric=mean_per_class). On 2 CPU
+TFDS's have to be prepared (docs/your_images.md). The other two are not in TFDS: arrange them as
+train/CLASS/... and test/CLASS/..., Aircraft's validation images as validation/CLASS/.... On 2 CPU
 cores, the 7,000 images of configs/byol.py's default take 40 seconds (raw pixels: minutes).
 
 The workdir is runs/transfer-<preset>-<run>-step<step> unless --workdir is given; a result of

@@ -36,7 +36,7 @@ LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms.spli
 DOORS = {
     "absl": {"cli.command_line", "main_loop"},
     "array_record": {"data.prepare.array_record"},
-    "cv2": {"data.host_crops", "data.prepare.packed_dataset"},
+    "cv2": {"data.host_crops", "data.prepare.shrinking"},
     "dill": set(),
     "google_crc32c": {"data.prepare.tfrecord"},
     "grain": {"data.train_loader", "data.eval_loader"},
@@ -55,7 +55,7 @@ DOORS = {
     "pillow_heif": {"data.pillow_images"},
     "pyarrow": {"tasks.embed"},
     "safetensors": {"checkpoints.torch_checkpoint"},
-    "simplejpeg": {"data.image_decoding", "data.prepare.packed_dataset"},
+    "simplejpeg": {"data.image_decoding", "data.prepare.shrinking"},
     "sklearn": {
         "training.online_eval",
         "evaluation.logistic_regression",
@@ -78,7 +78,7 @@ TEXTS_OF_JAX = {  # what only one room may mention
     r"(?<!byol_)jax\.distributed": "distributed",
 }
 # What a task that can be resumed keeps its finished work with.
-KEEPERS = {"evaluation.resume", "checkpoints.manager", "data.prepare.packed_dataset"}
+KEEPERS = {"evaluation.resume", "training.run_saver", "data.prepare.packed_dataset"}
 
 
 def module_name(path):

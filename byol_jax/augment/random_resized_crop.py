@@ -3,11 +3,14 @@
 Shapes: b images, H rows, W columns, 3 channels.
 """
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from byol_jax.augment import resize_kernels
 
 
 def random_resized_crop(
@@ -85,6 +88,19 @@ def resize_windows(
     return jnp.clip(jnp.stack(list(colors), -1), 0, 1)
 
 
+def resize_squares(images: jax.Array, size: int, *, method: str = "cubic") -> jax.Array:
+    """The largest square in the middle of each image, as `resize_windows`; as it is if it fits."""
+    height, width = images.shape[1:3]
+    side = min(height, width)
+    top, left = (height - side + 1) // 2, (width - side + 1) // 2
+    if side == size:
+        scale = 255 if images.dtype == jnp.uint8 else 1
+        return images[:, top : top + side, left : left + side].astype(jnp.float32) / scale
+    window = jnp.array([[top, left, side, side]], jnp.int32)
+    windows = jnp.broadcast_to(window, (images.shape[0], 4))
+    return resize_windows(images, windows, size, method=method)
+
+
 def _resize_matrix(
     start: jax.Array, length: jax.Array, old_size: int, new_size: int, method: str
 ) -> jax.Array:
@@ -104,10 +120,7 @@ def _linear(distance: jax.Array) -> jax.Array:
     return jnp.maximum(1 - distance, 0)
 
 
-def _cubic(distance: jax.Array) -> jax.Array:
-    near = (1.5 * distance - 2.5) * distance * distance + 1
-    far = ((2.5 - 0.5 * distance) * distance - 4) * distance + 2
-    return jnp.where(distance < 1, near, jnp.where(distance < 2, far, 0))
-
-
-KERNELS = {"cubic": _cubic, "linear": _linear}
+KERNELS = {
+    "cubic": functools.partial(resize_kernels.cubic, where=jnp.where),
+    "linear": _linear,
+}

@@ -6,7 +6,7 @@ from typing import Any
 
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import safe_pickle, torch_checkpoint
-from byol_jax.models import encoder_spec, resnet
+from byol_jax.models import byol_network, encoder_spec, resnet
 from byol_jax.workdir import files, run_folder
 
 UsageError = config_lib.UsageError
@@ -82,7 +82,7 @@ def to_card(fields: dict[str, Any]) -> encoder_spec.EncoderSpec:
     """
     card = encoder_spec.EncoderSpec(**fields)
     rates = [card.bn_decay_rate, card.bn_eps]
-    sizes = (card.width_multiplier, card.image_size)
+    sizes = (card.width_multiplier, card.image_size, card.norm_groups)
     is_of = run_folder.is_numbers
     if not (is_of(card.mean, 3) and is_of(card.std, 3) and is_of(rates, 2)):
         raise ValueError("its card holds other things than numbers")
@@ -95,13 +95,13 @@ def to_card(fields: dict[str, Any]) -> encoder_spec.EncoderSpec:
 
 
 def architecture(
-    card: encoder_spec.EncoderSpec, projector: tuple[int, int] | None
+    card: encoder_spec.EncoderSpec, projector: byol_network.HeadSpec | None
 ) -> dict[str, Any]:
     """What the table of encoders says about a card, for those who have no table.
 
     Args:
       card: of the encoder.
-      projector: hidden and output size, if it belongs to the export.
+      projector: if it belongs to the export.
     """
     spec, stem = resnet.ENCODERS[card.encoder], resnet.STEMS[card.stem]
     channels = [spec.stem_channels, *spec.channels]
@@ -121,5 +121,5 @@ def architecture(
         "stem_channels": spec.stem_channels * card.width_multiplier,
         "stem": stem._asdict(),
         "groups": groups,
-        "projector": projector,
+        "projector": projector and (projector.hidden_size, projector.output_size),
     }

@@ -20,6 +20,7 @@ from byol_jax.checkpoints import (
     orbax_reader,
     run_facts,
     safe_pickle,
+    step_folders,
     torch_checkpoint,
     torchvision_names,
 )
@@ -33,16 +34,7 @@ DEEPMIND_LICENSE = (
 )
 
 
-class Network(NamedTuple):
-    """A network by Haiku's names, on the host.
-
-    Attributes:
-      params: of the encoder and of those heads that there are.
-      state: running batch-norm statistics.
-    """
-
-    params: Any
-    state: Any
+Network = encoder_spec.Network
 
 
 class Weights(NamedTuple):
@@ -125,7 +117,7 @@ def open_and_load(path: str, network: str) -> tuple[Weights, Network]:
 
     Raises:
       UsageError: as `open_weights` and `load`.
-      orbax_reader.GoneError: the path names a checkpoint that was deleted while it was read.
+      step_folders.GoneError: the path names a checkpoint that was deleted while it was read.
     """
 
     def read() -> tuple[Weights, Network]:
@@ -133,23 +125,25 @@ def open_and_load(path: str, network: str) -> tuple[Weights, Network]:
         return found, load(found, network)
 
     is_run = bool(path) and not is_foreign(path)
-    return orbax_reader.until_sound(path, read) if is_run else read()
+    return step_folders.until_sound(path, read) if is_run else read()
 
 
 def _open_run(path: str) -> Weights:
-    folder = orbax_reader.find(path)
+    folder = step_folders.find(path)
     run = folder.absolute().parent.parent
     config, data = run_facts.config_of(run, folder), run_facts.card_of(run, folder)
     try:
         if config.model.encoder not in resnet.ENCODERS:
             plugins.load(config)
-        card = encoder_spec.of_run(config, data.mean, data.std, data.grey_ranges)
+        card = encoder_spec.of_run(
+            config.model, config.data.image_size, data.mean, data.std, data.grey_ranges
+        )
     except (AttributeError, KeyError) as error:
         text = " ".join(str(error.args[0]).split())
         raise UsageError(f"{run / 'config.json'} lacks a key of this version: {text}") from None
 
     def load(name: str) -> Network:
-        return Network(*orbax_reader.load_network(folder, encoder_spec.shapes(card)[0], name))
+        return orbax_reader.load_network(folder, encoder_spec.shapes(card)[0], name)
 
     loaders = {name: lambda name=name: load(name) for name in ("online", "target")}
     return Weights(str(folder), "run", int(folder.name), card, loaders, config)
@@ -251,7 +245,9 @@ def _open_export(folder: pathlib.Path) -> Weights:
         return Network(*(jax.tree.map(_load_tensor, tree, is_leaf=_is_tensor) for tree in stored))
 
     source = model["source"]
-    config = ml_collections.ConfigDict(model["config"]) if model["config"] else None
+    config = model["config"] and ml_collections.ConfigDict(
+        run_facts.with_later_keys(model["config"])
+    )
     return Weights(
         str(folder),
         "export",

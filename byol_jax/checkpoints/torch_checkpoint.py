@@ -53,9 +53,10 @@ def open_tensors(path: str | os.PathLike[str]) -> Tensors:
         if zipfile.is_zipfile(path):
             return dict(_flatten(_open_zip(path), safe_pickle.Budget(path)))
         with open(path, "rb") as file:
-            head = file.read(2)
+            head = file.read(8)
             file.seek(0)
-            if head[:1] == b"\x80":
+            # A file of safetensors begins with a length, whose lowest byte may be any.
+            if head[:1] == b"\x80" and any(head[4:]):
                 return dict(_flatten(_open_legacy(file), safe_pickle.Budget(path)))
         return _open_safetensors(path)
     except (*safe_pickle.DAMAGE, *_ZIP_DAMAGE, safetensors.SafetensorError) as error:

@@ -78,6 +78,17 @@ def _has_predictor(config: Any) -> bool:
     return objective is None or objective.has_predictor
 
 
+def _has_batch_norm(config: Any) -> bool:
+    return config.model.norm == "batch" or (config.model.head_norm == "batch" and _is_deep(config))
+
+
+def _is_deep(config: Any) -> bool:
+    """Whether a head has hidden layers."""
+    model = config.model
+    predictor = model.predictor_hidden_layers if model.predictor == "mlp" else 0
+    return model.projector_hidden_layers > 0 or predictor > 0
+
+
 def _count(values: Any) -> int:
     return int(np.size(values))
 
@@ -127,9 +138,57 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         OF_BYOL,
-        ("model.predictor_hidden_size",),
+        ("model.zero_init_residual",),
+        lambda c: c.model.norm != "none",
+        "while model.norm is none: leave it out",
+    ),
+    Rule(
+        OF_BYOL,
+        ("accumulate_statistics", "model.bn_decay_rate", "model.bn_group_size"),
+        _has_batch_norm,
+        "on a network without batch norm (model.norm, model.head_norm): leave it out",
+    ),
+    Rule(
+        OF_BYOL,
+        ("model.bn_eps",),
+        lambda c: c.model.norm != "none" or (c.model.head_norm != "none" and _is_deep(c)),
+        "on a network without norms: leave it out",
+    ),
+    Rule(
+        OF_BYOL,
+        ("model.norm_groups",),
+        lambda c: "group" in (c.model.norm, c.model.head_norm),
+        "without a group norm: add --config.model.norm=group, for example",
+    ),
+    Rule(
+        OF_BYOL,
+        ("model.head_norm",),
+        _is_deep,
+        "on heads without hidden layers: leave it out",
+    ),
+    Rule(
+        OF_BYOL,
+        ("model.projector_hidden_size",),
+        lambda c: c.model.projector_hidden_layers > 0,
+        "while model.projector_hidden_layers is 0: leave one of them out",
+    ),
+    Rule(
+        OF_BYOL,
+        ("model.predictor", "model.predictor_hidden_size", "model.predictor_hidden_layers"),
         _has_predictor,
         "while objective.name is {objective.name}, which has no predictor: leave it out",
+    ),
+    Rule(
+        OF_BYOL,
+        ("model.predictor_hidden_size", "model.predictor_hidden_layers"),
+        lambda c: c.model.predictor == "mlp",
+        "while model.predictor is {model.predictor}: leave it out",
+    ),
+    Rule(
+        OF_BYOL,
+        ("model.predictor_hidden_size",),
+        lambda c: c.model.predictor_hidden_layers > 0,
+        "while model.predictor_hidden_layers is 0: leave one of them out",
     ),
     Rule(
         OF_BYOL,
@@ -143,6 +202,12 @@ RULES: tuple[Rule, ...] = (
         ("data.threads", "data.workers", "data.max_bad_share"),
         lambda c: not _is_in_memory(c),
         "on {data.name}, whose images are in memory and need no decoding: leave it out",
+    ),
+    Rule(
+        OF_BYOL,
+        ("augment.crop.min_area", "augment.crop.max_area"),
+        lambda c: c.augment.crop.enabled,
+        "while augment.crop.enabled is false: leave one of them out",
     ),
     Rule(
         OF_BYOL,

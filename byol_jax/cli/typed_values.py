@@ -15,7 +15,7 @@ def check(key: str, kind: type, text: str) -> None:
     Raises:
       UsageError: naming the key and what to type.
     """
-    is_right = _NAMES.get(key, _KINDS.get(kind))
+    is_right = NAMES.get(key, _KINDS.get(kind))
     problem = is_right(key, text) if is_right else ""
     if problem:
         raise UsageError(f"--config.{key}={text}: {problem}")
@@ -76,9 +76,17 @@ def _said_by_the_file(key: str, text: str) -> str:
     return f"the study file says what {key} are: change it there."
 
 
+def _augmentations(key: str, text: str) -> str:
+    if all(isinstance(x, str) and x for x in _values(text)):
+        return ""
+    return f"{key} takes names of augmentations: type --config.{key}=\"('my_noise',)\"."
+
+
 # Keys that take no numbers.
-_NAMES = {
+NAMES = {
     "plugins": _modules,
+    "augment.view1.extra": _augmentations,
+    "augment.view2.extra": _augmentations,
     **dict.fromkeys(("axes", "settings", "metrics", "paper", "findings"), _said_by_the_file),
 }
 

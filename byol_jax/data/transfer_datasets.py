@@ -1,11 +1,14 @@
 """The sets that the paper transfers to: where TFDS has them, their splits, what is measured.
 
-Paper, appendix D.3, table 13. Where a set has no validation split of its own, as many training
-images as in the paper are held out of it, but which ones is ours. Of the paper's list FGVC-Aircraft
-and Birdsnap are not in TFDS: arranged as a folder they work as any other.
+Paper, appendix D.1, table 10. Where a set has no validation split of its own, as many training
+images as in the paper are held out of it, but which ones is ours. Birdsnap and FGVC-Aircraft are
+not in TFDS: they are read from a folder, ``train/CLASS/...``, ``test/CLASS/...`` and, of Aircraft,
+``validation/CLASS/...``.
 """
 
 from typing import NamedTuple
+
+FOLDER = "folder"  # the name of sets that are no sets of TFDS
 
 
 class TransferSet(NamedTuple):
@@ -14,7 +17,7 @@ class TransferSet(NamedTuple):
     Attributes:
       name: as in `datasets.load`.
       eval_split: that is tested.
-      metric: a key of `run_transfer.METRICS`.
+      metric: a key of `transfer_metrics.METRICS`.
       validation_split: to choose on; empty: some of ``train`` are held out.
       validation_share: of ``train``, to hold out.
     """
@@ -39,9 +42,12 @@ SETS = {
     # TFDS draws its own 30 training images of each class, one class being the background.
     "caltech101": TransferSet("tfds:caltech101", "test", "mean_per_class", "", 510 / 3_060),
     "flowers": TransferSet("tfds:oxford_flowers102", "test", "mean_per_class", "validation"),
+    "birdsnap": TransferSet(FOLDER, "test", "top1", "", 4_981 / 47_386),
+    "aircraft": TransferSet(FOLDER, "test", "mean_per_class", "validation"),
 }
 
 
 def metric(name: str) -> str:
     """What is measured on the set that `datasets.load` calls so: the paper's choice, or top-1."""
-    return next((found.metric for found in SETS.values() if found.name == name), "top1")
+    metrics = {found.name: found.metric for found in SETS.values() if found.name != FOLDER}
+    return metrics.get(name, "top1")

@@ -33,6 +33,21 @@ class Heads(NamedTuple):
     biases: jax.Array
 
 
+class Regularization(NamedTuple):
+    """Of logits, in training (paper, appendix C.1 and table 7); 0: none.
+
+    Attributes:
+      clip: alpha; logits become alpha tanh(logits / alpha), which is never larger than alpha.
+      penalty: beta; times the mean square of these, in addition to their cross-entropy.
+    """
+
+    clip: float = 0.0
+    penalty: float = 0.0
+
+
+UNREGULARIZED = Regularization()
+
+
 class State(NamedTuple):
     """All that training changes, and how; arrays, so that seeds and rates share a program."""
 
@@ -68,20 +83,31 @@ def draw_weights(embedding_size: int, num_classes: int, *, seed: int) -> jax.Arr
 
 
 def update(
-    state: State, features: jax.Array, labels: jax.Array, *, axis: str | None = None
+    state: State,
+    features: jax.Array,
+    labels: jax.Array,
+    *,
+    axis: str | None = None,
+    regularization: Regularization = UNREGULARIZED,
 ) -> State:
-    """One step of SGD with Nesterov momentum of all heads (paper, appendix D.1).
+    """One step of SGD with Nesterov momentum of all heads (paper, appendix C.1).
 
     Args:
       state: to start from.
       features: [b, F], taken as they are.
       labels: [b] in [0, C).
       axis: name of the mapped axis to average gradients over; None outside of a map.
+      regularization: of the logits.
     """
+    clip, penalty = regularization
 
     def loss(heads: Heads) -> jax.Array:
         logits = jax.vmap(_logits, (0, None))(heads, features)  # [R, b, C]
+        if clip:
+            logits = clip * jnp.tanh(logits / clip)
         losses = jax.vmap(byol.cross_entropy, (0, None))(logits, labels)  # [R, b]
+        if penalty:
+            losses += penalty * jnp.mean(jnp.square(logits), axis=-1)
         return jnp.sum(jnp.mean(losses, axis=1))  # no head sees another's
 
     grads = jax.grad(loss)(state.heads)
@@ -114,6 +140,7 @@ def train(
     *,
     batch_size: int,
     seed: int,
+    regularization: Regularization = UNREGULARIZED,
     on_steps: Callable[[int], None] = lambda steps: None,
 ) -> Heads:
     """Trains on features that are there already, shuffled anew in every epoch.
@@ -124,6 +151,7 @@ def train(
       labels: [N].
       batch_size: b, at most N; batches cross the borders of epochs, so that none is smaller.
       seed: of the order.
+      regularization: of the logits.
       on_steps: told of every few steps that are done, for a progress bar.
     """
     total_steps = int(state.total_steps)
@@ -132,15 +160,23 @@ def train(
     for start in range(0, total_steps, length):
         steps = min(length, total_steps - start)
         chosen = np.stack([next(indices) for _ in range(steps)])
-        state = _update_often(state, features[chosen], labels[chosen])
+        state = _update_often(
+            state, features[chosen], labels[chosen], regularization=regularization
+        )
         on_steps(steps)
     return jax.device_get(state.heads)
 
 
-@functools.partial(jax.jit, donate_argnums=0)
-def _update_often(state: State, features: jax.Array, labels: jax.Array) -> State:
+@functools.partial(jax.jit, donate_argnums=0, static_argnames="regularization")
+def _update_often(
+    state: State, features: jax.Array, labels: jax.Array, *, regularization: Regularization
+) -> State:
     """One step a batch of features [steps, b, F] and labels [steps, b]."""
-    return jax.lax.scan(lambda s, batch: (update(s, *batch), None), state, (features, labels))[0]
+
+    def step(state: State, batch: tuple[jax.Array, jax.Array]) -> tuple[State, None]:
+        return update(state, *batch, regularization=regularization), None
+
+    return jax.lax.scan(step, state, (features, labels))[0]
 
 
 def _batches(count: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:

@@ -1,17 +1,20 @@
-"""Batches and views of labeled images for evaluations that train: random crop and flip.
+"""Batches and views of labeled images for evaluations that train: mostly random crop and flip.
 
 Shapes: b images of a batch, S image size.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from byol_jax import config as config_lib
+from byol_jax import plugins
 from byol_jax.augment import image_ops, two_views
 from byol_jax.checkpoints import encoders
 from byol_jax.data import datasets, train_loader
+from byol_jax.training import settings as settings_lib
 
 _FLIP = image_ops.View(
     flip_probability=0.5,
@@ -22,14 +25,20 @@ _FLIP = image_ops.View(
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class TrainCrop:
+    """Crops to learn from."""
+
+    min_area: float | None  # None: as in the encoder's run
+
+
 def total_steps(epochs: float, count: int, batch_size: int) -> int:
     """Whole batches in so many epochs of so many images, rounded down as in pretraining."""
     return max(1, int(epochs * count // batch_size))
 
 
-def min_area(config: Any, encoder: encoders.Encoder) -> float:
-    """Smallest area of a crop, as a fraction: ``config.crop.min_area``, else as in the run."""
-    area = config.crop.min_area
+def min_area(area: float | None, encoder: encoders.Encoder) -> float:
+    """Smallest area of a crop, as a fraction: ``crop.min_area`` if set, else as in the run."""
     if area is None:
         usual = train_loader.Crop(encoder.image_size).area_range[0]
         area = encoder.config.augment.crop.min_area if encoder.config else usual
@@ -40,7 +49,21 @@ def min_area(config: Any, encoder: encoders.Encoder) -> float:
     return area
 
 
-def make_view(encoder: encoders.Encoder, min_area: float) -> Callable[[jax.Array, Any], jax.Array]:
+def augment_of(encoder: encoders.Encoder) -> settings_lib.Augment:
+    """The augmentations that an encoder was trained with; the paper's if nobody knows."""
+    if encoder.config:
+        if any(encoder.config.augment[view].extra for view in ("view1", "view2")):
+            plugins.load(encoder.config)  # where these come from
+        section = encoder.config.augment
+        return config_lib.freeze(settings_lib.Augment, section, prefix="augment.")
+    low, high = train_loader.Crop(encoder.image_size).area_range
+    crop = settings_lib.Crop(enabled=True, min_area=low, max_area=high, method="cubic")
+    return settings_lib.Augment(crop, image_ops.BYOL_VIEW1, image_ops.BYOL_VIEW2)
+
+
+def make_view(
+    encoder: encoders.Encoder, min_area: float, augment: settings_lib.Augment | None = None
+) -> Callable[[jax.Array, Any], jax.Array]:
     """Builds view(key, batch) -> float [b, S, S, 3] in [0, 1], cut and flipped at random.
 
     What happens to an image does not depend on how many devices share the batch.
@@ -48,15 +71,17 @@ def make_view(encoder: encoders.Encoder, min_area: float) -> Callable[[jax.Array
     Args:
       encoder: whose image size is S.
       min_area: fraction of the image's area that a crop has at least.
+      augment: in place of that, whose crop and first view are taken.
     """
+    area_range, method = _area_range(min_area, augment), augment.crop.method if augment else "cubic"
 
     def view(key: jax.Array, batch: Any) -> jax.Array:
         make = two_views.make_view(
-            _FLIP,
+            augment.view1 if augment else _FLIP,
             name="view1",
             image_size=encoder.image_size,
-            area_range=(min_area, 1.0),
-            method="cubic",
+            area_range=area_range,
+            method=method,
             batch_size=len(batch["labels"]) * jax.device_count(),
         )
         return make(key, batch)
@@ -72,6 +97,7 @@ def make_batches(
     seed: int,
     min_area: float,
     max_bad: int,
+    augment: settings_lib.Augment | None = None,
 ) -> train_loader.TrainBatches:
     """Endless shuffled batches of this process for `make_view`.
 
@@ -82,13 +108,20 @@ def make_batches(
       seed: of the order and of crops on the host.
       min_area: as in `make_view`.
       max_bad: so many of the images may be bad.
+      augment: as in `make_view`.
     """
     return train_loader.TrainBatches(
         data,
         batch_size=batch_size // jax.process_count(),
         seed=seed,
-        crop=train_loader.Crop(encoder.image_size, (min_area, 1.0), views=1),
+        crop=train_loader.Crop(encoder.image_size, _area_range(min_area, augment), views=1),
         max_bad=max_bad,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
+
+
+def _area_range(
+    min_area: float, augment: settings_lib.Augment | None
+) -> tuple[float, float] | None:
+    return augment.crop.area_range if augment else (min_area, 1.0)

@@ -4,7 +4,7 @@ Shapes: b images of a batch, S image size, F embedding size.
 """
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ import numpy as np
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import encoders, export_contents
 from byol_jax.export import stablehlo, torch_export
-from byol_jax.models import encoder_spec, inference
+from byol_jax.models import byol_network, encoder_spec, inference, norms
 
 UsageError = config_lib.UsageError
 
@@ -28,7 +28,7 @@ class Export(NamedTuple):
       card: of the encoder.
       params: of the encoder, and of the projector if that is asked for.
       state: batch-norm statistics.
-      projector: its hidden and output size, if it is exported, too.
+      projector: if it is exported, too.
       encode: uint8 images [b, S, S, 3] -> embedding (or projection) [b, F], to be compiled.
       images: uint8 [b, S, S, 3] to check with.
       expected: float32 [b, F], what they give.
@@ -38,7 +38,7 @@ class Export(NamedTuple):
     card: encoder_spec.EncoderSpec
     params: Any
     state: Any
-    projector: tuple[int, int] | None
+    projector: byol_network.HeadSpec | None
     encode: Callable[[jax.Array], jax.Array]
     images: np.ndarray
     expected: np.ndarray
@@ -82,12 +82,36 @@ def _onnx(export: Export) -> dict[str, Any]:
     return _compare("onnxruntime", torch_export.load_onnx(export.folder), export)
 
 
+_OF_TORCH = ("torch", "onnx")  # written by way of `torch_module`, which has batch norm only
+
 FORMATS: dict[str, Callable[[Export], dict[str, Any]]] = {
     "safetensors": _safetensors,
     "torch": _torch,
     "stablehlo": _stablehlo,
     "onnx": _onnx,
 }
+
+
+def require_writable(
+    names: Iterable[str],
+    card: encoder_spec.EncoderSpec,
+    projector: byol_network.HeadSpec | None,
+) -> None:
+    """Checks that formats can hold a network, before anything is written.
+
+    Raises:
+      UsageError: naming those that can.
+    """
+    ours = [name for name in FORMATS if name not in _OF_TORCH]
+    others = [name for name in names if name in _OF_TORCH]
+    plain = projector and byol_network.HeadSpec(projector.hidden_size, projector.output_size)
+    if not others or (card.norm_spec == norms.BATCH_NORM and projector == plain):
+        return
+    what = "an encoder" if card.norm_spec != norms.BATCH_NORM else "a projector"
+    raise UsageError(
+        f"{' and '.join(others)}: not for {what} of other layers than the reference's (model.norm, "
+        f"model.weight_standardization, model.head_*): add --config.formats={','.join(ours)}."
+    )
 
 
 def _compare(package: str, encode: torch_export.Encode, export: Export) -> dict[str, Any]:

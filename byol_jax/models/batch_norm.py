@@ -51,7 +51,7 @@ class BatchNorm(hk.Module):
     def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
         """Normalizes [b, ..., C] with its own moments, or else with the running ones."""
         if not is_training:
-            dtype = _precise(x.dtype)
+            dtype = precise(x.dtype)
             mean, var = self._mean.average.astype(dtype), self._var.average.astype(dtype)
             return self._scaled(x, mean, var)
         moments = self.synchronize(self.measure(x))
@@ -60,7 +60,9 @@ class BatchNorm(hk.Module):
 
     def measure(self, x: jax.Array) -> Moments:
         """The moments of x alone."""
-        x, axes = x.astype(_precise(x.dtype)), tuple(range(x.ndim - 1))
+        x, axes = x.astype(precise(x.dtype)), tuple(range(x.ndim - 1))
+        # Not the variance: means of squares of equally many images can be averaged over devices
+        # and parts, variances cannot.
         return Moments(
             jnp.mean(x, axes, keepdims=True), jnp.mean(jnp.square(x), axes, keepdims=True)
         )
@@ -93,5 +95,6 @@ def _variance(moments: Moments) -> jax.Array:
     return moments.mean_of_squares - jnp.square(moments.mean)
 
 
-def _precise(dtype: jnp.dtype) -> jnp.dtype:
+def precise(dtype: jnp.dtype) -> jnp.dtype:
+    """The type in which norms compute for inputs of a type: float32 or better."""
     return jnp.promote_types(dtype, jnp.float32)

@@ -15,12 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from byol_jax.config import lookup
-from byol_jax.models import microbatch, resnet
+from byol_jax.models import microbatch, norms, resnet
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Part = Literal["online", "target", "encoder"]
+PREDICTORS = ("mlp", "linear", "none")
 
 
 class Outputs(NamedTuple):
@@ -32,19 +33,45 @@ class Outputs(NamedTuple):
     logits: jax.Array | None = None  # [b, C]
 
 
-class MLP(hk.Module):
-    """Projector or predictor: Linear, batch norm, ReLU, Linear without bias (section 3.3)."""
+class HeadSpec(NamedTuple):
+    """A projector or predictor.
 
-    def __init__(self, hidden_size: int, output_size: int, *, layers: resnet.Layers, name: str):
+    Attributes:
+      hidden_size: of each hidden layer.
+      output_size: P.
+      hidden_layers: how many; without any, the head is linear.
+      has_bias: whether its last layer has one.
+      norm: of the hidden layers.
+    """
+
+    hidden_size: int
+    output_size: int
+    hidden_layers: int = 1
+    has_bias: bool = False
+    norm: norms.NormSpec = norms.BATCH_NORM
+
+
+class MLP(hk.Module):
+    """Projector or predictor: Linear, norm, ReLU, as often as it has hidden layers, then Linear.
+
+    The reference's have one, batch norm and a last layer without bias (paper, section 3.3; the
+    pseudo-code of appendix J.2 has one with bias).
+    """
+
+    def __init__(self, spec: HeadSpec, *, layers: resnet.Layers, name: str):
         super().__init__(name=name)
-        self._sizes = hidden_size, output_size
-        self._layers = layers
+        self._spec = spec
+        self._layers = layers._replace(norm_spec=spec.norm)
 
     def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
-        # Built here, not in __init__, where Haiku would put "~" into the parameters' names.
-        x = hk.Linear(self._sizes[0], name="linear")(x)
-        x = jax.nn.relu(self._layers.norm("batch_norm")(x, is_training))
-        return hk.Linear(self._sizes[1], with_bias=False, name="linear_1")(x)
+        # Built here, not in __init__, where Haiku would put "~" into the parameters' names; of
+        # several of one name it calls the second linear_1.
+        spec = self._spec
+        hidden = norms.StandardizedLinear if spec.norm.standardizes else hk.Linear
+        for _ in range(spec.hidden_layers):
+            x = hidden(spec.hidden_size, name="linear")(x)
+            x = jax.nn.relu(self._layers.norm("batch_norm")(x, is_training))
+        return hk.Linear(spec.output_size, with_bias=spec.has_bias, name="linear")(x)
 
 
 def make_forward(
@@ -59,6 +86,12 @@ def make_forward(
     projector_hidden_size: int = 4096,
     projector_output_size: int = 256,
     predictor_hidden_size: int = 4096,
+    projector_hidden_layers: int = 1,
+    predictor_hidden_layers: int = 1,
+    predictor: str = "mlp",
+    head_bias: bool = False,
+    norm: norms.NormSpec = norms.BATCH_NORM,
+    head_norm: norms.NormSpec = norms.BATCH_NORM,
     bn_decay_rate: float = 0.9,
     bn_eps: float = 1e-5,
     bn_groups: Sequence[Sequence[int]] | None = None,
@@ -88,6 +121,10 @@ def make_forward(
         is (kernel - 1) // 2 on every side, as in torchvision's ResNets, whose shortcuts project
         only where shapes differ: in the reference's the first block of a group always does.
       projector_output_size: size P of projection and prediction.
+      projector_hidden_layers: number of hidden layers; without any, a head is linear.
+      predictor: one of `PREDICTORS`; without one, the prediction is the projection.
+      head_bias: whether the last layers of the heads have one.
+      norm: of the encoder; `head_norm` is that of the heads.
       bn_groups: positions on the axis that average batch statistics among themselves; None: all.
       dtype: in which convolutions and linear layers compute, such as "bfloat16"; parameters, batch
         norm and what comes out stay float32. None: the type of the parameters.
@@ -96,13 +133,15 @@ def make_forward(
       axis: name of the mapped axis over which batch statistics are averaged; None: local ones.
 
     Raises:
-      ValueError: if encoder, stem or padding is unknown; names the valid ones.
+      ValueError: if encoder, stem, padding, norm or predictor is unknown; names the valid ones.
     """
     spec = lookup(resnet.ENCODERS, encoder, key="encoder")
     stem_spec, pads = (
         lookup(resnet.STEMS, stem, key="stem"),
         lookup(resnet.PADDINGS, padding, key="padding"),
     )
+    for chosen in (norm, head_norm):
+        lookup(dict.fromkeys(norms.KINDS), chosen.kind, key="norm")
     layers = resnet.Layers(
         pads,
         spec.bottleneck,
@@ -114,16 +153,26 @@ def make_forward(
         bn_groups,
         plan,
         always_project=padding != "torch",
+        norm_spec=norm,
     )
-    mlp = functools.partial(MLP, output_size=projector_output_size, layers=layers)
+    lookup(dict.fromkeys(PREDICTORS), predictor, key="predictor")
+    sizes = projector_hidden_size, projector_output_size, projector_hidden_layers
+    projector_spec = HeadSpec(*sizes, head_bias, head_norm)
+    predictor_spec = projector_spec._replace(
+        hidden_size=predictor_hidden_size,
+        hidden_layers=predictor_hidden_layers if predictor == "mlp" else 0,
+    )
+    mlp = functools.partial(MLP, layers=layers)
     forward = functools.partial(
         _forward,
         normalize=functools.partial(_normalize, mean=mean, std=std),
         make_encoder=functools.partial(
             resnet.ResNet, spec, width_multiplier, stem_spec, layers=layers
         ),
-        make_projector=functools.partial(mlp, projector_hidden_size, name="projector"),
-        make_predictor=functools.partial(mlp, predictor_hidden_size, name="predictor"),
+        make_projector=functools.partial(mlp, projector_spec, name="projector"),
+        make_predictor=None
+        if predictor == "none"
+        else functools.partial(mlp, predictor_spec, name="predictor"),
         make_classifier=functools.partial(hk.Linear, num_classes, name="classifier")
         if num_classes
         else None,
@@ -157,7 +206,7 @@ def _forward(
     normalize: Callable[[jax.Array], jax.Array],
     make_encoder: Callable[[], resnet.ResNet],
     make_projector: Callable[[], MLP],
-    make_predictor: Callable[[], MLP],
+    make_predictor: Callable[[], MLP] | None,
     make_classifier: Callable[[], hk.Linear] | None,
 ) -> Outputs:
     """One pass of one view; builds only the modules that `part` needs."""
@@ -172,7 +221,7 @@ def _forward(
     projection = make_projector()(embedding, is_training)
     if part == "target":
         return Outputs(embedding, projection)
-    prediction = make_predictor()(projection, is_training)
+    prediction = make_predictor()(projection, is_training) if make_predictor else projection
     if make_classifier is None:
         return Outputs(embedding, projection, prediction)
     logits = make_classifier()(jax.lax.stop_gradient(embedding))

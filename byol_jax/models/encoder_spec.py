@@ -12,14 +12,27 @@ import jax
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax.models import byol_network, resnet
+from byol_jax.models import byol_network, norms, resnet
 
 UsageError = config_lib.UsageError
 
+PROJECTOR = byol_network.HeadSpec(4096, 256)
 HEADS = ("projector", "predictor", "classifier")
 # Nobody writes into a file of weights what images it was made for: the customs of the stems.
 IMAGE_SIZES = {"imagenet": 224, "cifar": 32, "cifar_margin": 32, "patch": 32}
 SMALL_ENCODERS = ("tiny_resnet", "micro_resnet")  # only ever used at 32 px
+
+
+class Network(NamedTuple):
+    """The numbers of a network.
+
+    Attributes:
+      params: of the encoder and of those heads that there are.
+      state: running batch-norm statistics.
+    """
+
+    params: Any
+    state: Any
 
 
 class EncoderSpec(NamedTuple):
@@ -38,6 +51,9 @@ class EncoderSpec(NamedTuple):
       image_size: height and width that it was trained for, in pixels.
       zero_init_residual: how an untrained network of this kind starts.
       grey_ranges: what is black and white in grayscale of more than 8 bits, as it was trained.
+      norm: one of `norms.KINDS`.
+      norm_groups: of a group norm.
+      weight_standardization: of convolutions.
     """
 
     encoder: str
@@ -52,62 +68,87 @@ class EncoderSpec(NamedTuple):
     image_size: int = 224
     zero_init_residual: bool = True
     grey_ranges: Mapping[str, tuple[float, float]] | None = None
+    norm: str = "batch"
+    norm_groups: int = 16
+    weight_standardization: bool = False
+
+    @property
+    def norm_spec(self) -> norms.NormSpec:
+        """Of all layers."""
+        return norms.NormSpec(self.norm, self.norm_groups, self.weight_standardization)
+
+
+# What settings, specs and `byol_network.make_forward` call by the same names.
+_OF_MODEL = (
+    *("encoder", "width_multiplier", "resnet_v2", "stem", "padding"),
+    *("bn_decay_rate", "bn_eps", "zero_init_residual"),
+)
+_OF_NORM = ("norm", "norm_groups", "weight_standardization")
 
 
 def of_run(
-    config: Any,
+    model: Any,
+    image_size: int,
     mean: tuple[float, ...],
     std: tuple[float, ...],
     grey_ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> EncoderSpec:
-    """The card of the encoder that a pretraining config describes."""
-    model = config.model
+    """The spec of the encoder of a run.
+
+    Args:
+      model: its settings of the networks, or the section ``model`` of its config.
+      image_size: that it is trained at.
+      mean: of the channels.
+      std: of the channels.
+      grey_ranges: what is black and white in its images of more than 8 bits.
+    """
     return EncoderSpec(
-        encoder=model.encoder,
-        width_multiplier=model.width_multiplier,
-        resnet_v2=model.resnet_v2,
-        stem=model.stem,
-        padding=model.padding,
-        bn_decay_rate=model.bn_decay_rate,
-        bn_eps=model.bn_eps,
+        **{name: getattr(model, name) for name in (*_OF_MODEL, *_OF_NORM)},
         mean=mean,
         std=std,
-        image_size=config.data.image_size,
-        zero_init_residual=model.zero_init_residual,
+        image_size=image_size,
         grey_ranges=grey_ranges,
+    )
+
+
+def projector_of_run(model: Any) -> byol_network.HeadSpec:
+    """The projector of a run, of its settings of the networks, or the section of its config."""
+    return byol_network.HeadSpec(
+        model.projector_hidden_size,
+        model.projector_output_size,
+        model.projector_hidden_layers,
+        model.head_bias,
+        norms.NormSpec(model.head_norm, model.norm_groups, model.weight_standardization),
     )
 
 
 def make_forward(
     card: EncoderSpec,
     *,
+    projector: byol_network.HeadSpec = PROJECTOR,
     num_classes: int = 0,
-    projector: tuple[int, int] = (4096, 256),
-    axis: str | None = None,
+    **options: Any,
 ) -> hk.TransformedWithState:
-    """The network of a card, as `byol_network.make_forward` describes it.
+    """The network of a spec: the one way to make it from what is stored of an encoder or a run.
 
     Args:
       card: of the encoder.
+      projector: of no account for ``part="encoder"``; norm and bias are those of both heads.
       num_classes: of a linear classifier; 0 for none.
-      projector: its hidden and its output size; of no account for ``part="encoder"``.
-      axis: over which batch statistics are averaged.
+      options: what `byol_network.make_forward` takes besides, such as ``axis``.
     """
     return byol_network.make_forward(
-        card.encoder,
-        num_classes=num_classes,
-        width_multiplier=card.width_multiplier,
-        resnet_v2=card.resnet_v2,
-        stem=card.stem,
-        zero_init_residual=card.zero_init_residual,
-        padding=card.padding,
-        projector_hidden_size=projector[0],
-        projector_output_size=projector[1],
-        bn_decay_rate=card.bn_decay_rate,
-        bn_eps=card.bn_eps,
+        **{name: getattr(card, name) for name in _OF_MODEL},
         mean=card.mean,
         std=card.std,
-        axis=axis,
+        num_classes=num_classes,
+        norm=card.norm_spec,
+        projector_hidden_size=projector.hidden_size,
+        projector_output_size=projector.output_size,
+        projector_hidden_layers=projector.hidden_layers,
+        head_bias=projector.has_bias,
+        head_norm=projector.norm,
+        **options,
     )
 
 

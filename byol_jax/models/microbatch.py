@@ -1,13 +1,14 @@
 """Works through a batch in parts, so that it need not fit into memory as a whole.
 
 Batch norm makes this a choice. Either every part is normalized with moments of its own, and the
-parts are independent (`pretrain.make_update`). Or all are normalized with those of the whole batch,
-as if there were no parts: then no layer can begin before all parts have passed the norm below it,
-and the parts have to advance through the network side by side (`advance`).
+parts are independent (`train_step.make_update`). Or all are normalized with those of the whole
+batch, as if there were no parts: then no layer can begin before all parts have passed the norm
+below it, and the parts have to advance through the network side by side (`advance`).
 
 Letters in shapes: N parts, b images of the whole batch.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +18,8 @@ import jax.numpy as jnp
 
 from byol_jax.models.batch_norm import BatchNorm, Moments
 
-Normalize = Callable[[BatchNorm, jax.Array], jax.Array]
+Norm = Callable[[jax.Array, bool], jax.Array]  # of images and whether it is training
+Normalize = Callable[[Norm, jax.Array], jax.Array]
 Unit = Callable[[jax.Array, Normalize], jax.Array]
 
 
@@ -39,12 +41,12 @@ PLAIN = Plan()
 def advance(
     unit: Unit,
     x: jax.Array,
-    passes: Sequence[Sequence[BatchNorm]],
+    passes: Sequence[Sequence[Norm]],
     *,
     is_training: bool,
     plan: Plan,
 ) -> jax.Array:
-    """Runs ``unit(x, normalize)``, which gives every batch norm to ``normalize`` with its input.
+    """Runs ``unit(x, normalize)``, which gives every norm to ``normalize`` with its input.
 
     In parts, the batch's moments are found norm by norm: all parts run up to the first norm, whose
     moments are then known; again from the start up to the second, and so on. A unit with n passes
@@ -61,11 +63,14 @@ def advance(
     def whole(x: jax.Array) -> jax.Array:
         return unit(x, lambda norm, y: norm(y, is_training))
 
+    # Without training nothing is kept for a gradient; in init parameters are made, which must not
+    # happen in the body of a loop.
     if not is_training or hk.running_init() or plan == PLAIN:
         return whole(x)
     if plan.parts == 1:
         return hk.remat(whole)(x)
-    return _in_parts(unit, x, passes, plan.parts)
+    of_batch = [[norm for norm in norms if isinstance(norm, BatchNorm)] for norms in passes]
+    return _in_parts(unit, x, [norms for norms in of_batch if norms], plan.parts)
 
 
 def _in_parts(
@@ -77,7 +82,7 @@ def _in_parts(
         for norm, moments in zip(norms, _measure(unit, split, norms, dict(known)), strict=True):
             known[norm] = norm.synchronize(moments)
             norm.remember(known[norm])
-    y = _for_each(lambda part: unit(part, lambda norm, z: norm.normalize(z, known[norm])), split)
+    y = _for_each(lambda part: unit(part, functools.partial(_normalize, known)), split)
     return y.reshape(-1, *y.shape[2:])
 
 
@@ -89,18 +94,26 @@ def _measure(
     def of_a_part(part: jax.Array) -> list[Moments]:
         found: dict[BatchNorm, Moments] = {}
 
-        def normalize(norm: BatchNorm, y: jax.Array) -> jax.Array:
-            if norm in known:
-                return norm.normalize(y, known[norm])
+        def normalize(norm: Norm, y: jax.Array) -> jax.Array:
+            if norm in known or not isinstance(norm, BatchNorm):
+                return _normalize(known, norm, y)
             found[norm] = norm.measure(y)
             return y  # nothing that comes after is used, so the compiler leaves it out
 
         unit(part, normalize)
         return [found[norm] for norm in norms]
 
+    # Parts are equally large, and means of squares instead of variances are kept, so that the mean
+    # over parts is that of the whole batch.
     return jax.tree.map(lambda m: jnp.mean(m, axis=0), _for_each(of_a_part, split))
+
+
+def _normalize(known: dict[BatchNorm, Moments], norm: Norm, x: jax.Array) -> jax.Array:
+    """With the moments of the whole batch, or by a norm that needs none."""
+    return norm.normalize(x, known[norm]) if isinstance(norm, BatchNorm) else norm(x, True)
 
 
 def _for_each(run: Callable[[jax.Array], Any], split: jax.Array) -> Any:
     """Results [N, ...] of one part after the other; only the parts are kept for the gradient."""
+    # In a loop nothing can be merged with the forward pass: no barriers against it are needed.
     return jax.lax.map(jax.checkpoint(run, prevent_cse=False), split)

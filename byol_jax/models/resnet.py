@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from byol_jax.config import lookup
-from byol_jax.models import microbatch
+from byol_jax.models import microbatch, norms
 from byol_jax.models.batch_norm import BatchNorm
 
 
@@ -81,16 +81,24 @@ class Layers(NamedTuple):
     bn_groups: Sequence[Sequence[int]] | None = None
     plan: microbatch.Plan = microbatch.PLAIN
     always_project: bool = True  # in the first block of a group, even if shapes agree
+    norm_spec: norms.NormSpec = norms.BATCH_NORM
 
     def conv(
         self, channels: int, kernel: int, *, stride: int, name: str, margin: int = 0
     ) -> hk.Conv2D:
-        """A convolution without bias."""
+        """A convolution, without bias where a norm follows."""
         pads = [(kernel // 2 + margin,) * 2] * 2 if margin else self.pads(kernel)
-        return hk.Conv2D(channels, kernel, stride, padding=pads, with_bias=False, name=name)
+        conv = norms.StandardizedConv if self.norm_spec.standardizes else hk.Conv2D
+        with_bias = self.norm_spec.kind == "none"
+        return conv(channels, kernel, stride, padding=pads, with_bias=with_bias, name=name)
 
-    def norm(self, name: str, *, zero_scale: bool = False) -> BatchNorm:
-        """A batch norm whose batch moments are averaged over `axis`, if there is one."""
+    def norm(self, name: str, *, zero_scale: bool = False) -> microbatch.Norm:
+        """A norm of the kind chosen, which its name says in place of "batch".
+
+        Of batch norm, moments of the batch are averaged over `axis`, if there is one.
+        """
+        if self.norm_spec.kind != "batch":
+            return norms.make(self.norm_spec, name, eps=self.bn_eps, zero_scale=zero_scale)
         return BatchNorm(
             decay_rate=self.bn_decay_rate,
             eps=self.bn_eps,
@@ -231,6 +239,14 @@ class ResNet(hk.Module):
         if self._initial_norm is not None:
             x = jax.nn.relu(normalize(self._initial_norm, x))
         return x if self._max_pool is None else self._max_pool(x)
+
+
+def normalized_channels(encoder: str, *, width_multiplier: int = 1) -> list[int]:
+    """How many channels the norms of an encoder have; ValueError if there is no such encoder."""
+    spec = lookup(ENCODERS, encoder, key="encoder")
+    inner = [channels // 4 for channels in spec.channels] if spec.bottleneck else []
+    found = {spec.stem_channels, *spec.channels, *inner}
+    return sorted(width_multiplier * channels for channels in found)
 
 
 def embedding_size(encoder: str, *, width_multiplier: int = 1) -> int:

@@ -15,7 +15,7 @@ from byol_jax import config as config_lib
 from byol_jax.checkpoints import encoders, export_contents, sources, torch_checkpoint
 from byol_jax.data import datasets
 from byol_jax.export import export_folder, formats
-from byol_jax.models import encoder_spec, inference
+from byol_jax.models import byol_network, encoder_spec, inference
 from byol_jax.workdir import console, files, run_folder
 
 UsageError = config_lib.UsageError
@@ -36,8 +36,10 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         raise UsageError(f"Unknown head: '{config.head}'. Valid: projector, or nothing.")
     found, network = sources.open_and_load(config.checkpoint, config.network)
     card = _card(config, found)
+    projector = _projector(found, network) if config.head else None
+    formats.require_writable(writers, card, projector)
     with export_folder.replaced(workdir) as folder:
-        export = _make(folder, card, network, config.head)
+        export = _make(folder, card, network, projector)
         model = _describe(config, found, export)
         export_contents.save_weights(folder, export.params, export.state)
         _write_model(folder, model)
@@ -63,24 +65,33 @@ def _card(config: Any, found: sources.Weights) -> encoder_spec.EncoderSpec:
     return found.card._replace(**given)
 
 
+def _projector(found: sources.Weights, network: sources.Network) -> byol_network.HeadSpec:
+    """Of the run, or as the shapes of somebody's file say."""
+    if "projector/linear" not in network.params:
+        raise UsageError("The checkpoint has no projector: leave --config.head empty.")
+    if found.config:
+        return encoder_spec.projector_of_run(found.config.model)
+    shape = network.params["projector/linear_1"]["w"].shape
+    return byol_network.HeadSpec(*map(int, shape))
+
+
 def _make(
-    folder: pathlib.Path, card: encoder_spec.EncoderSpec, network: sources.Network, head: str
+    folder: pathlib.Path,
+    card: encoder_spec.EncoderSpec,
+    network: sources.Network,
+    projector: byol_network.HeadSpec | None,
 ) -> formats.Export:
     trees = [encoder_spec.encoder_modules(tree) for tree in network]
-    part, projector = "encoder", None
-    if head:
+    if projector:
         for tree, whole in zip(trees, network, strict=True):
             tree |= {name: x for name, x in whole.items() if name.startswith("projector/")}
-        if "projector/linear_1" not in trees[0]:
-            raise UsageError("The checkpoint has no projector: leave --config.head empty.")
-        part = "target"
-        projector = tuple(int(size) for size in trees[0]["projector/linear_1"]["w"].shape)
-    forward = encoder_spec.make_forward(card, **({"projector": projector} if projector else {}))
+    part = "target" if projector else "encoder"
+    forward = encoder_spec.make_forward(card, projector=projector or encoder_spec.PROJECTOR)
 
     def apply(trees: Any, images: jax.Array) -> jax.Array:
         pixels = inference.resize(images, card.image_size)
         outputs, _ = forward.apply(*trees, None, pixels, is_training=False, part=part)
-        return outputs.projection if head else outputs.embedding
+        return outputs.projection if projector else outputs.embedding
 
     images = _test_images(card.image_size)
     expected = np.asarray(jax.jit(apply)(trees, images), np.float32)

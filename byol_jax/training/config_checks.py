@@ -1,5 +1,6 @@
 """What can be wrong with a pretraining config before anything is built from it."""
 
+import math
 from typing import Any
 
 import jax
@@ -8,7 +9,9 @@ import numpy as np
 from byol_jax import config as config_lib
 from byol_jax.augment import random_resized_crop
 from byol_jax.data import datasets
-from byol_jax.training import collapse_monitor, config_ranges, optimizers
+from byol_jax.models import byol_network, norms, resnet
+from byol_jax.objectives import byol
+from byol_jax.training import collapse_monitor, config_ranges, optimizers, train_step
 
 UsageError = config_lib.UsageError
 
@@ -37,10 +40,43 @@ def check(config: Any) -> None:
                 f"--config.augment.{name}.blur_sigma_max={view.blur_sigma_max}."
             )
     config_lib.lookup(random_resized_crop.KERNELS, section.method, key="augment.crop.method")
+    objective = config.objective
+    config_lib.lookup(byol.OBJECTIVES, objective.name, key="objective.name")
+    config_lib.lookup(
+        optimizers.TARGET_EMA_SCHEDULES,
+        objective.target_ema_schedule,
+        key="objective.target_ema_schedule",
+    )
+    config_lib.lookup(train_step.TARGET_INITS, objective.target_init, key="objective.target_init")
     config_lib.lookup(optimizers.OPTIMIZERS, config.optimizer.name, key="optimizer.name")
     config_lib.lookup(collapse_monitor.ACTIONS, config.collapse.action, key="collapse.action")
     config_lib.lookup(DTYPES, config.model.dtype, key="model.dtype")
+    _check_model(config.model)
+    optimizers.parse_multipliers(config.optimizer.multipliers)
     _check_division(config, jax.device_count())
+
+
+def _check_model(model: Any) -> None:
+    """Norms and heads."""
+    for key in ("norm", "head_norm"):
+        config_lib.lookup(dict.fromkeys(norms.KINDS), model[key], key=f"model.{key}")
+    config_lib.lookup(
+        dict.fromkeys(byol_network.PREDICTORS), model.predictor, key="model.predictor"
+    )
+    channels: list[int] = []
+    if model.norm == "group":
+        width = model.width_multiplier
+        channels += resnet.normalized_channels(model.encoder, width_multiplier=width)
+    if model.head_norm == "group":
+        heads = {"projector": model.projector_hidden_layers}
+        heads["predictor"] = model.predictor_hidden_layers if model.predictor == "mlp" else 0
+        channels += [model[f"{head}_hidden_size"] for head, layers in heads.items() if layers]
+    if any(count % model.norm_groups for count in channels):
+        sizes = ", ".join(map(str, sorted(set(channels))))
+        raise UsageError(
+            f"--config.model.norm_groups={model.norm_groups} does not divide {sizes}, the channels "
+            f"of group norms here: take {math.gcd(*channels)}, for example."
+        )
 
 
 def _check_division(config: Any, devices: int) -> None:
@@ -81,10 +117,11 @@ def check_sizes(config: Any, train: datasets.Dataset) -> None:
             raise UsageError(f"--config.data.image_size must be at least 8, not {size}.")
         return
     height, width = train.images.shape[1:3]
-    smallest = int(np.sqrt(config.augment.crop.min_area) * min(height, width))
+    min_area = config.augment.crop.min_area if config.augment.crop.enabled else 1.0
+    smallest = int(np.sqrt(min_area) * min(height, width))
     if smallest < 4 or config.data.image_size < 8:
         raise UsageError(
             f"Images of {height} x {width} px are too small for this crop: windows of "
-            f"augment.crop.min_area={config.augment.crop.min_area} would be about {smallest} px "
+            f"augment.crop.min_area={min_area} would be about {smallest} px "
             f"wide (4 at least), resized to data.image_size={config.data.image_size} (8 at least)."
         )

@@ -3,11 +3,16 @@
 Learning rates follow the linear scaling rule (paper, section 3.2): base rate x batch size / 256.
 """
 
+import fnmatch
+import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from byol_jax import config as config_lib
 
 Params = dict[str, dict[str, Any]]
 
@@ -106,6 +111,75 @@ OPTIMIZERS = {
     "sgd": Recipe(sgd, ("weight_decay", "momentum")),
     "adamw": Recipe(adamw, ("weight_decay", "b1", "b2")),
 }
+
+
+def parse_multipliers(text: str) -> dict[str, float]:
+    """Factors of the learning rate by patterns of module names, such as ``predictor=10``.
+
+    Args:
+      text: several are separated by commas; the first pattern that fits a module counts.
+
+    Raises:
+      UsageError: it cannot be read.
+    """
+    found: dict[str, float] = {}
+    for item in filter(None, map(str.strip, text.split(","))):
+        pattern, _, factor = (part.strip() for part in item.partition("="))
+        try:
+            found[pattern] = float(factor)
+        except ValueError:
+            found[pattern] = math.nan
+        if not pattern or not 0 <= found[pattern] < math.inf:
+            raise config_lib.UsageError(
+                f"--config.optimizer.multipliers: '{item}' is not a module and a number from 0, "
+                "such as predictor=10 or predictor=10,projector=2."
+            )
+    return found
+
+
+def with_multipliers(
+    optimizer: optax.GradientTransformation, multipliers: Mapping[str, float]
+) -> optax.GradientTransformation:
+    """The optimizer with other learning rates for some modules (paper, tables 21 and 22).
+
+    Args:
+      optimizer: whose last step is to multiply by the learning rate.
+      multipliers: factor by pattern: a module's name, the beginning of one up to a slash, with
+        stars, as in "predictor" or "*/linear_1". The first that fits counts; without any, it is 1.
+    """
+    if not multipliers:
+        return optimizer
+
+    def init(params: Params) -> optax.EmptyState:
+        for pattern in multipliers:
+            if not any(_fits(module, pattern) for module in params):
+                raise config_lib.UsageError(
+                    f"--config.optimizer.multipliers: no module fits '{pattern}'. Modules: "
+                    f"{', '.join(_roots(params))}, and their parts, such as {list(params)[-1]}."
+                )
+        return optax.EmptyState()
+
+    def update(updates: Params, state: optax.EmptyState, params: Any = None) -> Any:
+        del params
+        scaled = {
+            module: {name: x * _factor(module, multipliers) for name, x in leaves.items()}
+            for module, leaves in updates.items()
+        }
+        return scaled, state
+
+    return optax.chain(optimizer, optax.GradientTransformation(init, update))
+
+
+def _factor(module: str, multipliers: Mapping[str, float]) -> float:
+    return next((f for pattern, f in multipliers.items() if _fits(module, pattern)), 1.0)
+
+
+def _fits(module: str, pattern: str) -> bool:
+    return any(fnmatch.fnmatchcase(module, name) for name in (pattern, f"{pattern}/*"))
+
+
+def _roots(params: Params) -> list[str]:
+    return sorted({module.split("/")[0] for module in params})
 
 
 def ema(average: Params, new: Params, decay: jax.Array) -> Params:

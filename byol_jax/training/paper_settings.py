@@ -6,7 +6,10 @@ all on logarithmic scales; beyond them, the nearest holds.
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
+
+from ml_collections import ConfigDict, config_dict
 
 NUM_IMAGES = 1_281_167  # of an epoch of ImageNet
 BATCH_SIZE = 4096
@@ -34,6 +37,18 @@ BY_EPOCHS = {  # configs/byol.py of the reference
     300: Settings(0.3, 1e-6, 0.99, 10.0),
     1000: Settings(0.2, 1.5e-6, 0.996, 10.0),
 }
+
+
+ABLATION = Settings(0.3, 1e-6, 0.99, 10.0)  # paper, appendix F: 300 epochs
+SMALL_BATCH = Settings(0.4, 1.5e-6, 0.9995, 10.0)  # paper, appendix G: batch 512, 1000 epochs
+
+
+def assign(config: ConfigDict, given: Mapping[str, float]) -> None:
+    """Puts settings into a config; what is not given follows from the length of the run."""
+    sections = (config.optimizer.lars, config.optimizer.lars, config.objective, config.optimizer)
+    for section, name in zip(sections, Settings._fields, strict=True):
+        section[name] = config_dict.placeholder(float)
+        section[name] = given.get(name)
 
 
 def settings(*, epochs: float, batch_size: int, num_images: int) -> tuple[Settings, str]:

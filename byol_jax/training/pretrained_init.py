@@ -5,13 +5,14 @@ from typing import Any
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax.checkpoints import orbax_reader, sources
+from byol_jax.checkpoints import orbax_reader, sources, step_folders
 from byol_jax.models import encoder_spec
 from byol_jax.training import train_step
 
 UsageError = config_lib.UsageError
 
-_BUILD = ("encoder", "width_multiplier", "resnet_v2", "stem", "padding")
+_BUILD = ("encoder", "width_multiplier", "resnet_v2", "stem", "padding", "norm", "norm_groups")
+_BUILD += ("weight_standardization",)
 
 
 def load_networks(
@@ -30,10 +31,9 @@ def load_networks(
       UsageError: the file is of another encoder than the config builds, or its heads are others.
     """
     if not sources.is_foreign(path):
-        loaded = orbax_reader.load_networks(path, state)
-        if (orbax_reader.find(path).absolute().parents[1] / "config.json").exists():
+        if (step_folders.find(path).absolute().parents[1] / "config.json").exists():
             _require_same(sources.open_weights(path), card)
-        return loaded
+        return orbax_reader.load_networks(path, state)
     found = sources.open_weights(path)
     _require_same(found, card)
     online = sources.load(found, "online" if "online" in found.load else "target")

@@ -184,3 +184,18 @@ def test_unknown_resize_method_names_the_valid_ones():
         random_resized_crop.resize_windows(
             random_images(1), np.array([[0, 0, 8, 8]]), 4, method="bicubic"
         )
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_squares_that_fit_are_left_as_they_are(dtype):
+    pixels = np.random.RandomState(0).randint(0, 256, (2, 8, 10, 3))
+    images = pixels.astype(dtype) if dtype == np.uint8 else (pixels / 255).astype(dtype)
+    squares = random_resized_crop.resize_squares(images, 8)
+    np.testing.assert_allclose(squares, pixels[:, :, 1:9] / 255, atol=1e-7)
+
+
+def test_other_squares_are_resized_as_windows():
+    images = np.random.RandomState(0).randint(0, 256, (2, 8, 11, 3)).astype(np.uint8)
+    windows = np.array([[0, 2, 8, 8]] * 2, np.int32)
+    expected = random_resized_crop.resize_windows(images, windows, 5)
+    np.testing.assert_array_equal(random_resized_crop.resize_squares(images, 5), expected)

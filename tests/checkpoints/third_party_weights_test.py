@@ -132,6 +132,18 @@ BAD = {
 }  # fmt: skip
 
 
+def test_a_header_of_any_length_is_no_pickle(tmp_path):
+    """The first byte of a file of safetensors is the lowest of its header's length."""
+    beginnings = set()
+    for length in range(0, 400, 4):
+        path = tmp_path / "weights.safetensors"
+        written = {"x" * (length + 1): np.ones(3, np.float32)}
+        torch_checkpoint.save_safetensors(path, written, metadata={})
+        beginnings.add(path.read_bytes()[0])
+        assert set(torch_checkpoint.open_tensors(path)) == set(written)
+    assert 0x80 in beginnings  # as of a pickle
+
+
 @pytest.mark.parametrize("case", BAD)
 def test_what_is_not_an_encoder_is_refused(case, eighteen, tmp_path):
     change, message = BAD[case]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from byol_jax import config as config_lib
-from byol_jax.cli import config_files, effect_rules, effects
-from byol_jax.training import build, collapse_monitor, optimizers
+from byol_jax.cli import config_files, effect_rules, effects, typed_values
+from byol_jax.training import build, collapse_monitor, optimizers, settings
 from byol_jax.workdir import run_folder
 from configs import byol
 from tests.conftest import make_config
@@ -44,6 +44,63 @@ REFUSED = {  # preset, what is typed, which of it has no effect, what is said
     ),
     "no solarize": ("byol", None, {"augment.view1.solarize_threshold": 0.3}, "solarize_prob"),
     "basic blocks": ("byol", None, {"model.zero_init_residual": False}, "bottleneck"),
+    "no crop": (
+        "byol",
+        None,
+        {"augment.crop.min_area": 0.5, "augment.crop.enabled": False},
+        "crop.enabled is false",
+    ),
+    "no groups": ("byol", None, {"model.norm_groups": 4}, "model.norm=group"),
+    "no batch norm": (
+        "byol",
+        None,
+        {"model.bn_decay_rate": 0.5, "model.norm": "group", "model.head_norm": "layer"},
+        "without batch norm",
+    ),
+    "no norm": (
+        "byol",
+        None,
+        {"model.bn_eps": 1e-3, "model.norm": "none", "model.head_norm": "none"},
+        "without norms",
+    ),
+    "no residual norm": (
+        "byol",
+        None,
+        {
+            "model.zero_init_residual": False,
+            "model.norm": "none",
+            "model.encoder": "resnet50",
+        },
+        "norm is none",
+    ),
+    "linear heads": (
+        "byol",
+        None,
+        {
+            "model.head_norm": "layer",
+            "model.projector_hidden_layers": 0,
+            "model.predictor": "linear",
+        },
+        "without hidden layers",
+    ),
+    "linear projector": (
+        "byol",
+        None,
+        {"model.projector_hidden_size": 9, "model.projector_hidden_layers": 0},
+        "projector_hidden_layers is 0",
+    ),
+    "linear predictor": (
+        "byol",
+        None,
+        {"model.predictor_hidden_layers": 2, "model.predictor": "linear"},
+        "predictor is linear",
+    ),
+    "shallow predictor": (
+        "byol",
+        None,
+        {"model.predictor_hidden_size": 9, "model.predictor_hidden_layers": 0},
+        "predictor_hidden_layers is 0",
+    ),
     "no predictor": (
         "byol",
         None,
@@ -178,23 +235,21 @@ def test_epochs_that_are_typed_win_over_the_steps_of_a_preset(task):
     effects.settle(config, [key])
     assert config[steps] is None and config[key] == value
     if task == "byol":
-        assert config_lib.total_steps(config, num_images=5000) == 2 * 5000 // 64
+        assert settings.resolve(config, num_images=5000).total_steps == 2 * 5000 // 64
 
 
 def test_a_typed_warm_up_in_epochs_wins_over_the_steps_of_a_preset():
     config = typed("byol", **{"optimizer.warmup_epochs": 3.0})
     effects.settle(config, ["optimizer.warmup_epochs"])
-    warmup = config_lib.warmup_steps(
-        config, num_images=640, total_steps=1000, warmup_epochs=config.optimizer.warmup_epochs
-    )
-    assert warmup == 30
+    assert settings.resolve(config, num_images=640).optimizer.warmup_steps == 30
 
 
 def test_typed_steps_win_over_the_epochs_of_a_preset_whose_config_stays_as_it_was():
     config = typed("byol", "imagenette", total_steps=50)
     before = config.to_dict()
     assert effects.settle(config, ["total_steps"]) == []
-    assert config.to_dict() == before and config_lib.total_steps(config, num_images=9469) == 50
+    assert config.to_dict() == before
+    assert settings.resolve(config, num_images=9469).total_steps == 50
 
 
 def test_an_empty_value_asks_for_nothing():
@@ -221,12 +276,17 @@ OTHER = {  # values unlike the default's
     "accumulate_statistics": "exact",
     "objective.name": "byol_no_predictor",
     "objective.target_ema_schedule": "constant",
+    "objective.target_init": "online",
     "optimizer.name": "sgd",
     "collapse.action": "stop",
     "augment.crop.method": "cubic",
     "model.encoder": "tiny_resnet",
     "model.stem": "cifar",
     "model.padding": "torch",
+    "model.norm": "layer",
+    "model.head_norm": "none",
+    "model.predictor": "linear",
+    "optimizer.multipliers": "predictor=10",
     "model.dtype": "bfloat16",
     "model.bn_group_size": 2,
     "model.bn_eps": 1e-3,
@@ -254,12 +314,13 @@ def signature(monkeypatch):
 
         monkeypatch.setattr(module, name, take)
 
-    record(build.byol_network, "make_forward")
+    record(build.encoder_spec.byol_network, "make_forward")
     record(build.two_views, "make_views")
     record(build.train_loader, "TrainBatches")
     record(build.online_eval, "Probe")
     record(collapse_monitor, "Guard")
     record(build.optimizers, "learning_rate_schedule")
+    record(build.optimizers, "with_multipliers")
     for name, recipe in list(optimizers.OPTIMIZERS.items()):
 
         def make(rate, *, name=name, **options):
@@ -270,17 +331,14 @@ def signature(monkeypatch):
 
     def sign(config):
         calls.clear()
-        steps = config_lib.total_steps(config, num_images=640)
-        settings, _ = build.make_settings(config, steps, 640)
-        warmup = config_lib.warmup_steps(
-            config, num_images=640, total_steps=steps, warmup_epochs=settings.warmup_epochs
-        )
-        build.make_train_forward(config, card, axis=None)
-        build.make_optimizer(config, settings, steps, warmup)
-        build.make_views(config, batch_size=config.batch_size)
-        build.make_train_batches(config, None)
-        collapse_monitor.make_guard(config, settings, warmup)
-        extra = (config.objective.to_dict(), config.probe.to_dict(), config.accumulate, steps)
+        found = settings.resolve(config, num_images=640)
+        build.make_train_forward(found, card, axis=None)
+        build.make_optimizer(found)
+        size = found.data.image_size
+        build.make_views(found.augment, image_size=size, batch_size=found.batch_size)
+        build.make_train_batches(found, None)
+        collapse_monitor.make_guard(found)
+        extra = (found.objective, found.probe, found.micro_batches, found.total_steps)
         return [*calls, repr(extra)]
 
     return sign
@@ -290,7 +348,7 @@ def test_every_key_of_pretraining_changes_something_or_is_refused(signature):
     base = signature(make_config(total_steps=4000))
     refused = set()
     for key, value in config_lib.flatten(byol.get_config().to_dict()).items():
-        if key in OF_THE_LOOP or key in ("task", "preset", "plugins"):
+        if key in OF_THE_LOOP or key in ("task", "preset", *typed_values.NAMES):
             continue
         config = make_config(total_steps=4000)
         config.update_from_flattened_dict({key: other(key, value)})

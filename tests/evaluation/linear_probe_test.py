@@ -92,3 +92,28 @@ def test_logits_of_a_head_in_chunks():
     np.testing.assert_allclose(
         linear_probe.logits(heads, features, which=1, chunk=7), expected, 1e-6
     )
+
+
+def test_regularized_logits_give_the_gradient_of_the_papers_loss():
+    """Cross-entropy of alpha tanh(x / alpha), and beta times the mean of its squares."""
+    rng = np.random.RandomState(0)
+    features, labels = rng.standard_normal((6, 5)).astype(np.float32), np.arange(6) % 3
+    rule = linear_probe.Regularization(clip=0.5, penalty=0.3)
+    state = linear_probe.init([0.1], total_steps=10, embedding_size=5, num_classes=3, seed=0)
+
+    def loss(weights):
+        logits = features @ weights
+        clipped = 0.5 * np.tanh(logits / 0.5)
+        log_softmax = clipped - np.log(np.exp(clipped).sum(1, keepdims=True))
+        return -log_softmax[np.arange(6), labels].mean() + 0.3 * (clipped**2).mean()
+
+    weights = np.asarray(state.heads.weights[0], np.float64)
+    numeric = np.zeros_like(weights)
+    for place in np.ndindex(*weights.shape):
+        step = np.zeros_like(weights)
+        step[place] = 1e-5
+        numeric[place] = (loss(weights + step) - loss(weights - step)) / 2e-5
+    moved = linear_probe.update(state, features, labels, regularization=rule)
+    # Nesterov's first step: 1 + 0.9 gradients.
+    change = np.asarray(moved.heads.weights[0]) - weights
+    np.testing.assert_allclose(change, -0.1 * 1.9 * numeric, atol=1e-6)

@@ -7,17 +7,19 @@ import ml_collections
 import numpy as np
 import pytest
 
+from byol_jax.augment import image_ops
 from byol_jax.config import UsageError
 from byol_jax.evaluation import train_input
+from configs import byol
 from tests.support.samples import random_images
 
 N, S = 400, 8
 
 
-def views(batch, *, min_area=1.0):
+def views(batch, *, min_area=1.0, augment=None):
     encoder = types.SimpleNamespace(image_size=S)
     batch |= {"labels": np.zeros(N, np.int32), "place": np.arange(N)}
-    return np.asarray(train_input.make_view(encoder, min_area)(jax.random.key(1), batch))
+    return np.asarray(train_input.make_view(encoder, min_area, augment)(jax.random.key(1), batch))
 
 
 def test_every_other_image_is_mirrored_and_nothing_else_happens_to_it():
@@ -41,6 +43,26 @@ def test_images_are_cut_to_at_least_the_given_share():
     assert 0.57 < narrow.mean() < 0.69  # areas are drawn evenly up to the whole
 
 
+def test_views_of_pretraining_are_those_of_the_run():
+    section = byol.get_config().augment
+    section.crop.enabled = False
+    for name, value in section.view1.items():
+        section.view1[name] = 1.0 if name == "flip_probability" else value
+        if name.endswith("_probability") and name != "flip_probability":
+            section.view1[name] = 0.0
+    encoder = types.SimpleNamespace(
+        image_size=S, config=ml_collections.ConfigDict({"augment": section})
+    )
+    pixels = np.rint(255 * random_images(N, S, S)).astype(np.uint8)
+    found = views({"images": pixels}, augment=train_input.augment_of(encoder))
+    np.testing.assert_allclose(found, pixels[:, :, ::-1] / 255, atol=1e-6)
+
+
+def test_views_of_an_encoder_without_a_run_are_the_papers():
+    augment = train_input.augment_of(encoder_of())
+    assert augment.view1 == image_ops.BYOL_VIEW1 and augment.crop.area_range == (0.08, 1.0)
+
+
 def test_whole_steps_are_taken():
     assert train_input.total_steps(1.5, 10, 4) == 3
     assert train_input.total_steps(0.01, 10, 4) == 1
@@ -53,8 +75,7 @@ def encoder_of(min_area=None):
 
 
 def area(value, encoder):
-    config = ml_collections.ConfigDict({"crop": {"min_area": value}})
-    return train_input.min_area(config, encoder)
+    return train_input.min_area(value, encoder)
 
 
 def test_the_least_area_is_the_configs_or_the_runs_or_the_papers():

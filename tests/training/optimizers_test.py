@@ -106,3 +106,60 @@ def test_ema_moves_towards_the_new_and_keeps_only_its_own_modules():
     result = optimizers.ema(average, new, 0.75)
     assert result.keys() == {"encoder"}
     np.testing.assert_allclose(result["encoder"]["w"], 0.25)
+
+
+NETWORK = {
+    "encoder/~/conv": {"w": np.full((2, 3), 0.5, np.float32)},
+    "projector/linear": {"w": np.full((3, 2), 0.5, np.float32), "b": np.full(2, 0.25, np.float32)},
+    "predictor/linear": {"w": np.full((3, 2), 0.5, np.float32), "b": np.full(2, 0.25, np.float32)},
+}
+RECIPES = {
+    "lars": dict(weight_decay=1e-2, momentum=0.9, trust_coefficient=1e-3),
+    "sgd": dict(weight_decay=1e-2, momentum=0.9),
+    "adamw": dict(weight_decay=1e-2, b1=0.9, b2=0.999),
+}
+
+
+def updates_of(name, *, rate, multipliers, steps=3):
+    """The last of several updates with the same gradients."""
+    optimizer = optimizers.OPTIMIZERS[name].make(lambda step: rate, **RECIPES[name])
+    optimizer = optimizers.with_multipliers(optimizer, multipliers)
+    state = optimizer.init(NETWORK)
+    for _ in range(steps):
+        updates, state = optimizer.update(NETWORK, state, NETWORK)
+    return updates
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_multiplier_is_a_learning_rate_of_its_own(name):
+    mixed = updates_of(name, rate=0.1, multipliers={"predictor": 10.0, "*/linear": 2.0})
+    factors = {"encoder/~/conv": 1, "projector/linear": 2, "predictor/linear": 10}
+    for module, factor in factors.items():
+        alone = updates_of(name, rate=0.1 * factor, multipliers={})[module]
+        for leaf, expected in alone.items():
+            np.testing.assert_allclose(mixed[module][leaf], expected, rtol=1e-6)
+
+
+def test_without_multipliers_the_optimizer_and_its_state_are_what_they_were():
+    optimizer = optimizers.sgd(lambda step: 0.1, weight_decay=0.0, momentum=0.9)
+    assert optimizers.with_multipliers(optimizer, {}) is optimizer
+
+
+def test_a_multiplier_that_fits_no_module_is_refused_by_what_there_is():
+    optimizer = optimizers.sgd(lambda step: 0.1, weight_decay=0.0, momentum=0.9)
+    with pytest.raises(ValueError, match="'predict'. Modules: encoder, predictor, projector"):
+        optimizers.with_multipliers(optimizer, {"predict": 2.0}).init(NETWORK)
+
+
+def test_multipliers_are_read_from_a_text():
+    assert optimizers.parse_multipliers(" predictor = 10, */linear_1=0 ,") == {
+        "predictor": 10.0,
+        "*/linear_1": 0.0,
+    }
+    assert optimizers.parse_multipliers("") == {}
+
+
+@pytest.mark.parametrize("text", ["predictor", "=3", "predictor=x", "a=-1", "a=inf", "a=nan"])
+def test_multipliers_that_are_no_numbers_are_refused(text):
+    with pytest.raises(ValueError, match="optimizer.multipliers: .* such as predictor=10"):
+        optimizers.parse_multipliers(text)

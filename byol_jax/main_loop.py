@@ -30,6 +30,7 @@ from byol_jax.data import agreement, train_loader
 from byol_jax.distributed import cluster, coordination, multihost
 from byol_jax.evaluation import result_folder, resume
 from byol_jax.host import processes, signals, streams
+from byol_jax.studies import runner
 from byol_jax.training import collapse_monitor, config_ranges, loop
 from byol_jax.workdir import console, place, run_folder
 
@@ -47,6 +48,7 @@ TASKS = {
     "bench_input": "byol_jax.tasks.bench_input",
     "convert": "byol_jax.tasks.convert",
     "pack": "byol_jax.tasks.pack",
+    "study": "byol_jax.tasks.study",
 }
 
 _SHARDS = "Finished shards are kept: rerun the same command to resume."
@@ -58,6 +60,7 @@ LEFT = {
     "semi_supervised": _PARTS,
     "convert": _SHARDS,
     "pack": _SHARDS,
+    "study": "Its runs have saved: rerun the same command to resume.",
 }
 NOTHING_LEFT = "Nothing was kept: rerun the same command to begin again."
 # Tasks whose folder is named after what they evaluate, unless it is given.
@@ -75,6 +78,7 @@ LONE_FAILURES = (
     processes.WorkerError,
     manager.SaveError,
     run_folder.WriteError,
+    runner.RunsFailedError,
 )
 
 parse_flags = command_line.parse_flags
@@ -132,6 +136,8 @@ def _run(config: Any) -> None:
     workdir = pathlib.Path(command_line.WORKDIR.value or f"runs/{name}").expanduser()
     began = time.time()
     processes.settle()
+    if config.task == "study":  # whose runs need the devices, in processes of their own
+        jax.config.update("jax_platforms", "cpu")
     try:
         cluster.initialize(
             command_line.COORDINATOR.value,

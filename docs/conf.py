@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import re
 import sys
 
 from myst_nb.core.execute import direct
@@ -47,9 +48,12 @@ direct.single_nb_execution = functools.partial(direct.single_nb_execution, coale
 
 
 def link_files_outside(app, name, source):
-    """Files of the repository that are no pages here become downloads, which Sphinx checks."""
-    above = "../" * (name.count("/") + 1)
-    source[0] = source[0].replace(f"]({above}", f"](path:{above}")
+    """Files of the repository that are no pages here become downloads, which Sphinx checks.
+
+    Pictures stay what they are.
+    """
+    above = re.escape("../" * (name.count("/") + 1))
+    source[0] = re.sub(rf"(?<!!)(\[[^\]]*\])\(({above})", r"\1(path:\2", source[0])
 
 
 def leave_out_fields(app, what, name, obj, skip, options):

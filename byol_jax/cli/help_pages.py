@@ -17,6 +17,7 @@ _PACKAGE = pathlib.Path(byol_jax.__file__).parent
 # Where the tables are whose names are listed.
 ENCODERS = (_PACKAGE / "models" / "resnet.py", "ENCODERS")
 OBJECTIVES = (_PACKAGE / "objectives" / "table.py", "OBJECTIVES")
+STUDY = _PACKAGE / "studies" / "study.py"  # with the keys that all studies have
 
 PRESETS_OF_BYOL = ("preview", "bench_input")  # their configs are those of byol.py and a few keys
 
@@ -101,9 +102,13 @@ def task(argument: str) -> str:
     notes = dict(_comments(path))
     if path.parent == config_files.OURS and task_name(path.stem) in PRESETS_OF_BYOL:
         notes = dict(_comments(config_files.OURS / "byol.py")) | notes
+    keys = config_lib.flatten(config.to_dict())
+    if config.task == "study":  # the others say what is studied
+        notes = dict(_comments(STUDY))
+        keys = {key: value for key, value in keys.items() if notes.get(key)}
     shown = f", preset {config.preset}" if config.preset else ""
     lines = [text.strip(), "", f"Keys (--config.KEY=VALUE) and their values{shown}:"]
-    for key, value in config_lib.flatten(config.to_dict()).items():
+    for key, value in keys.items():
         if key not in ("task", "preset"):
             row = f"  {key} = {'unset' if value is None else repr(value)}"
             note = _note(key, notes)

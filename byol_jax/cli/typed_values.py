@@ -72,17 +72,22 @@ def _modules(key: str, text: str) -> str:
     return f"{key} takes names of modules: type --config.{key}=\"('my_lab.parts',)\"."
 
 
+def _said_by_the_file(key: str, text: str) -> str:
+    return f"the study file says what {key} are: change it there."
+
+
 def _augmentations(key: str, text: str) -> str:
     if all(isinstance(x, str) and x for x in _values(text)):
         return ""
     return f"{key} takes names of augmentations: type --config.{key}=\"('my_noise',)\"."
 
 
-# Keys that take names in place of numbers.
+# Keys that take no numbers.
 NAMES = {
     "plugins": _modules,
     "augment.view1.extra": _augmentations,
     "augment.view2.extra": _augmentations,
+    **dict.fromkeys(("axes", "settings", "metrics", "paper", "findings"), _said_by_the_file),
 }
 
 _KINDS: dict[type, Callable[[str, str], str]] = {

@@ -21,7 +21,7 @@ HOST_KEYS = ("data.dir", "data.threads", "data.workers")
 
 
 # What each process would write into the same files.
-LONE_TASKS = ("embed", "export", "gallery", "preview", "convert", "pack")
+LONE_TASKS = ("embed", "export", "gallery", "preview", "convert", "pack", "study")
 
 
 JAX_OPTIONS = (

@@ -113,6 +113,8 @@ RANGES: Mapping[str, Range] = {
     "*tolerance": POSITIVE,
     "bench.seconds": Range(0, 3600, is_above=True),
     "seeds": Range(1, 10_000),
+    "jobs": Range(0, 4096),
+    "cores": Range(0, 4096),
     "bootstrap_resamples": Range(1, 1_000_000),
     "quality": Range(1, 100),
     "preview.num_images": Range(1, 10_000),

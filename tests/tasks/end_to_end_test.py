@@ -322,6 +322,8 @@ def smaller(arguments, photographs, checkpoint, output):
         return [*TINY, "--config.batch_size=32"]  # four micro-batches on each of four devices
     if task in ("byol", "bench_input", "preview"):
         return TINY + (["--config.bench.seconds=0.1"] if task == "bench_input" else [])
+    if task == "study":
+        return ["--config.dry_run"]
     if task in QUICK:
         return [f"--config.checkpoint={checkpoint}", *QUICK[task]]
     if task == "embed":

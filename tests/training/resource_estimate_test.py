@@ -99,3 +99,24 @@ def test_only_a_lack_of_memory_becomes_advice(name, monkeypatch):
     expected = UsageError if "RESOURCE" in name else jax.errors.JaxRuntimeError
     with pytest.raises(expected):
         resource_estimate.make_forecast(job, Update(), None)
+
+
+HEADS = {  # what is set, and by how many numbers of weights the heads differ
+    "no predictor": ({"model.predictor": "none"}, -3 * 2 * 8 * 16),
+    "linear predictor": ({"model.predictor": "linear"}, -3 * (2 * 8 * 16 - 8 * 8)),
+    "deeper predictor": ({"model.predictor_hidden_layers": 2}, 3 * 16 * 16),
+    "deeper projector": ({"model.projector_hidden_layers": 2}, 4 * 16 * 16),
+    "linear projector": ({"model.projector_hidden_layers": 0}, -4 * (16 * 96 + 16 * 8 - 96 * 8)),
+    "norms count nothing": ({"model.norm": "group", "model.head_norm": "layer"}, 0),
+}
+
+
+@pytest.mark.parametrize("case", HEADS)
+def test_the_formula_counts_the_heads_that_there_are(case):
+    """Online with gradients three times, the target once, for two views."""
+    keys, weights = HEADS[case]
+
+    def operations(**overrides):
+        return resource_estimate.flops_of_an_image(make_settings(**overrides))
+
+    assert operations(**keys) - operations() == 2 * 2 * weights

@@ -41,7 +41,12 @@ CHANGEABLE = (
 )
 
 # Keys that runs of earlier versions lack, with what those did.
-LATER_KEYS = {"plugins": [], "objective.predictor": None, "objective.target": None}
+LATER_KEYS = {
+    "plugins": [],
+    "objective.byol.normalization": "l2",
+    "objective.predictor": None,
+    "objective.target": None,
+}
 # Sections of objectives that earlier versions lack: those had no such objective.
 LATER_SECTIONS = ("objective.*.*",)
 
@@ -84,12 +89,12 @@ def changes(workdir: pathlib.Path, config: Any, *, warn: Callable[[str], None]) 
         return []
     given = config_lib.flatten(json.loads(config_lib.to_json(config)))
     stored = config_lib.flatten(stored)
-    known = {key: value for key, value in LATER_KEYS.items() if key in given}
-    known |= {
+    known = {
         key: value
         for key, value in given.items()
         if any(fnmatch.fnmatchcase(key, name) for name in LATER_SECTIONS)
     }
+    known |= {key: value for key, value in LATER_KEYS.items() if key in given}
     differences = config_lib.differences(known | stored, given)
     changed = [line for line in differences if line.split(":")[0] not in CHANGEABLE]
     if changed and not config.accept_changes:

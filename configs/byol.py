@@ -146,8 +146,9 @@ def _objective() -> ml_collections.ConfigDict:
 
 def _objective_settings(objective: ml_collections.ConfigDict) -> None:
     """A section for each objective that has keys of its own."""
-    for name in "infonce simclr moco_v2 moco_v3 barlow_twins vicreg swav raft".split():
+    for name in "byol infonce simclr moco_v2 moco_v3 barlow_twins vicreg swav raft".split():
         objective[name] = ml_collections.ConfigDict()
+    objective.byol.normalization = "l2"  # l2 | layer_norm | batch_norm | none: before comparing
     objective.infonce.temperature = 0.1  # alpha of the paper's equation 8
     objective.infonce.weight = 1.0  # beta, of negatives; 0 with predictor and target ema is BYOL
     objective.simclr.temperature = 0.1

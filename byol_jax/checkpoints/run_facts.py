@@ -31,6 +31,7 @@ LATER_KEYS: Mapping[str, Any] = {
     "model.predictor_hidden_layers": 1,
     "model.projector_hidden_layers": 1,
     "model.weight_standardization": False,
+    "objective.byol": {"normalization": "l2"},
     "objective.predictor": None,
     "objective.target": None,
     "objective.target_init": "drawn",

@@ -3,17 +3,29 @@
 Shapes: b images of one device, P projection, C classes. A mean over a batch is a mean over b.
 """
 
+import dataclasses
+import functools
+from collections.abc import Callable
+
 import chex
 import jax
 import jax.numpy as jnp
 import optax
 
-from byol_jax.objectives import contract
+from byol_jax import config as config_lib
+from byol_jax.objectives import contract, normalization
+from byol_jax.objectives.normalization import l2_normalize
 
 
-def l2_normalize(x: jax.Array, *, epsilon: float = 1e-12) -> jax.Array:
-    """Scales the last axis to unit length; rows shorter than sqrt(epsilon) shrink towards 0."""
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), epsilon))
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Of BYOL.
+
+    Attributes:
+      normalization: a key of `normalization.NORMALIZATIONS` (paper, table 20).
+    """
+
+    normalization: str = "l2"
 
 
 def regression_loss(prediction: jax.Array, target: jax.Array) -> jax.Array:
@@ -26,26 +38,28 @@ def regression_loss(prediction: jax.Array, target: jax.Array) -> jax.Array:
     Returns:
       [...] values between 0 (same direction) and 4 (opposite).
     """
-    difference = l2_normalize(prediction) - l2_normalize(target)
-    return jnp.sum(jnp.square(difference), axis=-1)
+    return normalization.distance(prediction, target)
 
 
 def byol_loss(
-    online: tuple[jax.Array, jax.Array], target: tuple[jax.Array, jax.Array]
+    online: tuple[jax.Array, jax.Array],
+    target: tuple[jax.Array, jax.Array],
+    distance: Callable[..., jax.Array] = regression_loss,
 ) -> jax.Array:
     """BYOL's symmetric loss (paper, section 3.1): a sum over both views, a mean over the batch.
 
     Args:
       online: [b, P] online predictions of view 1 and of view 2.
       target: [b, P] target projections of view 1 and of view 2; no gradient flows into them.
+      distance: [b] of two of these; the default is the paper's.
 
     Returns:
-      A scalar between 0 and 8.
+      A scalar, between 0 and 8 by default.
     """
     chex.assert_equal_shape([*online, *target])
     target1, target2 = jax.lax.stop_gradient(target)
     online1, online2 = online
-    return jnp.mean(regression_loss(online1, target2) + regression_loss(online2, target1))
+    return jnp.mean(distance(online1, target2) + distance(online2, target1))
 
 
 def mean_cosine(
@@ -60,11 +74,13 @@ def mean_cosine(
 
 
 def byol_terms(
-    online: tuple[jax.Array, jax.Array], target: tuple[jax.Array, jax.Array]
+    online: tuple[jax.Array, jax.Array],
+    target: tuple[jax.Array, jax.Array],
+    distance: Callable[..., jax.Array] = regression_loss,
 ) -> dict[str, jax.Array]:
-    """The two terms of `byol_loss`, each between 0 and 4: the view that predicts gives the name."""
+    """The two terms of `byol_loss`, by default from 0 to 4, named by the view that predicts."""
     terms = zip(("view1_loss", "view2_loss"), online, reversed(target), strict=True)
-    return {name: jnp.mean(regression_loss(*pair)) for name, *pair in terms}
+    return {name: jnp.mean(distance(*pair)) for name, *pair in terms}
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -74,8 +90,29 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 NETWORKS = ("ema", "copy", "frozen", "stop_gradient")  # `byol_loss` lets no gradient through
 
+
+def _evaluate(inputs: contract.Inputs, settings: Settings) -> contract.Result:
+    options = {"normalization": settings.normalization, "axis": inputs.axis}
+    distance = functools.partial(normalization.distance, **options)
+    pairs = inputs.online, inputs.target
+    return contract.Result(byol_loss(*pairs, distance), byol_terms(*pairs, distance), inputs.state)
+
+
+def _check(settings: Settings, sizes: contract.Sizes) -> None:
+    del sizes
+    table = normalization.NORMALIZATIONS
+    config_lib.lookup(table, settings.normalization, key="objective.byol.normalization")
+
+
 BYOL = contract.Objective(
-    byol_loss, byol_terms, has_predictor=True, predictor_is="optional", targets=NETWORKS
+    byol_loss,
+    byol_terms,
+    settings=Settings,
+    evaluate=_evaluate,
+    check=_check,
+    has_predictor=True,
+    predictor_is="optional",
+    targets=NETWORKS,
 )
 BYOL_NO_PREDICTOR = contract.Objective(  # the paper's ablation
     byol_loss, byol_terms, has_predictor=False, targets=NETWORKS

@@ -275,6 +275,7 @@ OF_THE_LOOP = {
 OTHER = {  # values unlike the default's
     "accumulate_statistics": "exact",
     "objective.name": "byol_no_predictor",
+    "objective.byol.normalization": "layer_norm",
     "objective.predictor": False,
     "objective.target": "stop_gradient",
     "objective.target_ema_schedule": "constant",

@@ -69,7 +69,9 @@ def trial(monkeypatch):
         )
         with pytest.raises(Stop) as found:
             chosen = np.zeros(count, np.int64)
-            run_finetune._train(config, context, run_finetune.FinetuneParams(*setting), chosen, 0, "t")
+            run_finetune._train(
+                config, context, run_finetune.FinetuneParams(*setting), chosen, 0, "t"
+            )
         state, total_steps, decay = found.value.args
         return state.trial, total_steps, decay
 

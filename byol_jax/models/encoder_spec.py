@@ -84,6 +84,7 @@ def make_forward(
     num_classes: int = 0,
     projector: tuple[int, int] = (4096, 256),
     axis: str | None = None,
+    output_stride: int | None = None,
 ) -> hk.TransformedWithState:
     """The network of a card, as `byol_network.make_forward` describes it.
 
@@ -92,6 +93,7 @@ def make_forward(
       num_classes: of a linear classifier; 0 for none.
       projector: its hidden and its output size; of no account for ``part="encoder"``.
       axis: over which batch statistics are averaged.
+      output_stride: of the last map; None: as the encoder is.
     """
     return byol_network.make_forward(
         card.encoder,
@@ -108,7 +110,13 @@ def make_forward(
         mean=card.mean,
         std=card.std,
         axis=axis,
+        output_stride=output_stride,
     )
+
+
+def output_stride(card: EncoderSpec) -> int:
+    """Pixels of the image between neighboring cells of the encoder's last map."""
+    return resnet.output_stride(resnet.ENCODERS[card.encoder], resnet.STEMS[card.stem])
 
 
 def shapes(card: EncoderSpec) -> tuple[Any, Any]:

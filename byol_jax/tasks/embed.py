@@ -18,6 +18,7 @@ from byol_jax import config as config_lib
 from byol_jax.checkpoints import encoders
 from byol_jax.evaluation import features as features_lib
 from byol_jax.evaluation import protocol, result_folder, results
+from byol_jax.models import resnet
 from byol_jax.workdir import console, files, run_folder
 
 UsageError = config_lib.UsageError
@@ -34,7 +35,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     make_writer = config_lib.lookup(FORMATS, config.format, key="format")
     config_lib.require_positive(config, "batch_size")
     results.require_bad_share(config)
-    encoder = encoders.load_encoder(config.checkpoint)
+    encoder = _of_layer(encoders.load_encoder(config.checkpoint), config.layer)
     source = features_lib.find_source(config, encoder)
     split = _find_split(config, encoder, source)
     (data,) = protocol.load_splits(encoder, source, [split], decode=config.data.decode)
@@ -56,6 +57,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
             "file": path.name,
             "data": {**source._asdict(), "split": split},
             "num_images": {"embedded": count, "bad": data.num_images - count},
+            "layer": config.layer,
             "embedding_size": encoder.embedding_size,
             "checkpoint": encoder.identity,
             "config": config.to_dict(),
@@ -70,6 +72,15 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         f"out: {encoder.embedding_size} features each, by {encoder.identity['path']}\n"
         f"Written: {path} ({console.format_size(path.stat().st_size)})"
     )
+
+
+def _of_layer(encoder: encoders.Encoder, layer: str) -> encoders.Encoder:
+    """The encoder, or one whose features are the mean over the cells of an inner map."""
+    if not layer:
+        return encoder
+    spec = resnet.ENCODERS[encoder.card.encoder]
+    names = {f"group_{i}": i for i in range(len(spec.blocks))}
+    return encoders.pooled(encoder, config_lib.lookup(names, layer, key="layer"))
 
 
 def _find_split(config: Any, encoder: encoders.Encoder, source: features_lib.Source) -> str:

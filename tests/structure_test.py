@@ -35,10 +35,16 @@ LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms.spli
 DOORS = {
     "absl": {"cli.command_line", "main_loop"},
     "array_record": {"data.prepare.array_record"},
-    "cv2": {"data.host_crops", "data.prepare.packed_dataset"},
+    "cv2": {"data.host_crops", "data.pixel_views", "data.prepare.packed_dataset"},
     "dill": set(),
     "google_crc32c": {"data.prepare.tfrecord"},
-    "grain": {"data.train_loader", "data.eval_loader"},
+    "grain": {
+        "data.train_loader",
+        "data.eval_loader",
+        "data.pixel_loader",
+        "data.pixel_sets",
+    },
+    "h5py": {"data.nyu"},
     "matplotlib": {"report.figures"},
     "onnxruntime": {"export.torch_export"},
     "orbax": {"checkpoints.manager", "checkpoints.orbax_reader"},
@@ -55,6 +61,7 @@ DOORS = {
     "pyarrow": {"tasks.embed"},
     "safetensors": {"checkpoints.torch_checkpoint"},
     "simplejpeg": {"data.image_decoding", "data.prepare.packed_dataset"},
+    "scipy": {"data.nyu", "data.pixel_targets"},
     "sklearn": {
         "training.online_eval",
         "evaluation.logistic_regression",

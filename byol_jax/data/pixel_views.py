@@ -90,6 +90,13 @@ def resize_bilinear(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(values, size[::-1], interpolation=cv2.INTER_LINEAR)
 
 
+def resize_area(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """float32 [H, W, ...] to a height and width; means of pixels where it shrinks."""
+    shrinks = size[0] < values.shape[0] or size[1] < values.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(values, size[::-1], interpolation=method)
+
+
 def resize_nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """[H, W] to a height and width; pixel i comes from floor((i + 1/2) old / new)."""
     rows, columns = (

@@ -128,12 +128,15 @@ class Unfinished:
         """
         state, first_step = self._restore(name, state, batches)
         state, vote = pmap.replicate(state), multihost.Vote()
-        saved, done = time.monotonic(), first_step
+        saved, done, metrics = time.monotonic(), first_step, None
         vote_name = f"a vote on stopping {title}"
         bar = console.progress_bar(total=total_steps, done=done, unit="step", title=title)
         with contextlib.closing(batches), loop.StopRequest() as stop, bar:
             while done < total_steps:
-                state, _, _ = update(state, pmap.shard(next(batches)))
+                # One step ahead of the devices, not more: batches would fill their memory.
+                previous, batch = metrics, pmap.shard(next(batches))
+                state, metrics, _ = update(state, batch)
+                jax.block_until_ready(previous)
                 done += 1
                 bar.update()
                 is_due = multihost.is_writer() and time.monotonic() - saved > SAVE_SECONDS

@@ -114,9 +114,15 @@ def make_forward(
     )
 
 
-def output_stride(card: EncoderSpec) -> int:
-    """Pixels of the image between neighboring cells of the encoder's last map."""
-    return resnet.output_stride(resnet.ENCODERS[card.encoder], resnet.STEMS[card.stem])
+def make_layers(card: EncoderSpec, *, axis: str | None) -> resnet.Layers:
+    """How a head on an encoder builds its layers, with the encoder's padding and batch norm.
+
+    Args:
+      card: of the encoder.
+      axis: over which batch statistics are averaged.
+    """
+    pads = resnet.PADDINGS[card.padding]
+    return resnet.Layers(pads, False, False, False, card.bn_decay_rate, card.bn_eps, axis)
 
 
 def shapes(card: EncoderSpec) -> tuple[Any, Any]:

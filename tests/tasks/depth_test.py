@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from byol_jax.config import UsageError
-from byol_jax.evaluation import depth_input, results
+from byol_jax.evaluation import results
 from byol_jax.report import cli
 from byol_jax.tasks import depth
 from configs import depth as config_file
@@ -117,7 +117,3 @@ def test_mistakes_are_refused_before_anything_is_written(case, run_folder, world
     with pytest.raises(UsageError, match=message):
         measure(tmp_path / "out", run_folder, world, **overrides)
     assert not (tmp_path / "out").exists()
-
-
-def test_the_paper_s_cut_of_nyus_pictures():
-    assert depth_input.center_part((480, 640), (228, 304)) == (456, 608)

@@ -132,6 +132,12 @@ def test_the_checkpoint_stays_as_it_was(run_folder, result):
     assert encoders.load_encoder(str(run_folder)).identity == result["checkpoint"]
 
 
+def test_a_network_that_diverges_is_not_chosen(run_folder, world, tmp_path):
+    found = measure(tmp_path, run_folder, world, learning_rates=(1e30, 0.01), refit=False)
+    assert found["selected"]["learning_rate"] == 0.01
+    assert found["num_images"]["learned from"] == 8
+
+
 BAD = {
     "stride": ({"output_stride": 16}, "stem 'patch'.*stride is 8.*--config.output_stride=4"),
     "crop": ({"crop_size": 32}, "crop_size must be a multiple.*take 33"),

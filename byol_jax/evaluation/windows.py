@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from byol_jax.metrics import segmentation
+
 # Windows of a picture advance by this much of their side, at most.
 ADVANCE = 2 / 3
 
@@ -77,7 +79,14 @@ def average(
         rows, columns = (slice(start, start + len(score)) for start in (top, left))
         total[rows, columns] += score[: shape[0] - top, : shape[1] - left]
         count[rows, columns] += 1
-    return (total / count).argmax(axis=-1).astype(np.uint8), np.ones(shape, bool)
+    return np.asarray(best(total / count)), np.ones(shape, bool)
+
+
+def best(scores: jax.Array) -> jax.Array:
+    """Labels [...], uint8, of the highest of scores [..., C]; `IGNORED` where one is no number."""
+    are_numbers = jnp.isfinite(scores).all(axis=-1)
+    labels = jnp.argmax(scores, axis=-1)
+    return jnp.where(are_numbers, labels, segmentation.IGNORED).astype(jnp.uint8)
 
 
 class Mode(NamedTuple):
@@ -95,6 +104,6 @@ class Mode(NamedTuple):
 
 
 MODES = {
-    "crop": Mode(central, lambda scores: jnp.argmax(scores, -1).astype(jnp.uint8), paste),
+    "crop": Mode(central, best, paste),
     "slide": Mode(sliding, lambda scores: scores, average),
 }

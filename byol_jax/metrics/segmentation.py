@@ -16,14 +16,17 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.
 
     Args:
       truth: [H, W] integers below C, or `IGNORED`.
-      predicted: [H, W] integers below C.
+      predicted: [H, W] integers below C, or `IGNORED` where a network gave no number, which is
+        never right.
       num_classes: C.
 
     Returns:
       int64 [C, C]; rows are classes of the truth, columns those of the prediction.
     """
     counted = truth != IGNORED
-    pairs = truth[counted].astype(np.int64) * num_classes + predicted[counted]
+    truth, predicted = truth[counted].astype(np.int64), predicted[counted]
+    predicted = np.where(predicted == IGNORED, (truth + 1) % num_classes, predicted)
+    pairs = truth * num_classes + predicted
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 

@@ -44,3 +44,9 @@ def test_batches_are_filled_up_and_say_how_many_are_real():
     items = [np.full((2, 2), i) for i in range(5)]
     found = list(windows.in_batches(items, 4))
     assert [(batch.shape, real) for batch, real in found] == [((4, 2, 2), 4), ((4, 2, 2), 1)]
+
+
+def test_scores_that_are_no_numbers_are_no_label():
+    scores = np.zeros((2, 2, 3), np.float32)
+    scores[0, 0, 1], scores[1, 1, 2] = np.nan, 5
+    np.testing.assert_array_equal(windows.best(scores), [[255, 0], [0, 2]])

@@ -67,6 +67,11 @@ def test_what_is_predicted_on_ignored_pixels_does_not_matter():
         assert segmentation.mean_iou(segmentation.confusion(truth, wrong, 4)) == 1
 
 
+def test_what_a_network_that_diverged_gives_is_never_right():
+    nothing = np.full_like(TRUTH, segmentation.IGNORED)
+    assert segmentation.mean_iou(segmentation.confusion(TRUTH, nothing, 4)) == 0
+
+
 def test_the_interval_holds_the_value_and_equal_images_leave_no_width():
     matrices = confusions(golden("all_present"))
     value = segmentation.mean_iou(matrices.sum(axis=0))

@@ -118,11 +118,6 @@ class DepthHead(hk.Module):
         return hk.Conv2D(1, 3, name="depth")(x)[..., 0]
 
 
-def resize_half(x: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Bilinear, centers of pixels at half numbers (align_corners=False), not smoothed."""
-    return jax.image.resize(x, (x.shape[0], *size, *x.shape[3:]), "linear", antialias=False)
-
-
 def resize_corners(x: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Bilinear [b, h, w, c] to [b, H, W, c], corner cells on corner pixels (align_corners=True).
 

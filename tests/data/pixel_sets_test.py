@@ -55,6 +55,23 @@ def test_scaling_cutting_and_flipping_equal_the_golden_values(k):
     np.testing.assert_array_equal(labels, case["label_out"])
 
 
+UPSAMPLING = sorted({key.split("|")[1] for key in GOLDEN if key.startswith("upsample|")})
+
+
+@pytest.mark.parametrize("case", UPSAMPLING)
+def test_bilinear_resizing_equals_the_golden_values(case):
+    images, size = GOLDEN[f"upsample|{case}|in"], tuple(map(int, GOLDEN[f"upsample|{case}|size"]))
+    found = np.stack([pixel_views.resize_bilinear(image, size) for image in images])
+    np.testing.assert_allclose(found, GOLDEN[f"upsample|{case}|half"], atol=2e-5)
+
+
+def test_predicted_depth_is_resized_as_the_golden_values():
+    expected = GOLDEN["depth|pred"]
+    for small, large in zip(GOLDEN["depth|pred_small"], expected, strict=True):
+        found = pixel_views.resize_bilinear(small, large.shape)
+        np.testing.assert_allclose(found, large, atol=1e-5)
+
+
 def test_drawn_cuts_stay_inside_and_reach_both_ends():
     rng = np.random.default_rng(0)
     cuts = [pixel_views.draw_cut(rng.random(4), (40, 60), 33, (0.5, 2.0)) for _ in range(500)]

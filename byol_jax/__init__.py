@@ -21,7 +21,12 @@ if TYPE_CHECKING:
         load_encoder,
         pretrain,
     )
-    from byol_jax.registry import register_dataset, register_encoder, register_objective
+    from byol_jax.registry import (
+        register_augmentation,
+        register_dataset,
+        register_encoder,
+        register_objective,
+    )
 
 __version__ = "0.1.0"
 
@@ -38,6 +43,7 @@ __all__ = [
     "load_dataset",
     "load_encoder",
     "pretrain",
+    "register_augmentation",
     "register_dataset",
     "register_encoder",
     "register_objective",

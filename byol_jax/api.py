@@ -3,8 +3,6 @@
 Each function calls the task that the command line calls. Mistakes raise `UsageError` (a ValueError
 that says what to change); nothing here ends the process, parses flags, or listens to a signal but
 Ctrl-C in the main thread. One process; several are started from the command line.
-
-Shapes: N images of H x W pixels, F embedding size.
 """
 
 import contextlib
@@ -14,17 +12,14 @@ import json
 import os
 import pathlib
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
-import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax import plugins
 from byol_jax.checkpoints import encoders
-from byol_jax.cli import conclusion, config_files, effects
+from byol_jax.cli import conclusion
 from byol_jax.cli import overrides as overrides_lib
 from byol_jax.data import datasets
 from byol_jax.evaluation import protocol, result_folder
@@ -32,7 +27,7 @@ from byol_jax.host import signals
 from byol_jax.tasks import export as export_task
 from byol_jax.tasks import knn, linear_eval
 from byol_jax.tasks import pretrain as pretrain_task
-from byol_jax.training import config_ranges, run_writer
+from byol_jax.training import run_writer
 from byol_jax.workdir import metrics_log
 
 ArrayDataset = datasets.ArrayDataset
@@ -41,9 +36,8 @@ Encoder = encoders.Encoder
 UsageError = config_lib.UsageError
 Path = str | os.PathLike[str]
 
-HELD_OUT = 10  # one image of so many is held out, where no test images are given
 
-
+@overrides_lib.named_as_keys()
 def load_encoder(path: Path, network: str = "online") -> Encoder:
     """Loads an encoder to embed images with; see `Encoder.embed`.
 
@@ -62,6 +56,7 @@ def load_encoder(path: Path, network: str = "online") -> Encoder:
     return encoders.load_encoder(os.fspath(path), network=network)
 
 
+@overrides_lib.named_as_keys()
 def load_dataset(name: str, split: str, data_dir: Path = "") -> Dataset:
     """Opens a split of a set, as ``data.name``, a split and ``data.dir`` on the command line.
 
@@ -97,8 +92,7 @@ class Run:
     @property
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl, each with its ``step``, in order; no key is in all of them."""
-        lines = (self.workdir / metrics_log.NAME).read_text().splitlines()
-        return [json.loads(line) for line in lines]
+        return list(metrics_log.rows(self.workdir))
 
     @functools.cached_property
     def encoder(self) -> Encoder:
@@ -106,6 +100,7 @@ class Run:
         return load_encoder(self.workdir)
 
 
+@overrides_lib.named_as_keys()
 def pretrain(
     config: str | ml_collections.ConfigDict,
     *,
@@ -137,32 +132,25 @@ def pretrain(
     >>> run.step, run.metrics[-1]["step"], run.encoder.embed(images).shape
     (2, 2, (40, 96))
     """
-    config = _read(config, "pretrain")
+    config = overrides_lib.load(config, "pretrain")
     if train is not None:
         config.data.name, config.data.dir = datasets.ARRAYS, ""
-        train, test = _hold_out(train) if test is None else (train, test)
+        train, test = datasets.hold_out(train) if test is None else (train, test)
     elif test is not None:
         raise UsageError("test is given without train: give both.")
-    _settle(config, overrides)
+    overrides_lib.settle(config, overrides)
     folder = pathlib.Path(workdir or f"runs/pretrain-{config.preset}").expanduser()
-    with _concluded(folder):
-        is_over = pretrain_task.run(config, folder, train=train, test=test, callbacks=callbacks)
+    with conclusion.concluded(folder):
+        is_over = pretrain_task.run(
+            config, folder, train=train, test=test, callbacks=callbacks, typed=overrides or ()
+        )
     if not is_over:
         raise KeyboardInterrupt(f"Saved in {folder}: make the same call to resume.")
     found = Run(folder, config, 0)
     return dataclasses.replace(found, step=max(row["step"] for row in found.metrics))
 
 
-def _hold_out(data: Dataset) -> tuple[Dataset, Dataset]:
-    """All images but every tenth, and those."""
-    if isinstance(getattr(data, "images", None), np.memmap):
-        raise UsageError("Give test=, too: holding images out of a memmap would read all of it.")
-    is_test = np.arange(len(data)) % HELD_OUT == HELD_OUT - 1
-    if not is_test.any():
-        raise UsageError(f"{len(data)} images are too few to hold some out: give test=, too.")
-    return data.select(np.flatnonzero(~is_test)), data.select(np.flatnonzero(is_test))
-
-
+@overrides_lib.named_as_keys()
 def evaluate_knn(
     encoder: Encoder | Path,
     train: Dataset,
@@ -200,6 +188,7 @@ def evaluate_knn(
     return _evaluate(knn.run, config, encoder, train, test, workdir)
 
 
+@overrides_lib.named_as_keys()
 def evaluate_linear(
     encoder: Encoder | Path,
     train: Dataset,
@@ -246,11 +235,10 @@ class evaluate:  # a namespace, written as evaluate.knn(...)
 
 def _of_arrays(task: str, splits: Mapping[str, str], changes: Mapping[str, Any]) -> Any:
     """The config of an evaluation whose images are handed over."""
-    config = _read(f"configs/{task}.py", task)
+    config = overrides_lib.load(f"configs/{task}.py", task)
     config.data.name = datasets.ARRAYS
-    for key, name in splits.items():
-        config.data[key] = name
-    _settle(config, changes)
+    config.data.update(splits)
+    overrides_lib.settle(config, changes)
     return config
 
 
@@ -267,15 +255,14 @@ def _evaluate(
     config.checkpoint = encoder.identity["path"]
     splits = {"train": train} if test is None else {"train": train, "test": test}
     with contextlib.ExitStack() as stack:
-        if workdir is None:
-            folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        else:
-            folder = pathlib.Path(workdir).expanduser()
-        with _concluded(folder) if workdir else signals.in_a_program():
+        folder = workdir or stack.enter_context(tempfile.TemporaryDirectory())
+        folder = pathlib.Path(folder).expanduser()
+        with conclusion.concluded(folder) if workdir else signals.in_a_program():
             run(config, folder, given=protocol.Given(encoder, splits))
         return json.loads((folder / result_folder.FILE).read_text())
 
 
+@overrides_lib.named_as_keys()
 def export(
     encoder: Encoder | Path,
     workdir: Path,
@@ -301,47 +288,13 @@ def export(
     >>> sorted(path.name for path in export(encoder, empty_folder, formats=["stablehlo"]).iterdir())
     ['encoder.stablehlo', 'model.json', 'model.safetensors', 'test_batch.safetensors']
     """
-    config = _read("configs/export.py", "export")
+    config = overrides_lib.load("configs/export.py", "export")
     if isinstance(encoder, Encoder):
         config.checkpoint, config.network = encoder.identity["path"], encoder.network
     else:
         config.checkpoint = os.fspath(encoder)
-    _settle(config, {"formats": ",".join(formats), **(overrides or {})})
+    overrides_lib.settle(config, {"formats": ",".join(formats), **(overrides or {})})
     folder = pathlib.Path(workdir).expanduser()
     with signals.in_a_program():
         export_task.run(config, folder)
     return folder
-
-
-def _read(config: str | ml_collections.ConfigDict, task: str) -> Any:
-    """A config of a task, to be changed; the caller's own stays as it is."""
-    if isinstance(config, str):
-        found = config_files.load(config)
-    else:
-        found = ml_collections.ConfigDict(config.to_dict())
-    if found.get("task") != task:
-        raise UsageError(f"The config is of the task '{found.get('task')}', not '{task}'.")
-    return found
-
-
-def _settle(config: Any, changes: Mapping[str, Any] | None) -> None:
-    """Applies changes as the command line does, with its checks."""
-    overrides_lib.apply(config, changes or {})
-    plugins.load(config)
-    config_ranges.check(config)
-    effects.settle(config, changes or {}, has_workdir=True)
-
-
-@contextlib.contextmanager
-def _concluded(workdir: pathlib.Path) -> Iterator[None]:
-    """Around a task: leaves the process to its owner, and ends with a report."""
-    began = time.time()
-    try:
-        with signals.in_a_program():
-            yield
-    except UsageError:
-        raise
-    except Exception as error:
-        conclusion.conclude(workdir, began, message=str(error))
-        raise
-    conclusion.conclude(workdir, began)

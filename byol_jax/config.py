@@ -1,14 +1,16 @@
-"""Reads configs: look-ups that list what is valid, durations in steps, checks before a run.
+"""Reads configs: look-ups that list what is valid, and configs as typed objects.
 
 Everything a person can get wrong raises `UsageError`; the main loop prints it without a trace.
 """
 
+import dataclasses
 import difflib
 import importlib.machinery
 import importlib.util
 import json
 import pathlib
 import types
+import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -32,48 +34,6 @@ def lookup(table: Mapping[str, T], name: str, *, key: str) -> T:
     if name not in table:
         raise UsageError(f"Unknown {key}: '{name}'.{suggest(str(name), table)}")
     return table[name]
-
-
-def total_steps(config: Any, *, num_images: int) -> int:
-    """Length of the run in steps: ``total_steps`` if set, else ``total_epochs``."""
-    return _duration(config, "total", config.total_epochs, num_images, config.batch_size)
-
-
-def warmup_steps(
-    config: Any, *, num_images: int, total_steps: int, warmup_epochs: float | None
-) -> int:
-    """Length of the warm-up in steps, at most the length of the run.
-
-    ``optimizer.warmup_steps`` is what counts, if it is set, else the given number of epochs.
-    """
-    section = config.optimizer
-    steps = _duration(
-        section, "warmup", warmup_epochs, num_images, config.batch_size, prefix="optimizer."
-    )
-    return min(steps, total_steps)
-
-
-def length_key(section: Any, name: str) -> str:
-    """The key that says how long, where ``<name>_steps`` and ``<name>_epochs`` may both be set."""
-    return f"{name}_epochs" if section[f"{name}_steps"] is None else f"{name}_steps"
-
-
-def _duration(
-    section: Any,
-    name: str,
-    epochs: float | None,
-    num_images: int,
-    batch_size: int,
-    prefix: str = "",
-) -> int:
-    steps = section[f"{name}_steps"]
-    if steps is not None:
-        return steps
-    if epochs is None:
-        raise UsageError(
-            f"Set {name}_steps or {name}_epochs, for example --config.{prefix}{name}_epochs=100."
-        )
-    return int(epochs * num_images // batch_size)
 
 
 def require_positive(config: Any, *keys: str) -> None:
@@ -112,9 +72,52 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def to_json(config: Any) -> str:
-    """The resolved config as JSON with sorted keys."""
-    return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+def freeze(kind: type[T], section: Any, *, prefix: str = "", **resolved: Any) -> T:
+    """A section of a config as an object of a type, which cannot be changed.
+
+    Each field takes the value of the key of its name, and sections become objects of the types
+    that fields have. A key that the section lacks, as those of earlier versions may, is the
+    field's default.
+
+    Args:
+      kind: a frozen dataclass or a NamedTuple.
+      section: of a config.
+      prefix: of its keys in the config, for the error.
+      resolved: values of fields that are not taken from the section.
+
+    Raises:
+      UsageError: the section lacks a key whose field has no default.
+    """
+    values = dict(resolved)
+    for name, hint in typing.get_type_hints(kind).items():
+        if name in values:
+            continue
+        if name in section:
+            value = section[name]
+            is_section = dataclasses.is_dataclass(hint) or hasattr(hint, "_fields")
+            values[name] = freeze(hint, value, prefix=f"{prefix}{name}.") if is_section else value
+        elif not _has_default(kind, name):
+            raise UsageError(f"The config lacks the key {prefix}{name}.")
+    return kind(**values)
+
+
+def _has_default(kind: Any, name: str) -> bool:
+    if dataclasses.is_dataclass(kind):
+        return hasattr(kind, name)  # as a class attribute
+    return name in kind._field_defaults
+
+
+def replaced(settings: T, key: str, value: Any) -> T:
+    """The same settings but for the value of a dotted key."""
+    name, _, below = key.partition(".")
+    if below:
+        value = replaced(getattr(settings, name), below, value)
+    return dataclasses.replace(settings, **{name: value})
+
+
+def to_json(config: Mapping[str, Any]) -> str:
+    """A config as JSON with sorted keys."""
+    return json.dumps(config, indent=2, sort_keys=True) + "\n"
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

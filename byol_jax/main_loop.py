@@ -11,6 +11,7 @@ from byol_jax.cli import startup
 if __name__ == "__main__":  # before the imports below, which take seconds
     startup.begin(sys.argv)
 
+import functools
 import importlib
 import pathlib
 import time
@@ -23,7 +24,7 @@ from absl import app
 
 from byol_jax import config as config_lib
 from byol_jax import plugins
-from byol_jax.checkpoints import manager, orbax_reader
+from byol_jax.checkpoints import manager, step_folders
 from byol_jax.cli import command_line, conclusion, effects
 from byol_jax.data import agreement, train_loader
 from byol_jax.distributed import cluster, coordination, multihost
@@ -149,6 +150,8 @@ def _run(config: Any) -> None:
             console.say(f"Note: {note}")
         agreement.require_same_program(config)
         task = load_task(config.task)
+        if config.task == "pretrain":  # which says where its values are from
+            task = functools.partial(task, typed=command_line.typed())
         if has_workdir or config.task not in EVALUATIONS:
             task(config, workdir)
         else:
@@ -177,7 +180,7 @@ def _evaluate(task: Callable[[Any, pathlib.Path], None], config: Any) -> pathlib
         try:
             task(pinned, workdir)
             return workdir
-        except orbax_reader.GoneError:
+        except step_folders.GoneError:
             if pinned.checkpoint == config.checkpoint:  # which was asked for, and no other
                 raise
 

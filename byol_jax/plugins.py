@@ -27,18 +27,26 @@ def load(config: Any) -> None:
             ) from error
 
 
-def register(table: MutableMapping[str, T], name: str, part: T, *, what: str) -> None:
-    """Adds a row to a table of parts.
+# Who registered what: (kind of part, name) -> origin. The package's own parts are not in it.
+_ORIGINS: dict[tuple[str, str], str] = {}
+
+
+def register(table: MutableMapping[str, T], name: str, part: T, *, what: str, origin: str) -> None:
+    """Adds a row to a table of parts, or replaces the one of the same origin.
+
+    A cell of a notebook that is run again, or a module that is imported again, brings a new
+    version of its part.
 
     Args:
       table: of those that there are.
       name: of the new one, as a config gives it.
       part: the new one.
       what: kind of part, for the error.
+      origin: where it is defined, such as its module and name.
 
     Raises:
-      UsageError: the table has a part of that name.
+      UsageError: the table has a part of that name, of the package or of another origin.
     """
-    if name in table:
+    if name in table and _ORIGINS.get((what, name)) != origin:
         raise UsageError(f"The {what} '{name}' is registered already: choose another name.")
-    table[name] = part
+    table[name], _ORIGINS[what, name] = part, origin

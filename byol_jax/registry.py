@@ -3,15 +3,21 @@
 A module that registers some is imported when ``config.plugins`` names it.
 """
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from byol_jax import plugins
+from byol_jax.augment import extra
 from byol_jax.data import datasets
 from byol_jax.models import resnet
 from byol_jax.objectives import byol
 
 Load = Callable[[str, str], datasets.Dataset]
+
+
+def _origin(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
 
 
 def register_objective(
@@ -32,7 +38,7 @@ def register_objective(
       has_predictor: whether predictions are compared with the target, else projections.
 
     Raises:
-      UsageError: there is one of that name.
+      UsageError: there is one of that name, from elsewhere; the same one again replaces it.
 
     >>> import jax, jax.numpy as jnp
     >>> from byol_jax import register_objective
@@ -44,8 +50,37 @@ def register_objective(
 
     def register(loss: Callable[..., Any]) -> Callable[..., Any]:
         objective = byol.Objective(loss, terms or (lambda *_: {}), has_predictor)
-        plugins.register(byol.OBJECTIVES, name, objective, what="objective")
+        plugins.register(byol.OBJECTIVES, name, objective, what="objective", origin=_origin(loss))
         return loss
+
+    return register
+
+
+def register_augmentation(name: str) -> Callable[[extra.Function], extra.Function]:
+    """Makes an augmentation known by a name, for ``augment.view1.extra`` and view 2's; a decorator.
+
+    A pure function of a random key and one image, float32 [S, S, 3] in [0, 1], that gives an image
+    of the same shape. It comes after all augmentations of the view, before images are normalized;
+    what it gives is clipped to [0, 1]. Every image has a key of its own, which depends on the seed,
+    the step and its place in the batch, and not on the devices.
+
+    Args:
+      name: as ``augment.view1.extra`` gives it.
+
+    Raises:
+      UsageError: there is one of that name, from elsewhere; the same one again replaces it.
+
+    >>> import jax
+    >>> from byol_jax import register_augmentation
+    >>> @register_augmentation("noise")
+    ... def noise(key, image):
+    ...     return image + 0.05 * jax.random.normal(key, image.shape)
+    """
+
+    def register(function: extra.Function) -> extra.Function:
+        origin = _origin(function)
+        plugins.register(extra.AUGMENTATIONS, name, function, what="augmentation", origin=origin)
+        return function
 
     return register
 
@@ -58,14 +93,15 @@ def register_encoder(name: str, spec: resnet.ResNetSpec) -> None:
       spec: its blocks and channels.
 
     Raises:
-      UsageError: there is one of that name.
+      UsageError: there is one of that name, from elsewhere; the same one again replaces it.
 
     >>> from byol_jax import register_encoder
     >>> from byol_jax.models import resnet
     >>> spec = resnet.ResNetSpec("slim_res_net", (1, 1), (16, 32), (1, 2), stem_channels=16)
     >>> register_encoder("slim_resnet", spec)
     """
-    plugins.register(resnet.ENCODERS, name, spec, what="encoder")
+    origin = sys._getframe(1).f_globals.get("__name__", "")  # a spec does not know where it is from
+    plugins.register(resnet.ENCODERS, name, spec, what="encoder", origin=origin)
 
 
 def register_dataset(name: str) -> Callable[[Load], Load]:
@@ -77,7 +113,7 @@ def register_dataset(name: str) -> Callable[[Load], Load]:
       name: as ``data.name`` gives it.
 
     Raises:
-      UsageError: there is one of that name.
+      UsageError: there is one of that name, from elsewhere; the same one again replaces it.
 
     >>> from byol_jax import ArrayDataset, load_dataset, register_dataset
     >>> @register_dataset("noise")
@@ -93,7 +129,9 @@ def register_dataset(name: str) -> Callable[[Load], Load]:
         def load_split(_: str, split: str, data_dir: str | None) -> datasets.Dataset:
             return load(split, data_dir or "")
 
-        plugins.register(datasets.DATASETS, name, load_split, what="data source")
+        plugins.register(
+            datasets.DATASETS, name, load_split, what="data source", origin=_origin(load)
+        )
         return load
 
     return register

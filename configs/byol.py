@@ -166,6 +166,7 @@ def _view(*, blur_probability: float, solarize_probability: float) -> ml_collect
     view.blur_sigma_max = 2.0
     view.solarize_probability = solarize_probability
     view.solarize_threshold = 0.5
+    view.extra = ()  # of yours, by name, after all others: "('my_noise',)"; see plugins
     return view
 
 

@@ -17,6 +17,7 @@ import pytest
 
 import byol_jax
 from byol_jax import api, plugins, registry
+from byol_jax.augment import extra
 from byol_jax.checkpoints import encoders
 from byol_jax.cli import overrides, typed_values
 from byol_jax.data import agreement, array_dataset, datasets, patterns
@@ -27,6 +28,7 @@ from byol_jax.objectives import byol
 from byol_jax.tasks import embed
 from byol_jax.training import run_files
 from tests.conftest import make_config
+from tests.support import snippets
 
 ROOT = pathlib.Path(__file__).parents[1]
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3)).astype(np.uint8)
@@ -202,13 +204,15 @@ def test_data_sets_are_as_long_as_they_have_images():
 # Overrides.
 
 WRONG = {
-    "a key": ({"total_epoch": 3}, "Did you mean --config.total_epochs"),
+    "a key": ({"total_epoch": 3}, "Did you mean total_epochs"),
     "a section": ({"data": 3}, "is a section"),
     "a text for a number": ({"batch_size": "many"}, "takes a whole number"),
     "a digit in a text": ({"batch_size": "64"}, "takes int"),
     "a part of a step": ({"batch_size": 6.5}, "takes a whole number"),
     "yes for a number": ({"batch_size": True}, "takes a whole number"),
     "texts for numbers": ({"data.mean": ("a",)}, "takes one number or several"),
+    "a key without effect": ({"accumulate_statistics": "exact"}, "add accumulate=2"),
+    "out of range": ({"batch_size": 0}, "^batch_size must be above 0, not 0"),
     "no module": ({"plugins": ("a b",)}, "names of modules"),
 }
 
@@ -216,8 +220,9 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_overrides_are_refused_before_anything_is_written(case, tmp_path):
     values, message = WRONG[case]
-    with pytest.raises(byol_jax.UsageError, match=message):
+    with pytest.raises(byol_jax.UsageError, match=message) as caught:
         byol_jax.pretrain(make_config(), overrides=values, workdir=tmp_path / "run")
+    assert "--" not in str(caught.value)  # no flag was typed
     assert not (tmp_path / "run").exists()
 
 
@@ -237,7 +242,8 @@ def test_overrides_are_set_in_the_type_of_the_key():
 
 @pytest.fixture
 def tables(monkeypatch):
-    for owner, name in ((byol, "OBJECTIVES"), (resnet, "ENCODERS"), (datasets, "DATASETS")):
+    owners = {"OBJECTIVES": byol, "ENCODERS": resnet, "DATASETS": datasets, "AUGMENTATIONS": extra}
+    for name, owner in owners.items():
         monkeypatch.setattr(owner, name, dict(getattr(owner, name)))
 
 
@@ -249,6 +255,10 @@ PLUGIN = """
     @byol_jax.register_objective("outside")
     def loss(online, target):
         return 0.5 * byol.byol_loss(online, target)
+
+    @byol_jax.register_augmentation("outside")
+    def tint(key, image):
+        return image * np.array([1.0, 0.9, 0.8], np.float32)
 
     @byol_jax.register_dataset("outside")
     def load(split, data_dir):
@@ -271,17 +281,47 @@ def test_a_module_from_outside_registers_its_parts(tmp_path, monkeypatch, tables
     plugins.load(config)  # again is no mistake
     assert byol.OBJECTIVES["outside"].has_predictor
     assert len(datasets.load("outside", "train")) == 40
+    assert extra.find(("outside",), view="view1")[0].apply(None, np.ones(3)).tolist() != [1, 1, 1]
     assert datasets.class_names("outside", "", 2) == ["0", "1"]
 
 
 def test_a_name_that_is_taken_is_refused(tables):
     for name, register in (
-        ("byol", lambda name: registry.register_objective(name)(None)),
+        ("byol", lambda name: registry.register_objective(name)(len)),
         ("resnet50", lambda name: registry.register_encoder(name, None)),
-        ("folder", lambda name: registry.register_dataset(name)(None)),
+        ("folder", lambda name: registry.register_dataset(name)(len)),
     ):
         with pytest.raises(byol_jax.UsageError, match=f"'{name}' is registered already"):
             register(name)
+
+
+REGISTER = {
+    "objective": lambda name, part: registry.register_objective(name)(part),
+    "encoder": registry.register_encoder,
+    "dataset": lambda name, part: registry.register_dataset(name)(part),
+    "augmentation": lambda name, part: registry.register_augmentation(name)(part),
+}
+
+
+@pytest.mark.parametrize("kind", REGISTER)
+def test_a_notebook_cell_that_is_run_again_replaces_its_part(kind, tables):
+    cell = f"def mine(*args):\n    pass\nregister('mine_{kind}', mine)"
+    for _ in range(2):
+        exec(cell, {"__name__": "__main__", "register": REGISTER[kind]})
+    elsewhere = {"__name__": "other_lab", "register": REGISTER[kind]}
+    with pytest.raises(byol_jax.UsageError, match=f"'mine_{kind}' is registered already"):
+        exec(cell, elsewhere)
+
+
+def test_the_newer_part_of_the_same_origin_counts():
+    table = {"own": 0}
+    for part in (1, 2):
+        plugins.register(table, "mine", part, what="part of a test", origin="lab.mine")
+    assert table == {"own": 0, "mine": 2}
+    for name, origin in (("mine", "lab.other"), ("own", "lab.own")):
+        with pytest.raises(byol_jax.UsageError, match=f"'{name}' is registered already"):
+            plugins.register(table, name, 3, what="part of a test", origin=origin)
+    assert table == {"own": 0, "mine": 2}
 
 
 def test_a_plugin_that_cannot_be_imported_is_named_with_its_error(tmp_path, monkeypatch):
@@ -297,9 +337,9 @@ def test_a_config_without_plugins_is_that_of_a_run_without_any(tmp_path):
     old = config.to_dict()
     del old["plugins"]
     (tmp_path / "config.json").write_text(json.dumps(old))
-    assert run_files.changes(tmp_path, config, warn=print) == []
+    assert run_files.changes(tmp_path, config.to_dict(), warn=print) == []
     with pytest.raises(byol_jax.UsageError, match="plugins"):
-        run_files.changes(tmp_path, make_config(plugins=("lab",)), warn=print)
+        run_files.changes(tmp_path, make_config(plugins=("lab",)).to_dict(), warn=print)
 
 
 # Whole runs.
@@ -384,6 +424,21 @@ def test_embeddings_equal_those_of_the_command_to_the_bit(run_folder, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_python_of_the_readme_runs_as_it_stands(run_folder, tmp_path, monkeypatch):
+    """In a folder that holds a run; its training is cut down to two steps of a small encoder."""
+    small = SMALL | {"model.encoder": "tiny_resnet", "data.image_size": 32, "batch_size": 4}
+    small |= {"model.stem": "cifar", "gallery.max_images": 0, "optimizer.warmup_epochs": 0}
+    monkeypatch.setattr(byol_jax, "pretrain", functools.partial(api.pretrain, overrides=small))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "pretrain-patterns").symlink_to(run_folder)
+    names = {"images": IMAGES}
+    exec(snippets.snippet("import byol_jax\n\nencoder ="), names)
+    assert names["features"].shape == (40, 96) and names["run"].step == 2
+    assert (tmp_path / "runs" / "mine-export" / "model.json").exists()
+
+
+@pytest.mark.slow
 def test_an_exception_in_a_callback_ends_the_run_with_it(data, tmp_path):
     def fail(step, row):
         if step == 2 and "train/loss" in row:
@@ -433,6 +488,7 @@ def test_a_plugin_from_outside_trains_by_the_command(tmp_path):
     write_plugin(tmp_path, "outside_lab")
     config = [f"--config.{key}={value}" for key, value in SMALL.items()]
     config += ["--config.plugins=outside_lab.parts", "--config.objective.name=outside"]
+    config += ["--config.augment.view2.extra=outside"]
     config += ["--config.data.name=outside", "--config.gallery.max_images=0"]
     command = [sys.executable, "-m", "byol_jax.main_loop", f"--workdir={tmp_path / 'run'}"]
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
@@ -442,6 +498,12 @@ def test_a_plugin_from_outside_trains_by_the_command(tmp_path):
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     assert [row for row in rows if "train/loss" in row]
+    command[3:] = [f"--workdir={tmp_path / 'knn'}", "--config=configs/knn.py"]
+    command.append(f"--config.checkpoint={tmp_path / 'run'}")
+    for known, status in ((os.environ, 2), (environment, 0)):  # its views are needed
+        done = subprocess.run(command, cwd=ROOT, env=known, capture_output=True, text=True)
+        assert done.returncode == status, done.stderr
+        assert ("Cannot import the plugin 'outside_lab.parts'" in done.stderr) == bool(status)
 
 
 @pytest.mark.slow

@@ -37,6 +37,13 @@ def make_config(**overrides):
     return config
 
 
+def make_settings(num_images=640, **overrides):
+    """The settings of `make_config` for a training set of a size."""
+    from byol_jax.training import settings
+
+    return settings.resolve(make_config(**overrides), num_images=num_images)
+
+
 def final_state(folder, config):
     """The newest checkpoint of a run, on the host."""
     from byol_jax.checkpoints import manager

@@ -35,7 +35,7 @@ LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms.spli
 DOORS = {
     "absl": {"cli.command_line", "main_loop"},
     "array_record": {"data.prepare.array_record"},
-    "cv2": {"data.host_crops", "data.pixel_views", "data.prepare.packed_dataset"},
+    "cv2": {"data.host_crops", "data.pixel_views", "data.prepare.shrinking"},
     "dill": set(),
     "google_crc32c": {"data.prepare.tfrecord"},
     "grain": {
@@ -60,7 +60,7 @@ DOORS = {
     "pillow_heif": {"data.pillow_images"},
     "pyarrow": {"tasks.embed"},
     "safetensors": {"checkpoints.torch_checkpoint"},
-    "simplejpeg": {"data.image_decoding", "data.prepare.packed_dataset"},
+    "simplejpeg": {"data.image_decoding", "data.prepare.shrinking"},
     "scipy": {"data.nyu", "data.pixel_targets"},
     "sklearn": {
         "training.online_eval",
@@ -84,7 +84,7 @@ TEXTS_OF_JAX = {  # what only one room may mention
     r"(?<!byol_)jax\.distributed": "distributed",
 }
 # What a task that can be resumed keeps its finished work with.
-KEEPERS = {"evaluation.resume", "checkpoints.manager", "data.prepare.packed_dataset"}
+KEEPERS = {"evaluation.resume", "training.run_saver", "data.prepare.packed_dataset"}
 
 
 def module_name(path):

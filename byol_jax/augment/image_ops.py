@@ -9,6 +9,7 @@ Shapes: b images, H rows, W columns, 3 channels (red, green, blue), float32 in [
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -40,6 +41,7 @@ class View(NamedTuple):
     blur_sigma_max: float = 2.0
     solarize_probability: float = 0.0
     solarize_threshold: float = 0.5
+    extra: Sequence[str] = ()  # names of augmentations of users' own, which come last
 
 
 BYOL_VIEW1 = View()

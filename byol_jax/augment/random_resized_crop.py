@@ -3,11 +3,14 @@
 Shapes: b images, H rows, W columns, 3 channels.
 """
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from byol_jax.augment import resize_kernels
 
 
 def random_resized_crop(
@@ -104,10 +107,7 @@ def _linear(distance: jax.Array) -> jax.Array:
     return jnp.maximum(1 - distance, 0)
 
 
-def _cubic(distance: jax.Array) -> jax.Array:
-    near = (1.5 * distance - 2.5) * distance * distance + 1
-    far = ((2.5 - 0.5 * distance) * distance - 4) * distance + 2
-    return jnp.where(distance < 1, near, jnp.where(distance < 2, far, 0))
-
-
-KERNELS = {"cubic": _cubic, "linear": _linear}
+KERNELS = {
+    "cubic": functools.partial(resize_kernels.cubic, where=jnp.where),
+    "linear": _linear,
+}

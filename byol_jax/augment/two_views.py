@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from byol_jax.augment import image_ops, random_resized_crop
+from byol_jax.augment import extra, image_ops, random_resized_crop
 
 Batch = dict[str, jax.Array]
 Views = tuple[jax.Array, jax.Array]
@@ -53,12 +53,15 @@ def make_view(
     what happens to an image does not depend on the devices.
 
     Args:
-      view: strengths.
+      view: strengths, and names of augmentations that come after all others.
       name: of the view in the batch.
       image_size: S.
       area_range: fraction of an image that is cut out, least and most.
       method: of resizing.
       batch_size: B; None if every batch is whole.
+
+    Raises:
+      UsageError: an augmentation of the view is not registered.
     """
 
     def in_place(drawn: Any, batch: Batch) -> Any:
@@ -74,10 +77,18 @@ def make_view(
             images, in_place(windows, batch), image_size, method=method
         )
 
+    extras = extra.find(view.extra, view=name)
+
     def make(key: jax.Array, batch: Batch) -> jax.Array:
         crop_key, augment_key = jax.random.split(key)
         images = cut(crop_key, batch)
-        draws = image_ops.draw(augment_key, batch_size or images.shape[0], view)
-        return image_ops.apply(images, in_place(draws, batch), view)
+        count = batch_size or images.shape[0]
+        draws = image_ops.draw(augment_key, count, view)
+        images = image_ops.apply(images, in_place(draws, batch), view)
+        for number, one in enumerate(extras):
+            # A key for each image of the whole batch, as for all that is drawn.
+            keys = jax.random.split(jax.random.fold_in(key, number), count)
+            images = extra.apply(one, in_place(keys, batch), images)
+        return images
 
     return make

@@ -122,7 +122,7 @@ def _prepare(images: np.ndarray) -> np.ndarray:
 
 
 def load_encoder(path: str, *, network: str = "online") -> Encoder:
-    """Loads an encoder from whatever `weights.open_weights` understands.
+    """Loads an encoder from whatever `sources.open_weights` understands.
 
     Args:
       path: a run's workdir (its newest checkpoint) or one of its ``checkpoints/<step>``, which has

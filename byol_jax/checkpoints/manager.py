@@ -13,7 +13,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from byol_jax import config as config_lib
-from byol_jax.checkpoints import checksums, orbax_reader
+from byol_jax.checkpoints import checksums, network_shapes, orbax_reader, step_folders
 from byol_jax.workdir import files
 
 UsageError = config_lib.UsageError
@@ -45,7 +45,6 @@ class Checkpoints:
         keep_every: int = 0,
         about: Mapping[str, Any] | None = None,
     ):
-        orbax_reader.leave_out_traces()
         self._folder = workdir / "checkpoints"
         self._about = dict(about or {})
         self._folder.mkdir(exist_ok=True)
@@ -86,7 +85,7 @@ class Checkpoints:
         try:
             call()
         except (OSError, ValueError, RuntimeError) as error:
-            kept = ", ".join(map(str, orbax_reader.list_steps(self._folder)))
+            kept = ", ".join(map(str, step_folders.list_steps(self._folder)))
             rest = f"those of earlier steps are as they were ({kept}). Once this is mended, rerun "
             rest += "the same command to resume."
             if not kept:
@@ -98,7 +97,7 @@ class Checkpoints:
     @property
     def latest_path(self) -> pathlib.Path | None:
         """Folder of the newest checkpoint that is whole; None if there is none."""
-        found = orbax_reader.list_steps(self._folder)
+        found = step_folders.list_steps(self._folder)
         return self._folder / str(found[-1]) if found else None
 
     def close(self) -> None:
@@ -188,25 +187,25 @@ def _require_same(
     folder: pathlib.Path, expected: Mapping[str, str], tree: Any, template: Any
 ) -> None:
     """The list of what there is has to be the one that was saved, and the one that is wanted."""
-    shapes = orbax_reader.shapes(tree["online_params"])
-    found = {"shapes": shapes, "layout": orbax_reader.layout(tree)}
+    shapes = network_shapes.shapes(tree["online_params"])
+    found = {"shapes": shapes, "layout": network_shapes.layout(tree)}
     for name in found.keys() & expected.keys():
         if checksums.digest_json(found[name]) != expected[name]:
             raise DamagedError("its list of parameters has changed")
-    orbax_reader.require_same_network(folder, tree["online_params"], template.online_params)
-    orbax_reader.require_same_state(folder, tree, template)
+    network_shapes.require_same_network(folder, tree["online_params"], template.online_params)
+    network_shapes.require_same_state(folder, tree, template)
 
 
 def _digests(state: Any, iterator_state: dict[str, Any]) -> dict[str, str]:
     digests = {name: checksums.digest_arrays(getattr(state, name)) for name in state._fields}
-    digests["shapes"] = checksums.digest_json(orbax_reader.shapes(state.online_params))
-    digests["layout"] = checksums.digest_json(orbax_reader.layout(state))
+    digests["shapes"] = checksums.digest_json(network_shapes.shapes(state.online_params))
+    digests["layout"] = checksums.digest_json(network_shapes.layout(state))
     return digests | {"iterator": checksums.digest_json(iterator_state)}
 
 
 def steps(workdir: pathlib.Path) -> list[int]:
     """Of the finished checkpoints of a run, in order."""
-    return orbax_reader.list_steps(workdir / "checkpoints")
+    return step_folders.list_steps(workdir / "checkpoints")
 
 
 def has_unfinished(workdir: pathlib.Path) -> bool:

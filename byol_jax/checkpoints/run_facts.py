@@ -1,9 +1,10 @@
 """What ``config.json`` and ``data.json`` of a run say, or their copies in its checkpoints."""
 
+import copy
 import functools
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_collections
@@ -15,6 +16,26 @@ from byol_jax.workdir import console, files, run_folder
 UsageError = config_lib.UsageError
 
 CONFIG, DATA = "config.json", "data.json"
+
+# Keys that runs of earlier versions lack, with what those did.
+LATER_KEYS: Mapping[str, Any] = {
+    "plugins": [],
+    "augment.view1.extra": [],
+    "augment.view2.extra": [],
+}
+
+
+def with_later_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A nested config of any version, with `LATER_KEYS` wherever it has their section."""
+    filled = copy.deepcopy(dict(config))
+    for key, value in LATER_KEYS.items():
+        *sections, name = key.split(".")
+        section: Any = filled
+        for part in sections:
+            section = section.get(part) if isinstance(section, dict) else None
+        if isinstance(section, dict):
+            section.setdefault(name, copy.copy(value))
+    return filled
 
 
 def read(
@@ -43,7 +64,7 @@ def read(
         if name == DATA:
             run_folder.make_data_card(content)
         if isinstance(content, dict):
-            return content
+            return with_later_keys(content) if name == CONFIG else content
         reason = "it holds no JSON object"
     except (FileNotFoundError, NotADirectoryError):
         reason = ""
@@ -51,10 +72,11 @@ def read(
         reason = str(error)
     except OSError as error:
         raise UsageError(f"Cannot read {path}: {error.strerror}. Nothing was changed.") from None
-    copy = checkpoint and manager.read_copy(checkpoint) or manager.read_about(workdir)
-    if copy:
-        warn(f"WARNING: {path} is {_state(reason)}; its copy in {copy.folder} is used.")
-        return copy.content[path.stem]
+    stored = checkpoint and manager.read_copy(checkpoint) or manager.read_about(workdir)
+    if stored:
+        warn(f"WARNING: {path} is {_state(reason)}; its copy in {stored.folder} is used.")
+        content = stored.content[path.stem]
+        return with_later_keys(content) if name == CONFIG else content
     if reason:
         raise UsageError(
             f"{path} is {_state(reason)}, and no checkpoint has a copy of it: "

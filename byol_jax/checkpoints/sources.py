@@ -20,6 +20,7 @@ from byol_jax.checkpoints import (
     orbax_reader,
     run_facts,
     safe_pickle,
+    step_folders,
     torch_checkpoint,
     torchvision_names,
 )
@@ -125,7 +126,7 @@ def open_and_load(path: str, network: str) -> tuple[Weights, Network]:
 
     Raises:
       UsageError: as `open_weights` and `load`.
-      orbax_reader.GoneError: the path names a checkpoint that was deleted while it was read.
+      step_folders.GoneError: the path names a checkpoint that was deleted while it was read.
     """
 
     def read() -> tuple[Weights, Network]:
@@ -133,17 +134,19 @@ def open_and_load(path: str, network: str) -> tuple[Weights, Network]:
         return found, load(found, network)
 
     is_run = bool(path) and not is_foreign(path)
-    return orbax_reader.until_sound(path, read) if is_run else read()
+    return step_folders.until_sound(path, read) if is_run else read()
 
 
 def _open_run(path: str) -> Weights:
-    folder = orbax_reader.find(path)
+    folder = step_folders.find(path)
     run = folder.absolute().parent.parent
     config, data = run_facts.config_of(run, folder), run_facts.card_of(run, folder)
     try:
         if config.model.encoder not in resnet.ENCODERS:
             plugins.load(config)
-        card = encoder_spec.of_run(config, data.mean, data.std, data.grey_ranges)
+        card = encoder_spec.of_run(
+            config.model, config.data.image_size, data.mean, data.std, data.grey_ranges
+        )
     except (AttributeError, KeyError) as error:
         text = " ".join(str(error.args[0]).split())
         raise UsageError(f"{run / 'config.json'} lacks a key of this version: {text}") from None
@@ -251,7 +254,9 @@ def _open_export(folder: pathlib.Path) -> Weights:
         return Network(*(jax.tree.map(_load_tensor, tree, is_leaf=_is_tensor) for tree in stored))
 
     source = model["source"]
-    config = ml_collections.ConfigDict(model["config"]) if model["config"] else None
+    config = model["config"] and ml_collections.ConfigDict(
+        run_facts.with_later_keys(model["config"])
+    )
     return Weights(
         str(folder),
         "export",

@@ -1,8 +1,13 @@
 """What follows a task, however it ended."""
 
+import contextlib
 import pathlib
+import time
+from collections.abc import Iterator
 
+from byol_jax import config as config_lib
 from byol_jax.distributed import multihost
+from byol_jax.host import signals
 from byol_jax.report import cli
 from byol_jax.workdir import console, sessions
 
@@ -22,3 +27,18 @@ def conclude(workdir: pathlib.Path, began: float, *, message: str = "") -> None:
         page = cli.write_for(workdir)
         if page:
             console.say(f"Report: {page}")
+
+
+@contextlib.contextmanager
+def concluded(workdir: pathlib.Path) -> Iterator[None]:
+    """Around a task that a program calls: leaves the process to its owner, ends with a page."""
+    began = time.time()
+    try:
+        with signals.in_a_program():
+            yield
+    except config_lib.UsageError:
+        raise
+    except Exception as error:
+        conclude(workdir, began, message=str(error))
+        raise
+    conclude(workdir, began)

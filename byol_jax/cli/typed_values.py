@@ -15,7 +15,7 @@ def check(key: str, kind: type, text: str) -> None:
     Raises:
       UsageError: naming the key and what to type.
     """
-    is_right = _NAMES.get(key, _KINDS.get(kind))
+    is_right = NAMES.get(key, _KINDS.get(kind))
     problem = is_right(key, text) if is_right else ""
     if problem:
         raise UsageError(f"--config.{key}={text}: {problem}")
@@ -72,8 +72,18 @@ def _modules(key: str, text: str) -> str:
     return f"{key} takes names of modules: type --config.{key}=\"('my_lab.parts',)\"."
 
 
+def _augmentations(key: str, text: str) -> str:
+    if all(isinstance(x, str) and x for x in _values(text)):
+        return ""
+    return f"{key} takes names of augmentations: type --config.{key}=\"('my_noise',)\"."
+
+
 # Keys that take names in place of numbers.
-_NAMES = {"plugins": _modules}
+NAMES = {
+    "plugins": _modules,
+    "augment.view1.extra": _augmentations,
+    "augment.view2.extra": _augmentations,
+}
 
 _KINDS: dict[type, Callable[[str, str], str]] = {
     int: _whole,

@@ -45,7 +45,7 @@ def require_same_program(config: Any) -> None:
             f"The task '{config.task}' runs in one process, and {jax.process_count()} were "
             "started: start one, without --coordinator and --num_processes."
         )
-    values = config_lib.flatten(json.loads(config_lib.to_json(config)))
+    values = config_lib.flatten(json.loads(config_lib.to_json(config.to_dict())))
     facts = {f"--config.{key}": values[key] for key in values if key not in HOST_KEYS}
     facts |= {f"version of {name}": version for name, version in run_folder.versions().items()}
     facts |= {name: str(getattr(jax.config, name)) for name in JAX_OPTIONS}

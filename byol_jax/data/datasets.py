@@ -190,7 +190,7 @@ def load(name: str, split: str, *, data_dir: str | None = None) -> Dataset:
 
     Args:
       name: a name in `DATASETS`, or ``tfds:NAME`` for any other TFDS image set.
-      split: depends on the set: `patterns.SPLITS`, those of `folder.scan`, or a TFDS split
+      split: depends on the set: `patterns.SPLITS`, those of `image_folder.scan`, or a TFDS split
         expression such as ``train[:90%]``.
       data_dir: the folder of images, or TFDS's folder of prepared sets; empty or None means
         $TFDS_DATA_DIR or TFDS's default.
@@ -283,3 +283,17 @@ DATASETS: dict[str, Callable[[str, str, str | None], Dataset]] = {
     "fashion_mnist": _load_tfds,
     "stl10": _load_tfds,
 }
+
+
+def hold_out(data: Dataset, every: int = 10) -> tuple[Dataset, Dataset]:
+    """All images but every tenth, and those.
+
+    Raises:
+      UsageError: there are too few, or they are mapped from a file, of which all would be read.
+    """
+    if isinstance(getattr(data, "images", None), np.memmap):
+        raise UsageError("Give test=, too: holding images out of a memmap would read all of it.")
+    is_test = np.arange(len(data)) % every == every - 1
+    if not is_test.any():
+        raise UsageError(f"{len(data)} images are too few to hold some out: give test=, too.")
+    return data.select(np.flatnonzero(~is_test)), data.select(np.flatnonzero(is_test))

@@ -170,6 +170,25 @@ def channel_stats(
     Raises:
       UsageError: no image can be used.
     """
+    moments = _moments(data, image_size, num_images)
+    if moments is None:
+        raise UsageError(f"None of the first {num_images} images can be used.")
+    mean, square = moments
+    std = np.sqrt(np.maximum(square - mean**2, 0))
+    _warn_of_constants(std)
+    return tuple(mean.round(4).tolist()), tuple(np.maximum(std, LEAST_STD).round(4).tolist())
+
+
+def channel_means(
+    data: datasets.Dataset, *, image_size: int, num_images: int
+) -> tuple[float, ...] | None:
+    """The means of `channel_stats`; None if no image can be used."""
+    moments = _moments(data, image_size, num_images)
+    return None if moments is None else tuple(moments[0].tolist())
+
+
+def _moments(data: datasets.Dataset, image_size: int, num_images: int) -> np.ndarray | None:
+    """Means of values and of their squares [2, 3], over the first images that can be used."""
     moments = np.zeros((2, 3))
     count = 0
     batches = eval_batches(data.take(num_images), batch_size=50, image_size=image_size)
@@ -181,12 +200,7 @@ def channel_stats(
             moments += pixels.sum(axis=0), (pixels**2).sum(axis=0)
             count += len(pixels)
             bar.update(int(batch.mask.sum()))
-    if not count:
-        raise UsageError(f"None of the first {num_images} images can be used.")
-    mean, square = moments / count
-    std = np.sqrt(np.maximum(square - mean**2, 0))
-    _warn_of_constants(std)
-    return tuple(mean.round(4).tolist()), tuple(np.maximum(std, LEAST_STD).round(4).tolist())
+    return moments / count if count else None
 
 
 def _warn_of_constants(std: np.ndarray) -> None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from byol_jax.augment import resize_kernels
 from byol_jax.data import image_decoding
 
 cv2.setNumThreads(1)  # the pipeline's own threads are enough
@@ -180,13 +181,7 @@ def _taps(old_size: int, new_size: int) -> tuple[np.ndarray, np.ndarray]:
     first = np.floor(center)
     part = np.rint((center - first) * 1024) / 1024  # as finely as TensorFlow resolves it
     pixel = first[:, None].astype(int) + np.arange(-1, 3)
-    weights = _cubic(np.abs(part[:, None] - np.arange(-1, 3)))
+    weights = resize_kernels.cubic(np.abs(part[:, None] - np.arange(-1, 3)))
     weights *= (pixel >= 0) & (pixel < old_size)
     weights /= weights.sum(axis=1, keepdims=True)
     return np.clip(pixel, 0, old_size - 1), weights.astype(np.float32)
-
-
-def _cubic(distance: np.ndarray) -> np.ndarray:
-    near = (1.5 * distance - 2.5) * distance * distance + 1
-    far = ((2.5 - 0.5 * distance) * distance - 4) * distance + 2
-    return np.where(distance < 1, near, np.where(distance < 2, far, 0))

@@ -109,6 +109,8 @@ class TrainBatches:
 
     def _start(self) -> Iterator[dict[str, Any]]:
         """Batches from the current position on, as if all before had been drawn."""
+        # Every process takes every n-th image of one global order, so that a checkpoint holds a
+        # position alone, and any other number of processes can resume from it.
         shard = slice(self._position + self._process_index, None, self._process_count)
         if isinstance(self._data, datasets.ArrayDataset):
             batches = self._order[shard].batch(self._batch_size)

@@ -14,7 +14,7 @@ class TransferSet(NamedTuple):
     Attributes:
       name: as in `datasets.load`.
       eval_split: that is tested.
-      metric: a key of `run_transfer.METRICS`.
+      metric: a key of `transfer_metrics.METRICS`.
       validation_split: to choose on; empty: some of ``train`` are held out.
       validation_share: of ``train``, to hold out.
     """

@@ -178,6 +178,9 @@ class Vote:
         """
         if jax.process_count() == 1:
             return flag
+        # A sum on the devices, behind the step that was just handed out, so that all processes see
+        # the same sum at the same step. Its result is read one call later, when the next step is
+        # queued behind it: the devices are never idle for a vote, and a stop takes a step longer.
         previous = self._votes
         self._votes = self._count(np.full(jax.local_device_count(), flag, np.int32))
         if previous is None:

@@ -17,6 +17,7 @@ from byol_jax.data import datasets, eval_loader, host_crops, train_loader
 from byol_jax.distributed import multihost, pmap
 from byol_jax.metrics import representation
 from byol_jax.training import build
+from byol_jax.training import settings as settings_lib
 from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
@@ -51,45 +52,50 @@ class Features(NamedTuple):
     labels: np.ndarray
     indices: np.ndarray
 
+    def at(self, positions: np.ndarray) -> "Features":
+        """Those at these positions, or where a mask is true."""
+        return Features(*(values[positions] for values in self))
 
-def find_source(config: Any, encoder: encoders.Encoder) -> Source:
-    """The set that a task is about: that of the config, or else the one the encoder was trained on.
+
+def find_source(given: Source, encoder: encoders.Encoder) -> Source:
+    """The set that a task is about: that of its config, or else the one the encoder was trained on.
 
     Args:
-      config: of the task, with ``data.name`` and ``data.dir``, which may be empty.
+      given: ``data.name`` and ``data.dir`` of the task, which may be empty.
       encoder: whose run's set is taken then.
 
     Raises:
       UsageError: a folder is given for a set that has none; or no set, and the encoder comes from
         a file that does not say what it was trained on.
     """
-    if encoder.config is None and not config.data.name:
+    if encoder.config is None and not given.name:
         raise UsageError(
             f"{encoder.identity['path']} does not say what it was trained on: say on what to "
             "measure it, as --config.data.name=patterns, or folder with --config.data.dir=FOLDER."
         )
     trained = Source(encoder.config.data.name, encoder.config.data.dir) if encoder.config else None
-    name = config.data.name or trained.name
-    directory = config.data.dir or (trained.dir if trained and name == trained.name else "")
-    if config.data.dir and name == "patterns":
+    name = given.name or trained.name
+    directory = given.dir or (trained.dir if trained and name == trained.name else "")
+    if given.dir and name == "patterns":
         raise UsageError(
-            f"--config.data.dir={config.data.dir} is given, but the set '{name}' has no folder: "
+            f"--config.data.dir={given.dir} is given, but the set '{name}' has no folder: "
             "add --config.data.name=folder, or the name of a TFDS set."
         )
     return Source(name, directory)
 
 
-def find_split(config: Any, encoder: encoders.Encoder, key: str) -> str:
+def find_split(name: str, given: Source, encoder: encoders.Encoder, key: str) -> str:
     """The name of a split: the task's, or else that of the encoder's run, or else the usual one.
 
     Args:
-      config: of the task, with ``data.<key>``, which may be empty.
+      name: ``data.<key>`` of the task, which may be empty.
+      given: ``data.name`` and ``data.dir`` of the task, likewise.
       encoder: whose run's split is taken then, if it has a run and that was of the same set.
       key: ``train_split`` or ``eval_split``.
     """
     trained = encoder.config.data if encoder.config else None
-    is_same = trained is not None and config.data.name in ("", trained.name)
-    return config.data[key] or (trained[key] if is_same else USUAL_SPLITS[key])
+    is_same = trained is not None and given.name in ("", trained.name)
+    return name or (trained[key] if is_same else USUAL_SPLITS[key])
 
 
 def chunks(
@@ -109,7 +115,7 @@ def chunks(
       batch_size: b.
       bad: notes images that cannot be used, which are left out.
       title: of the progress line.
-      share: of the shorter side that is cropped from encoded images.
+      fraction: of the shorter side that is cropped from encoded images.
 
     Raises:
       UsageError: more images cannot be used than may be; names some of them.
@@ -260,7 +266,9 @@ def _view_batches(
 def _augmentations(encoder: encoders.Encoder) -> tuple[Any, train_loader.Crop]:
     """Views and crop of the encoder's run, or the paper's if it has none."""
     if encoder.config:
-        return build.make_views(encoder.config), build.make_crop(encoder.config)
+        augment = config_lib.freeze(settings_lib.Augment, encoder.config.augment, prefix="augment.")
+        views = build.make_views(augment, image_size=encoder.image_size)
+        return views, build.make_crop(augment.crop, image_size=encoder.image_size)
     crop = train_loader.Crop(encoder.image_size)
     views = views_lib.make_views(
         image_ops.BYOL_VIEW1,

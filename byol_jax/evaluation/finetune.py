@@ -109,7 +109,7 @@ def make_update(
         (loss, (new_state, logits)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             trained, network.state, images, batch["labels"]
         )
-        top1 = jnp.mean(accuracy.topk_correct(logits, batch["labels"], k=1))
+        top1 = jnp.mean(accuracy.correct(logits, batch["labels"])["top1"])
         if axis:
             grads, loss, top1 = jax.lax.pmean((grads, loss, top1), axis)
         (encoder, head), momentum = descend(grads, trained, state.momentum, trial, state.step)

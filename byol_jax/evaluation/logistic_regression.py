@@ -213,6 +213,7 @@ def _fit(
         scale = strength * np.abs(model.coef_).max()
         if slope <= solver.tolerance * scale:
             return iterations, True
+        # A call that does not even halve the slope has ended for another reason, and would again.
         if iterations >= solver.max_iterations or slope > before / 2:
             return iterations, False
         before = slope

@@ -3,67 +3,85 @@
 Shapes: N images of a split.
 """
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import encoders
 from byol_jax.data import agreement, datasets, eval_loader, pixel_sets
 from byol_jax.distributed import pmap
-from byol_jax.evaluation import baselines, features, protocol, results
+from byol_jax.evaluation import baselines, features, protocol, sweep
+from byol_jax.evaluation import settings as settings_lib
 from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
 
 
-class Settings(NamedTuple):
-    """How to choose, train and test; plain numbers of a config.
+@dataclasses.dataclass(frozen=True)
+class PixelData:
+    """Which images.
 
     Attributes:
-      learning_rates: to choose from, of the first step.
-      weight_decay: of the gradient.
-      batch_size: of all devices together.
-      total_steps: updates.
-      is_frozen: train the head alone.
-      refit: train the best again on held-out images, too.
-      validation_fraction: of the training images that are held out to choose on.
-      test_batch_size: images at a time.
-      resamples: of the bootstrap.
+      images: folder of images, of the set "folder".
+      train_split: empty: the usual one of the set.
+      eval_split: likewise.
     """
 
-    learning_rates: tuple[float, ...]
-    weight_decay: float
+    name: str
+    dir: str
+    images: str
+    train_split: str
+    eval_split: str
+    validation_share: float
+    max_bad_share: float
+
+    def bad_limit(self, *splits: datasets.RecordDataset) -> eval_loader.BadLimit:
+        """How many images of these splits may be bad."""
+        return eval_loader.BadLimit(splits, self.max_bad_share)
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelSettings(settings_lib.EvalSettings):
+    """What the settings of such tasks have in common."""
+
+    data: PixelData
+    frozen: bool
     batch_size: int
     total_steps: int
-    is_frozen: bool
+    learning_rates: tuple[float, ...]
+    weight_decay: float
+    bn_decay_rate: float
     refit: bool
-    validation_fraction: float
     test_batch_size: int
-    resamples: int
+
+    def trained(self) -> str:
+        """What is trained, in words."""
+        return "the head alone" if self.frozen else "the whole network"
 
 
-def read_settings(config: Any) -> Settings:
-    """The settings of a config that all such tasks have.
+Settings = TypeVar("Settings", bound=PixelSettings)
+
+
+def resolve(kind: type[Settings], config: Any, **resolved: Any) -> Settings:
+    """The settings of such a task.
+
+    Args:
+      kind: of settings.
+      config: of the task.
+      resolved: fields that are not the values of their keys.
 
     Raises:
       UsageError: a number out of range, an unknown name.
     """
-    config_lib.require_positive(
-        config, "batch_size", "total_steps", "test_batch_size", "seeds", "bootstrap_resamples"
-    )
-    results.require_share(config, "data.validation_share")
-    results.require_bad_share(config)
-    config_lib.lookup(baselines.NETWORKS, config.weights, key="weights")
-    return Settings(
-        learning_rates=tuple(results.numbers(config, "learning_rates", "(0.01, 0.03)")),
-        weight_decay=config.weight_decay,
-        batch_size=config.batch_size,
-        total_steps=config.total_steps,
-        is_frozen=config.frozen,
-        refit=config.refit,
-        validation_fraction=config.data.validation_share,
+    return settings_lib.resolve(
+        kind,
+        config,
+        weights=baselines.NETWORKS,
+        positive=("batch_size", "total_steps", "test_batch_size"),
+        learning_rates=settings_lib.numbers(config, "learning_rates", "(0.01, 0.03)"),
         test_batch_size=pmap.round_up(config.test_batch_size),
-        resamples=config.bootstrap_resamples,
+        **resolved,
     )
 
 
@@ -113,15 +131,10 @@ def table(found: Mapping[str, Any], name: str, title: str) -> list[str]:
     """Lines for the rows of a sweep, if there was one.
 
     Args:
-      found: what `score` gives.
+      found: the result of a seed.
       name: of the criterion.
       title: of its column.
     """
-    chosen = found["selected"]
-    if chosen["among"] == 1:
-        return []
-    lines = [f"{'learning rate':>14}{f'validation {title}':>24}"]
-    for row in found["table"]:
-        mark = "  <- chosen" if row["learning_rate"] == chosen["learning_rate"] else ""
-        lines.append(f"{row['learning_rate']:>14g}{row[f'validation_{name}']:>24.2%}{mark}")
-    return [*lines, f"chosen on {chosen['on']}"]
+    rates = [sweep.Column("learning_rate", "learning rate", 14, "g")]
+    scores = [sweep.Column(f"validation_{name}", f"validation {title}", 24, ".2%")]
+    return sweep.describe(found, rates, scores)

@@ -13,7 +13,7 @@ import numpy as np
 from byol_jax import config as config_lib
 from byol_jax.data import datasets, eval_loader, pixel_loader, pixel_sets
 from byol_jax.distributed import multihost, pmap
-from byol_jax.evaluation import pixel_protocol, pixel_training, protocol, results, resume
+from byol_jax.evaluation import pixel_protocol, pixel_training, protocol, resume, sweep
 from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
@@ -42,7 +42,8 @@ class Job(NamedTuple):
       update: one step, on all devices.
       make: what is learned from an example.
       measure: (network on the devices, examples) -> `Measured`.
-      criterion: rows of all examples -> name and value of what is best when it is highest.
+      criterion: rows of all examples -> a number that is best when it is highest.
+      criterion_name: what the number is.
       summarize: (rows, seed) -> what the result says of them.
     """
 
@@ -50,7 +51,8 @@ class Job(NamedTuple):
     update: Callable[..., Any]
     make: pixel_loader.Make
     measure: Callable[[Network, Sequence[pixel_sets.Example]], Measured]
-    criterion: Callable[[np.ndarray], tuple[str, float]]
+    criterion: Callable[[np.ndarray], float]
+    criterion_name: str
     summarize: Callable[[np.ndarray, int], dict[str, Any]]
 
 
@@ -63,7 +65,7 @@ class Shown(NamedTuple):
 
 def score(
     job: Job,
-    settings: pixel_protocol.Settings,
+    settings: pixel_protocol.PixelSettings,
     setup: protocol.EvalSetup,
     work: resume.Unfinished,
     bad: eval_loader.BadLimit,
@@ -81,54 +83,49 @@ def score(
       seed: of the held-out images, the head, the order and the cuts.
       show: is given some of the tested images with their predictions.
     """
-    rates, everything = settings.learning_rates, np.arange(setup.train.num_images)
-    table, best, network = [{"learning_rate": rate} for rate in rates], 0, None
-    validation, chosen = np.array([], int), everything
-    if len(rates) > 1:
-        fraction = settings.validation_fraction
-        validation, chosen = protocol.split_train(setup, everything, fraction, seed=seed)
+    everything = np.arange(setup.train.num_images)
+    rates, fraction = settings.learning_rates, settings.data.validation_share
+
+    def hold_out() -> tuple[np.ndarray, np.ndarray]:
+        return protocol.split_train(setup, everything, fraction, seed=seed)
+
+    def attempt(validation: np.ndarray, chosen: np.ndarray) -> Iterator[tuple[dict, Any]]:
         held = setup.train.select(validation)
-        for number, (rate, row) in enumerate(zip(rates, table, strict=True)):
+        for number, rate in enumerate(rates):
             title, trained = f"trial {number + 1}/{len(rates)}", None
 
             def try_it(rate: float = rate, title: str = title) -> dict[str, float]:
                 nonlocal trained
                 trained = _train(job, settings, setup, work, bad, chosen, rate, seed, title)
-                name, value = job.criterion(_evaluate(job, settings, trained, held, bad)[0])
-                return {f"validation_{name}": value}
+                value = job.criterion(_evaluate(job, settings, trained, held, bad)[0])
+                return {column: float(np.nan_to_num(value, nan=-1))}
 
-            row |= work.remember(f"{title} of seed {seed}", try_it)
-            if _best(table[: number + 1]) == number:
-                best, network = number, trained
-    learned = everything if settings.refit else chosen
+            yield work.remember(f"{title} of seed {seed}", try_it), trained
+
+    column = f"validation_{job.criterion_name}"
+    choice = sweep.select(
+        [{"learning_rate": rate} for rate in rates], hold_out, attempt, by=(column,)
+    )
+    network, learned = choice.fitted, everything
+    if choice.num_validation and not settings.refit:
+        learned = hold_out()[1]
     if settings.refit or network is None:
-        rate = rates[best]
+        rate = rates[choice.best]
         network = _train(job, settings, setup, work, bad, learned, rate, seed, "final")
     rows, shown = _evaluate(job, settings, network, setup.test, bad, title="test")
     show(shown)
+    left_out = {"bad": setup.test.num_images - len(rows)}
     return job.summarize(rows, seed) | {
-        "selected": results.selection(table, best, len(validation)),
-        "table": table,
-        "num_images": {
-            "learned from": len(learned),
-            "validation": len(validation),
-            "evaluated": len(rows),
-            "bad": setup.test.num_images - len(rows),
-        },
+        **choice.results(),
+        "num_images": choice.num_images(len(learned), len(rows), left_out, name="learned from"),
         "batch_size": pmap.batch_size(settings.batch_size, len(learned)),
         "steps": settings.total_steps,
     }
 
 
-def _best(table: Sequence[dict[str, float]]) -> int:
-    """The row of the highest value; one that is no number is never chosen."""
-    values = [next(row[key] for key in row if key.startswith("validation_")) for row in table]
-    return int(np.argmax(np.nan_to_num(values, nan=-np.inf)))
-
-
 def _train(
     job: Job,
-    settings: pixel_protocol.Settings,
+    settings: pixel_protocol.PixelSettings,
     setup: protocol.EvalSetup,
     work: resume.Unfinished,
     bad: eval_loader.BadLimit,
@@ -141,7 +138,7 @@ def _train(
     head = pixel_training.init_head(job.head, encoder.embedding_size, seed=seed)
     network = Network(encoder.params, encoder.state, *head)
     trial = pixel_training.Trial(rate, settings.weight_decay, settings.total_steps)
-    state = pixel_training.init_state(network, trial, is_frozen=settings.is_frozen)
+    state = pixel_training.init_state(network, trial, is_frozen=settings.frozen)
     batch_size = pmap.batch_size(settings.batch_size, len(chosen))
     batches = pixel_loader.PixelBatches(
         setup.train.select(chosen),
@@ -158,7 +155,7 @@ def _train(
 
 def _evaluate(
     job: Job,
-    settings: pixel_protocol.Settings,
+    settings: pixel_protocol.PixelSettings,
     network: Network,
     data: datasets.RecordDataset,
     bad: eval_loader.BadLimit,

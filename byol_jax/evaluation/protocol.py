@@ -6,7 +6,7 @@ Shapes: N images of a split.
 import dataclasses
 import types
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from byol_jax import config as config_lib
 from byol_jax.checkpoints import encoders
 from byol_jax.data import agreement, datasets, eval_loader, gray
 from byol_jax.evaluation import features as features_lib
+from byol_jax.evaluation import settings as settings_lib
 from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
@@ -58,33 +59,33 @@ class Given(NamedTuple):
 NOTHING = Given()
 
 
-def load_encoder(config: Any, given: Given) -> encoders.Encoder:
-    """The encoder that was handed over, or else that of ``config.checkpoint``."""
-    return given.encoder or encoders.load_encoder(config.checkpoint)
+def load_encoder(checkpoint: str, given: Given) -> encoders.Encoder:
+    """The encoder that was handed over, or else that of a checkpoint."""
+    return given.encoder or encoders.load_encoder(checkpoint)
 
 
 def open_subject(
-    config: Any, *, or_multi_labels: bool = False, given: Given = NOTHING
+    settings: settings_lib.EvalSettings, *, or_multi_labels: bool = False, given: Given = NOTHING
 ) -> EvalSetup:
-    """Loads the encoder of ``config.checkpoint`` and opens the splits of ``config.data``.
+    """Loads the encoder of ``checkpoint`` and opens the splits of ``data``.
 
     Args:
-      config: of the task.
+      settings: of the task.
       or_tags: whether images may have several labels (`datasets.multi_labels`).
       given: what the caller hands over.
 
     Raises:
       UsageError: a checkpoint that cannot be used, a split without labels, splits of other classes.
     """
-    encoder = load_encoder(config, given)
-    source = features_lib.find_source(config, encoder)
+    encoder, data = load_encoder(settings.checkpoint, given), settings.data
+    source, train_name, eval_name = find_images(data, encoder)
     names = {
-        "train_split": features_lib.find_split(config, encoder, "train_split"),
-        "validation_split": config.data.validation_split,
-        "eval_split": features_lib.find_split(config, encoder, "eval_split"),
+        "train_split": train_name,
+        "validation_split": data.validation_split,
+        "eval_split": eval_name,
     }
     wanted = [name for name in names.values() if name]
-    splits = load_splits(encoder, source, wanted, decode=config.data.decode, given=given.splits)
+    splits = load_splits(encoder, source, wanted, decode=data.decode, given=given.splits)
     train, test, validation = splits[0], splits[-1], splits[1] if len(splits) > 2 else None
     _require_labels(train, names["train_split"], or_multi_labels)
     _require_same_classes(train, test, names["eval_split"])
@@ -93,6 +94,19 @@ def open_subject(
     _require_same_classes(train, validation, names["validation_split"])
     both = datasets.join(train, validation)
     return EvalSetup(encoder, source, both, validation.num_images, test, names)
+
+
+def find_images(
+    data: settings_lib.EvalData, encoder: encoders.Encoder
+) -> tuple[features_lib.Source, str, str]:
+    """The set, and the names of its splits to learn from and to evaluate."""
+    given = features_lib.Source(data.name, data.dir)
+    source = features_lib.find_source(given, encoder)
+    train, test = (
+        features_lib.find_split(getattr(data, key), given, encoder, key)
+        for key in ("train_split", "eval_split")
+    )
+    return source, train, test
 
 
 def load_splits(
@@ -198,7 +212,7 @@ def labeled(found: features_lib.Features, split: str) -> features_lib.Features:
             f"None of the {len(has_label):,} images of the {split} split has a label: give another "
             "split or set. What can be said without labels, configs/knn.py says."
         )
-    return found if has_label.all() else features_lib.Features(*(x[has_label] for x in found))
+    return found if has_label.all() else found.at(has_label)
 
 
 def hold_out(count: int, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:

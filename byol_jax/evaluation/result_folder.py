@@ -12,7 +12,7 @@ from typing import Any
 import ml_collections
 
 from byol_jax import config as config_lib
-from byol_jax.checkpoints import orbax_reader, sources
+from byol_jax.checkpoints import sources, step_folders
 from byol_jax.distributed import multihost
 from byol_jax.workdir import console, files, run_folder
 
@@ -51,7 +51,7 @@ def _find(path: str) -> dict[str, str]:
     if path and sources.is_foreign(path):
         file = pathlib.Path(path).expanduser()
         return {"path": path, "name": f"{file.stem}-{_digest(file)}"}
-    folder = orbax_reader.find(path)
+    folder = step_folders.find(path)
     run = folder.absolute().parent.parent
     is_here = run.parent.resolve() == RUNS.resolve()
     place = [] if is_here else [_digest(run)]

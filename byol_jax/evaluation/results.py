@@ -12,95 +12,13 @@ import numpy as np
 
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import checksums
-from byol_jax.data import datasets, eval_loader
 from byol_jax.distributed import multihost, pmap
 from byol_jax.evaluation import protocol, result_folder
+from byol_jax.evaluation import settings as settings_lib
 from byol_jax.metrics import accuracy
 from byol_jax.workdir import console, run_folder
 
 UsageError = config_lib.UsageError
-
-
-def require_share(config: Any, key: str) -> None:
-    """Raises unless the value of a dotted key is between 0 and 1, exclusive."""
-    value = config_lib.get(config, key)
-    if not 0 < value < 1:
-        raise UsageError(f"--config.{key} must be between 0 and 1, not {value}.")
-
-
-def require_bad_share(config: Any) -> None:
-    """Raises unless ``data.max_bad_share`` is between 0 and 1."""
-    fraction = config.data.max_bad_share
-    if not 0 <= fraction <= 1:
-        raise UsageError(f"--config.data.max_bad_share must be between 0 and 1, not {fraction}.")
-
-
-def bad_limit(config: Any, *splits: datasets.Dataset) -> eval_loader.BadLimit:
-    """How many images of these splits may be bad, as ``data.max_bad_share`` says."""
-    return eval_loader.BadLimit(splits, config.data.max_bad_share)
-
-
-def numbers(config: Any, key: str, example: str, *, zero: bool = False) -> list[float]:
-    """The values of a dotted key that holds one number or several, none of them negative.
-
-    Args:
-      config: where to look.
-      key: such as ``knn.k``.
-      example: of a good value, for the error.
-      zero: whether 0 is allowed.
-
-    Raises:
-      UsageError: no number, or one out of range.
-    """
-    values = list(np.atleast_1d(config_lib.get(config, key)))
-    if not values or any(isinstance(v, str) or v < 0 or (v == 0 and not zero) for v in values):
-        least = "of 0 or more" if zero else "above 0"
-        raise UsageError(f'Give one or more numbers {least}, such as --config.{key}="{example}".')
-    return [v.item() for v in values]
-
-
-def correct(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Whether the right one of labels [M] is among the 1 and the 5 largest of logits [M, C].
-
-    A label of -1 is never found.
-
-    A logit that is not a number comes first, so that a network that diverged is never right. Among
-    equal ones the highest class comes first, as in `accuracy.topk_correct`.
-    """
-    right = logits[np.arange(len(labels)), labels][:, None]
-    is_after = np.arange(logits.shape[1]) > labels[:, None]
-    rank = (~(logits < right) & ((logits != right) | is_after)).sum(axis=1)
-    return {f"top{k}": (rank < k) & (labels >= 0) for k in (1, 5)}
-
-
-def on_validation(correct: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """What a row of a sweep says of validation images, from their `correct`."""
-    return {f"validation_{name}": float(hit.mean()) for name, hit in correct.items()}
-
-
-def best(table: Sequence[Mapping[str, Any]]) -> int:
-    """The row of a sweep with most validation images right, first by top-1, then by top-5."""
-    return max(
-        range(len(table)), key=lambda n: (table[n]["validation_top1"], table[n]["validation_top5"])
-    )
-
-
-def selection(
-    table: Sequence[Mapping[str, Any]], best: int, num_validation: int, split: str = ""
-) -> dict[str, Any]:
-    """The row that was chosen, and on what.
-
-    Args:
-      table: of the sweep.
-      best: which row.
-      num_validation: images that it was chosen on.
-      split: that they are; empty: they were held out of the training split.
-    """
-    on = "nothing: one setting was given"
-    if len(table) > 1:
-        where = f"of {split}" if split else "held out of the train split"
-        on = f"validation: {num_validation:,} images {where}"
-    return dict(table[best]) | {"among": len(table), "on": on}
 
 
 def summary(
@@ -115,15 +33,16 @@ def summary(
     """
     options = {"seed": seed, "resamples": resamples}
     return {
-        "accuracy": {name: float(np.mean(hit)) for name, hit in correct.items()},
+        "accuracy": accuracy.means(correct),
         "interval_95": {
-            name: list(accuracy.bootstrap_interval(hit, **options)) for name, hit in correct.items()
+            name: list(accuracy.bootstrap_interval(right, **options))
+            for name, right in correct.items()
         },
     }
 
 
 def over_seeds(
-    config: Any,
+    settings: settings_lib.EvalSettings,
     score: Callable[[int], dict[str, Any]],
     identify: Callable[[int], dict[str, Any]],
     *,
@@ -131,17 +50,17 @@ def over_seeds(
 ) -> dict[str, Any]:
     """What ``score(seed)`` gives; for several seeds the mean accuracy and its standard deviation.
 
-    Seeds are ``config.seed`` and those after it, ``config.seeds`` in all. The std is that
+    Seeds are ``seed`` and those after it, ``seeds`` in all. The std is that
     of a sample (n - 1); ``per_seed`` holds what each seed gave, with the identity of its network
     where each draws its own.
 
     Args:
-      config: of the task.
+      settings: of the task.
       score: gives the accuracy of a seed, and more.
       identify: gives the identity of the network that a seed measures.
       drawn: what else a seed decides, in words: the std is over that.
     """
-    seeds = range(config.seed, config.seed + config.seeds)
+    seeds = range(settings.seed, settings.seed + settings.seeds)
     found = [{"seed": seed} | score(seed) | {"checkpoint": identify(seed)} for seed in seeds]
     if len(found) == 1:
         return found[0]
@@ -170,7 +89,7 @@ def _together(networks: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def write_result(
     workdir: pathlib.Path,
-    config: Any,
+    settings: settings_lib.EvalSettings,
     setup: protocol.EvalSetup,
     found: dict[str, Any],
     *,
@@ -180,16 +99,16 @@ def write_result(
 
     Args:
       workdir: where.
-      config: of the task.
-      subject: what was measured.
+      settings: of the task.
+      setup: what was measured.
       found: what `over_seeds` gives.
       start: when the task began, of `time.monotonic`.
     """
     result = {
-        "task": config.task,
+        "task": settings.task,
         "data": setup.source._asdict() | setup.splits,
         **found,
-        "config": config.to_dict(),
+        "config": dict(settings.stored),
         "versions": run_folder.versions(),
         "devices": pmap.describe_devices(),
         "seconds": round(time.monotonic() - start, 2),

@@ -10,7 +10,7 @@ import pathlib
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -33,7 +33,9 @@ class Stopped(Exception):
 
 
 @contextlib.contextmanager
-def opened(workdir: pathlib.Path, config: Any, encoder_sha256: str) -> Iterator["Unfinished"]:
+def opened(
+    workdir: pathlib.Path, config: Mapping[str, Any], encoder_sha256: str
+) -> Iterator["Unfinished"]:
     """Keeps the workdir for this evaluation, whose unfinished work is removed at its end.
 
     Args:
@@ -44,7 +46,7 @@ def opened(workdir: pathlib.Path, config: Any, encoder_sha256: str) -> Iterator[
     Raises:
       UsageError: as `result_folder.opened`.
     """
-    settings = config_lib.flatten(config.to_dict())
+    settings = config_lib.flatten(config)
     settings.pop("data.max_bad_share", None)  # may be raised to go on
     facts = {"config": settings, "encoder": encoder_sha256, "devices": jax.device_count()}
     identity = checksums.digest_json(facts)
@@ -52,6 +54,61 @@ def opened(workdir: pathlib.Path, config: Any, encoder_sha256: str) -> Iterator[
         work = Unfinished(workdir / FOLDER / identity[:16], identity)
         yield work
         multihost.on_writer(work.remove, what="cleaning the workdir")
+
+
+class _Turns:
+    """When all processes stop, and when they save in between, the same for each of them.
+
+    Args:
+      stop: of this process.
+      title: of what is being done.
+    """
+
+    def __init__(self, stop: loop.StopRequest, title: str):
+        self._stop, self._vote = stop, multihost.Vote()
+        self._what = f"a vote on stopping {title}"
+        self.note_saved()
+
+    def note_saved(self) -> None:
+        """Begins to count the seconds until the next save."""
+        self._saved, self._is_save_due = time.monotonic(), False
+
+    def should_stop(self) -> bool:
+        """Asked after each step; a collective call."""
+        is_late = multihost.is_writer() and time.monotonic() - self._saved > SAVE_SECONDS
+        # One vote for both, on the devices: it holds up no step. What it was about is asked through
+        # the store, which does, and so only after somebody has given a vote.
+        if not self._vote.any(self._stop.is_made or is_late):
+            return False
+        wishes = multihost.gather_json([self._stop.is_made, is_late], what=self._what)
+        self._is_save_due = any(is_late for _, is_late in wishes)
+        return any(is_stop_made for is_stop_made, _ in wishes)
+
+    def is_save_due(self, _step: int) -> bool:
+        """Whether that was found at the last call of `should_stop`."""
+        return self._is_save_due
+
+    def is_stop_made(self) -> bool:
+        """Whether any process was told to stop; a collective call that waits for all."""
+        return any(multihost.gather_json(self._stop.is_made, what=self._what))
+
+
+def _without_metrics(update: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """The same update, of whose numbers the loop checks none.
+
+    A rate at which training diverges makes a bad row of the sweep; it must not end the others. The
+    host is one step ahead and no more, which the loop sees to by those numbers.
+    """
+    previous = None
+
+    def run(state: Any, batch: Any) -> tuple[Any, dict[str, Any], None]:
+        nonlocal previous
+        state, metrics, _ = update(state, batch)
+        jax.block_until_ready(previous)
+        previous = metrics
+        return state, {}, None
+
+    return run
 
 
 class Unfinished:
@@ -127,30 +184,30 @@ class Unfinished:
           Stopped: there was a signal.
         """
         state, first_step = self._restore(name, state, batches)
-        state, vote = pmap.replicate(state), multihost.Vote()
-        saved, done, metrics = time.monotonic(), first_step, None
-        vote_name = f"a vote on stopping {title}"
-        bar = console.progress_bar(total=total_steps, done=done, unit="step", title=title)
+        bar = console.progress_bar(total=total_steps, done=first_step, unit="step", title=title)
         with contextlib.closing(batches), loop.StopRequest() as stop, bar:
-            while done < total_steps:
-                # One step ahead of the devices, not more: batches would fill their memory.
-                previous, batch = metrics, pmap.shard(next(batches))
-                state, metrics, _ = update(state, batch)
-                jax.block_until_ready(previous)
-                done += 1
-                bar.update()
-                is_due = multihost.is_writer() and time.monotonic() - saved > SAVE_SECONDS
-                if vote.any(stop.is_made or is_due):
-                    if any(multihost.gather_json(stop.is_made, what=vote_name)):
-                        break
-                    self._save(name, state, done, batches)
-                    saved = time.monotonic()
-            if any(
-                multihost.gather_json(stop.is_made, what=vote_name)
-            ):  # perhaps since the last vote
-                self._save(name, state, done, batches)
+            turns = _Turns(stop, title)
+
+            def save(step: int, state: Any) -> None:
+                self._save(name, state, step, batches)
+                turns.note_saved()
+
+            state, step = loop.run(
+                _without_metrics(update),
+                pmap.replicate(state),
+                map(pmap.shard, batches),
+                first_step=first_step,
+                total_steps=total_steps,
+                log_every=total_steps,
+                on_metrics=lambda *_: None,
+                hooks=[loop.Hook(turns.is_save_due, save)],
+                progress=loop.Bar(bar),
+                should_stop=turns.should_stop,
+            )
+            if turns.is_stop_made():  # perhaps since the last vote
+                self._save(name, state, step, batches)
                 raise Stopped(
-                    f"Stopped '{title}' after step {done:,} of {total_steps:,} and saved. Rerun "
+                    f"Stopped '{title}' after step {step:,} of {total_steps:,} and saved. Rerun "
                     "the same command to resume."
                 )
         return jax.device_get(state)

@@ -3,6 +3,7 @@
 Shapes: b images of a batch, S image size.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -22,14 +23,20 @@ _FLIP = image_ops.View(
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class TrainCrop:
+    """Crops to learn from."""
+
+    min_area: float | None  # None: as in the encoder's run
+
+
 def total_steps(epochs: float, count: int, batch_size: int) -> int:
     """Whole batches in so many epochs of so many images, rounded down as in pretraining."""
     return max(1, int(epochs * count // batch_size))
 
 
-def min_area(config: Any, encoder: encoders.Encoder) -> float:
-    """Smallest area of a crop, as a fraction: ``config.crop.min_area``, else as in the run."""
-    area = config.crop.min_area
+def min_area(area: float | None, encoder: encoders.Encoder) -> float:
+    """Smallest area of a crop, as a fraction: ``crop.min_area`` if set, else as in the run."""
     if area is None:
         usual = train_loader.Crop(encoder.image_size).area_range[0]
         area = encoder.config.augment.crop.min_area if encoder.config else usual

@@ -157,7 +157,8 @@ class _Watch:
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        sys.unraisablehook = self._unraisable
+        if sys.unraisablehook == self._pass_over:  # else somebody put one on top, which goes on
+            sys.unraisablehook = self._unraisable
         os.close(self._writer)
         self._thread.join()
         os.close(self._reader)

@@ -1,29 +1,50 @@
 """Per-example scores, their interval, and what features are worth without labels."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+Array = TypeVar("Array", np.ndarray, jax.Array)
 
-def topk_correct(logits: jax.Array, labels: jax.Array, *, k: int) -> jax.Array:
-    """1.0 where the label is among the k largest logits, else 0.0.
+_NEVER = 1 << 30  # a rank beyond every k
+
+
+def ranks(logits: Array, labels: Array) -> Array:
+    """How many classes come before the right one: top-k is where it is below k.
 
     Among equal logits the highest class index ranks first, as in the reference: a constant
-    network scores the fraction of the last class, never a perfect score.
+    network scores the fraction of the last class, never a perfect score. A logit that is not a
+    number comes before all others, so that a network that diverged is never right.
 
     Args:
-      logits: [b, C]; a k above C counts every label as found.
-      labels: [b] integers in [0, C), or -1, which is never found.
+      logits: [N, C], of NumPy or of JAX, also within a transformation.
+      labels: [N] integers in [0, C), or -1, which is never found.
 
     Returns:
-      [b] float32.
+      [N] integers.
     """
-    label_logit = jnp.take_along_axis(logits, labels[:, None], axis=-1)
-    classes = jnp.arange(logits.shape[-1])
-    ahead = (logits > label_logit) | ((logits == label_logit) & (classes > labels[:, None]))
-    return ((jnp.sum(ahead, axis=-1) < k) & (labels >= 0)).astype(jnp.float32)
+    right = logits[np.arange(len(labels)), labels][:, None]
+    is_after = labels[:, None] < np.arange(logits.shape[-1])
+    # Not "logits > right": no comparison with a number that is none is true.
+    is_before = ~(logits < right) & ((logits != right) | is_after)
+    return is_before.sum(axis=-1) + _NEVER * (labels < 0)
+
+
+def top(ranks: Array) -> dict[str, Array]:
+    """Whether the right class is the first one, and one of the first five, from ranks [N]."""
+    return {f"top{k}": ranks < k for k in (1, 5)}
+
+
+def correct(logits: Array, labels: Array) -> dict[str, Array]:
+    """Whether each image is right, from `ranks`: by name, "top1" and "top5", [N]."""
+    return top(ranks(logits, labels))
+
+
+def means(correct: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Accuracies by name, from whether each image is right."""
+    return {name: float(np.mean(right)) for name, right in correct.items()}
 
 
 def bootstrap_interval(

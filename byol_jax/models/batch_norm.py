@@ -61,6 +61,8 @@ class BatchNorm(hk.Module):
     def measure(self, x: jax.Array) -> Moments:
         """The moments of x alone."""
         x, axes = x.astype(_precise(x.dtype)), tuple(range(x.ndim - 1))
+        # Not the variance: means of squares of equally many images can be averaged over devices
+        # and parts, variances cannot.
         return Moments(
             jnp.mean(x, axes, keepdims=True), jnp.mean(jnp.square(x), axes, keepdims=True)
         )

@@ -54,26 +54,34 @@ class EncoderSpec(NamedTuple):
     grey_ranges: Mapping[str, tuple[float, float]] | None = None
 
 
+# What a network's settings say of its encoder, by the same names.
+_OF_MODEL = (
+    *("encoder", "width_multiplier", "resnet_v2", "stem", "padding"),
+    *("bn_decay_rate", "bn_eps", "zero_init_residual"),
+)
+
+
 def of_run(
-    config: Any,
+    model: Any,
+    image_size: int,
     mean: tuple[float, ...],
     std: tuple[float, ...],
     grey_ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> EncoderSpec:
-    """The card of the encoder that a pretraining config describes."""
-    model = config.model
+    """The spec of the encoder of a run.
+
+    Args:
+      model: its settings of the networks, or the section ``model`` of its config.
+      image_size: that it is trained at.
+      mean: of the channels.
+      std: of the channels.
+      grey_ranges: what is black and white in its images of more than 8 bits.
+    """
     return EncoderSpec(
-        encoder=model.encoder,
-        width_multiplier=model.width_multiplier,
-        resnet_v2=model.resnet_v2,
-        stem=model.stem,
-        padding=model.padding,
-        bn_decay_rate=model.bn_decay_rate,
-        bn_eps=model.bn_eps,
+        **{name: getattr(model, name) for name in _OF_MODEL},
         mean=mean,
         std=std,
-        image_size=config.data.image_size,
-        zero_init_residual=model.zero_init_residual,
+        image_size=image_size,
         grey_ranges=grey_ranges,
     )
 

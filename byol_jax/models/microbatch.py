@@ -1,9 +1,9 @@
 """Works through a batch in parts, so that it need not fit into memory as a whole.
 
 Batch norm makes this a choice. Either every part is normalized with moments of its own, and the
-parts are independent (`pretrain.make_update`). Or all are normalized with those of the whole batch,
-as if there were no parts: then no layer can begin before all parts have passed the norm below it,
-and the parts have to advance through the network side by side (`advance`).
+parts are independent (`train_step.make_update`). Or all are normalized with those of the whole
+batch, as if there were no parts: then no layer can begin before all parts have passed the norm
+below it, and the parts have to advance through the network side by side (`advance`).
 
 Letters in shapes: N parts, b images of the whole batch.
 """
@@ -61,6 +61,8 @@ def advance(
     def whole(x: jax.Array) -> jax.Array:
         return unit(x, lambda norm, y: norm(y, is_training))
 
+    # Without training nothing is kept for a gradient; in init parameters are made, which must not
+    # happen in the body of a loop.
     if not is_training or hk.running_init() or plan == PLAIN:
         return whole(x)
     if plan.parts == 1:
@@ -98,9 +100,12 @@ def _measure(
         unit(part, normalize)
         return [found[norm] for norm in norms]
 
+    # Parts are equally large, and means of squares instead of variances are kept, so that the mean
+    # over parts is that of the whole batch.
     return jax.tree.map(lambda m: jnp.mean(m, axis=0), _for_each(of_a_part, split))
 
 
 def _for_each(run: Callable[[jax.Array], Any], split: jax.Array) -> Any:
     """Results [N, ...] of one part after the other; only the parts are kept for the gradient."""
+    # In a loop nothing can be merged with the forward pass: no barriers against it are needed.
     return jax.lax.map(jax.checkpoint(run, prevent_cse=False), split)

@@ -14,6 +14,7 @@ from byol_jax.distributed import pmap
 from byol_jax.evaluation import result_folder
 from byol_jax.host import machine
 from byol_jax.training import build
+from byol_jax.training import settings as settings_lib
 from byol_jax.workdir import console
 
 STAGES = ("read", "decode", "crop")
@@ -27,23 +28,32 @@ def run(config: Any, workdir: pathlib.Path) -> None:
       UsageError: a mistake in the config, or no image that can be read.
     """
     config_lib.require_positive(config, "bench.seconds", "bench.step_batch_size")
-    data = datasets.load(config.data.name, config.data.train_split, data_dir=config.data.dir)
+    section = config_lib.freeze(settings_lib.Data, config.data, prefix="data.")
+    crop = config_lib.freeze(settings_lib.Crop, config.augment.crop, prefix="augment.crop.")
+    data = datasets.load(section.name, section.train_split, data_dir=section.dir)
     data = datasets.with_grey_ranges(data, eval_loader.grey_ranges(data))
-    rates = stage_rates(data, config) if isinstance(data, datasets.RecordDataset) else {}
+    is_streamed = isinstance(data, datasets.RecordDataset)
+    cut = build.make_crop(crop, image_size=section.image_size)
+    rates = stage_rates(data, cut, name=section.name, seed=config.seed) if is_streamed else {}
     for name, rate in rates.items():
         console.say(f"{name:<16}{rate:>12,.0f} images/s on one thread")
-    rates["pipeline"] = pipeline_rate(data, config)
-    workers = f", {config.data.workers} workers" if config.data.workers else ""
-    threads = config.data.threads or machine.processors()
+    batches = build.make_batches(
+        data, section, crop, batch_size=config.batch_size, seed=config.seed
+    )
+    own = config.batch_size // jax.process_count()
+    rates["pipeline"] = own * pipeline_rate(batches, seconds=config.bench.seconds)
+    workers = f", {section.workers} workers" if section.workers else ""
+    threads = section.threads or machine.processors()
     console.say(
         f"{'whole pipeline':<16}{rates['pipeline']:>12,.0f} images/s on {threads} threads{workers}"
     )
     if config.bench.step:
-        rates["step"] = step_rate(config)
+        job = build.build(_of_step(config))
+        rates["step"] = step_rate(job, seconds=config.bench.seconds)
         console.say(
             f"{'training step':<16}{rates['step']:>12,.0f} images/s of {config.model.encoder}"
         )
-        console.say(_verdict(rates, is_streamed=isinstance(data, datasets.RecordDataset)))
+        console.say(_verdict(rates, is_streamed=is_streamed))
     result = {
         "images_per_second": rates,
         "devices": pmap.describe_devices(),
@@ -53,10 +63,11 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     console.say(f"Written: {workdir / 'result.json'}")
 
 
-def stage_rates(data: datasets.RecordDataset, config: Any) -> dict[str, float]:
+def stage_rates(
+    data: datasets.RecordDataset, crop: train_loader.Crop, *, name: str, seed: int
+) -> dict[str, float]:
     """Images a second of one thread in each stage and in making batches; bad ones are left out."""
-    rng, crop = np.random.default_rng(config.seed), build.make_crop(config)
-    seconds, views = np.zeros(len(STAGES)), []
+    rng, seconds, views = np.random.default_rng(seed), np.zeros(len(STAGES)), []
     for index in rng.permutation(data.num_images)[:SAMPLE]:
         try:
             ticks = _one_image(data, int(index), crop, rng.random((2, 4)), views)
@@ -64,7 +75,7 @@ def stage_rates(data: datasets.RecordDataset, config: Any) -> dict[str, float]:
             continue
         seconds += np.diff(ticks)
     if not views:
-        raise config_lib.UsageError(f"No image of {config.data.name} can be read.")
+        raise config_lib.UsageError(f"No image of {name} can be read.")
     rates = dict(zip(STAGES, (len(views) / seconds).tolist(), strict=True))
     start = time.perf_counter()
     for first in range(0, len(views), 64):
@@ -93,38 +104,44 @@ def _one_image(
     return ticks
 
 
-def pipeline_rate(data: datasets.Dataset, config: Any) -> float:
-    """Images a second of the training batches, after those that start-up prefetches."""
-    batches = build.make_train_batches(config, data)
+def pipeline_rate(batches: train_loader.TrainBatches, *, seconds: float) -> float:
+    """Training batches a second, after those that start-up prefetches; ends them."""
     for _ in range(3):
         next(batches)
     start, count = time.perf_counter(), 0
-    while (elapsed := time.perf_counter() - start) < config.bench.seconds or count < 3:
+    while (elapsed := time.perf_counter() - start) < seconds or count < 3:
         next(batches)
         count += 1
     batches.close()
-    return count * config.batch_size / jax.process_count() / elapsed
+    return count / elapsed
 
 
-def step_rate(config: Any) -> float:
-    """Images a second of the training step, its input being there already."""
+def _of_step(config: Any) -> Any:
+    """The config with the batch that the step is measured on."""
     config = ml_collections.ConfigDict(config)
     if config.bench.step_batch_size is not None:
         config.batch_size = config.bench.step_batch_size
     elif jax.default_backend() == "cpu":  # the presets' batches are for accelerators
         config.batch_size = min(config.batch_size, 16 * jax.device_count())
-    job = build.build(config)
-    batches = build.make_train_batches(config, job.train)
+    return config
+
+
+def step_rate(job: build.Job, *, seconds: float) -> float:
+    """Images a second of the training step, its input being there already."""
+    settings = job.settings
+    batches = build.make_train_batches(settings, job.images.train)
     batch = pmap.shard(next(batches))
     batches.close()
-    console.say(f"Compiling the step of {config.model.encoder} for {config.batch_size} images...")
+    console.say(
+        f"Compiling the step of {settings.model.encoder} for {settings.batch_size} images..."
+    )
     update = pmap.pmap_update(job.update)
     state, *_ = jax.block_until_ready(update(pmap.replicate(job.state), batch))
     start, count = time.perf_counter(), 0
-    while (elapsed := time.perf_counter() - start) < config.bench.seconds:
+    while (elapsed := time.perf_counter() - start) < seconds:
         state, *_ = jax.block_until_ready(update(state, batch))
         count += 1
-    return count * config.batch_size / elapsed
+    return count * settings.batch_size / elapsed
 
 
 def _verdict(rates: dict[str, float], *, is_streamed: bool) -> str:

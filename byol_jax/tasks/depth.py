@@ -3,11 +3,12 @@
 Shapes: b images, S x S' pixels of the input, H x W of an image, h x w of what is predicted.
 """
 
+import dataclasses
 import functools
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,7 @@ from byol_jax.evaluation import (
     resume,
     windows,
 )
+from byol_jax.evaluation import settings as settings_lib
 from byol_jax.metrics import depth as measures
 from byol_jax.models import dense_heads, encoder_spec
 from byol_jax.objectives import dense
@@ -38,27 +40,31 @@ from byol_jax.workdir import console
 UsageError = config_lib.UsageError
 
 
-class Settings(NamedTuple):
-    """What is special about depth; plain numbers of a config.
+@dataclasses.dataclass(frozen=True)
+class DepthData(pixel_protocol.PixelData):
+    """Which images; ``depths`` is a folder of depth maps, of the set "folder"."""
 
-    Attributes:
-      sweep: how to choose, train and test.
-      input_size: S and S'.
-      up_channels: of each up-projection.
-      bn_decay_rate: of the running batch-norm statistics.
-      inference: a key of `depth_input.PARTS`.
-      region: a key of `measures.CROPS`.
-    """
+    depths: str
 
-    sweep: pixel_protocol.Settings
-    input_size: tuple[int, int]
+
+@dataclasses.dataclass(frozen=True)
+class DepthSettings(pixel_protocol.PixelSettings):
+    """Settings of configs/depth.py."""
+
+    data: DepthData
+    input_height: int
+    input_width: int
     up_channels: tuple[int, ...]
-    bn_decay_rate: float
     inference: str
     region: str
 
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """S and S'."""
+        return self.input_height, self.input_width
 
-def read_settings(config: Any) -> Settings:
+
+def resolve(config: Any) -> DepthSettings:
     """The settings of a config.
 
     Raises:
@@ -66,13 +72,9 @@ def read_settings(config: Any) -> Settings:
     """
     config_lib.lookup(depth_input.PARTS, config.inference, key="inference")
     config_lib.lookup(measures.CROPS, config.region, key="region")
-    return Settings(
-        sweep=pixel_protocol.read_settings(config),
-        input_size=(config.input_height, config.input_width),
-        up_channels=tuple(int(n) for n in results.numbers(config, "up_channels", "(64, 32)")),
-        bn_decay_rate=config.bn_decay_rate,
-        inference=config.inference,
-        region=config.region,
+    channels = settings_lib.numbers(config, "up_channels", "(64, 32)")
+    return pixel_protocol.resolve(
+        DepthSettings, config, up_channels=tuple(int(number) for number in channels)
     )
 
 
@@ -85,42 +87,42 @@ def run(config: Any, workdir: pathlib.Path) -> None:
       resume.Stopped: there was a signal; rerun the same command to resume.
     """
     start = time.monotonic()
-    settings = read_settings(config)
-    encoder = encoders.load_encoder(config.checkpoint)
-    setup = _open(config, encoder)
-    bad = results.bad_limit(config, setup.train, setup.test)
+    settings = resolve(config)
+    encoder = encoders.load_encoder(settings.checkpoint)
+    setup = _open(encoder, settings)
+    bad = settings.data.bad_limit(setup.train, setup.test)
     pixel_protocol.require_usable(setup.test, bad)
-    network = baselines.networks(encoder, config.weights, setup.train)
-    with resume.opened(workdir, config, encoder.identity["sha256"]) as work:
+    network = baselines.networks(encoder, settings.weights, setup.train)
+    with resume.opened(workdir, settings.stored, encoder.identity["sha256"]) as work:
         job = make_job(encoder, settings)
 
         def score(seed: int) -> dict[str, Any]:
             mine = setup._replace(encoder=network(seed))
             show = functools.partial(predictions.write_depth, workdir)
-            return pixel_sweep.score(job, settings.sweep, mine, work, bad, seed, show)
+            return pixel_sweep.score(job, settings, mine, work, bad, seed, show)
 
         found = results.over_seeds(
-            config,
+            settings,
             work.by_seed(score),
             lambda seed: network(seed).identity,
             drawn="held-out images, first weights of the head, order and views",
         )
         found |= _over_seeds(found)
-        trained = "the head alone" if settings.sweep.is_frozen else "the whole network"
-        found |= {"protocol": f"depth estimation, {trained} trained", "choices": CHOICES}
-        result = results.write_result(workdir, config, setup, found, start=start)
+        words = f"depth estimation, {settings.trained()} trained"
+        found |= {"protocol": words, "choices": CHOICES}
+        result = results.write_result(workdir, settings, setup, found, start=start)
     console.say(results.describe(result, _table))
 
 
-def _open(config: Any, encoder: encoders.Encoder) -> protocol.EvalSetup:
-    data = config.data
+def _open(encoder: encoders.Encoder, settings: DepthSettings) -> protocol.EvalSetup:
+    data = settings.data
     place = pixel_sets.Place(data.dir, data.images, data.depths)
     usual = "val" if data.name == "nyu_h5" else "test"
     splits = data.train_split or "train", data.eval_split or usual
     return pixel_protocol.open_sets(encoder, data.name, place, pixel_sets.DEPTHS, splits)
 
 
-def make_job(encoder: encoders.Encoder, settings: Settings) -> pixel_sweep.Job:
+def make_job(encoder: encoders.Encoder, settings: DepthSettings) -> pixel_sweep.Job:
     """The parts of the task; compiles nothing yet."""
     axis = pmap.reduction_axis()
     trained, tested = (make_forward(encoder, settings, a) for a in (axis, None))
@@ -129,7 +131,7 @@ def make_job(encoder: encoders.Encoder, settings: Settings) -> pixel_sweep.Job:
         lambda predicted, truth, axis: dense.reverse_huber(predicted, truth, axis=axis),
         depth_input.make_images,
         optimizers.cosine,
-        is_frozen=settings.sweep.is_frozen,
+        is_frozen=settings.frozen,
         axis=axis,
     )
     head = jax.eval_shape(functools.partial(_predict, tested), *_blank(encoder, tested, settings))
@@ -138,13 +140,14 @@ def make_job(encoder: encoders.Encoder, settings: Settings) -> pixel_sweep.Job:
         update=pmap.pmap_update(update),
         make=functools.partial(depth_input.make_example, settings.input_size, head.shape[1:]),
         measure=_make_measure(tested, settings),
-        criterion=lambda rows: ("delta1", measures.pooled(rows.sum(axis=0))["delta1"]),
+        criterion=lambda rows: measures.pooled(rows.sum(axis=0))["delta1"],
+        criterion_name="delta1",
         summarize=functools.partial(_summarize, settings),
     )
 
 
 def make_forward(
-    encoder: encoders.Encoder, settings: Settings, axis: str | None
+    encoder: encoders.Encoder, settings: DepthSettings, axis: str | None
 ) -> pixel_training.Forward:
     """Encoder and head; depth [b, h, w] in meters of images [b, S, S', 3]."""
     card, rate = encoder.card, settings.bn_decay_rate
@@ -163,7 +166,7 @@ def _predict(forward: pixel_training.Forward, network: Any, images: jax.Array) -
 
 
 def _blank(
-    encoder: encoders.Encoder, forward: pixel_training.Forward, settings: Settings
+    encoder: encoders.Encoder, forward: pixel_training.Forward, settings: DepthSettings
 ) -> tuple[pixel_training.Network, jax.Array]:
     """Shapes of a network and of an image."""
     head = jax.eval_shape(
@@ -175,10 +178,10 @@ def _blank(
 
 
 def _make_measure(
-    forward: pixel_training.Forward, settings: Settings
+    forward: pixel_training.Forward, settings: DepthSettings
 ) -> Callable[..., pixel_sweep.Measured]:
     find_part, size = depth_input.PARTS[settings.inference], settings.input_size
-    count = settings.sweep.test_batch_size
+    count = settings.test_batch_size
     predict = jax.jit(functools.partial(_predict, forward))
 
     def measure(network: Any, examples: Sequence[pixel_sets.Example]) -> pixel_sweep.Measured:
@@ -209,9 +212,9 @@ def _placed(part: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return whole
 
 
-def _summarize(settings: Settings, rows: np.ndarray, seed: int) -> dict[str, Any]:
+def _summarize(settings: DepthSettings, rows: np.ndarray, seed: int) -> dict[str, Any]:
     found = measures.pooled(rows.sum(axis=0))
-    pairs = measures.bootstrap(rows, seed=seed, resamples=settings.sweep.resamples)
+    pairs = measures.bootstrap(rows, seed=seed, resamples=settings.bootstrap_resamples)
     return {
         "accuracy": {name: found[name] for name in measures.FRACTIONS},
         "errors": {name: found[name] for name in measures.ERRORS},

@@ -5,6 +5,7 @@ Shapes: N images, F embedding size.
 
 import contextlib
 import csv
+import dataclasses
 import pathlib
 import tempfile
 import time
@@ -16,12 +17,36 @@ import numpy as np
 
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import encoders
+from byol_jax.data import eval_loader
 from byol_jax.evaluation import features as features_lib
-from byol_jax.evaluation import protocol, result_folder, results
+from byol_jax.evaluation import protocol, result_folder
+from byol_jax.evaluation import settings as settings_lib
 from byol_jax.models import resnet
 from byol_jax.workdir import console, files, run_folder
 
 UsageError = config_lib.UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbedData:
+    """Which images."""
+
+    name: str
+    dir: str
+    split: str
+    decode: str
+    max_bad_share: float
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbedSettings:
+    """Settings of configs/embed.py."""
+
+    checkpoint: str
+    layer: str
+    format: str
+    batch_size: int
+    data: EmbedData
 
 
 def run(config: Any, workdir: pathlib.Path) -> None:
@@ -32,17 +57,17 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         may be, or a workdir that cannot be written to.
     """
     start = time.monotonic()
-    make_writer = config_lib.lookup(FORMATS, config.format, key="format")
-    config_lib.require_positive(config, "batch_size")
-    results.require_bad_share(config)
-    encoder = _of_layer(encoders.load_encoder(config.checkpoint), config.layer)
-    source = features_lib.find_source(config, encoder)
-    split = _find_split(config, encoder, source)
-    (data,) = protocol.load_splits(encoder, source, [split], decode=config.data.decode)
-    path = workdir / f"embeddings.{config.format}"
-    limit = results.bad_limit(config, data)
+    settings = resolve(config)
+    make_writer = FORMATS[settings.format]
+    encoder = _of_layer(encoders.load_encoder(settings.checkpoint), settings.layer)
+    given = features_lib.Source(settings.data.name, settings.data.dir)
+    source = features_lib.find_source(given, encoder)
+    split = _find_split(settings.data.split, encoder, source)
+    (data,) = protocol.load_splits(encoder, source, [split], decode=settings.data.decode)
+    path = workdir / f"embeddings.{settings.format}"
+    limit = eval_loader.BadLimit([data], settings.data.max_bad_share)
     chunks = features_lib.chunks(
-        encoder, data, batch_size=config.batch_size, bad=limit, title="embed"
+        encoder, data, batch_size=settings.batch_size, bad=limit, title="embed"
     )
     with result_folder.opened(workdir, path.name), files.whole(path) as part:
         count = 0
@@ -57,7 +82,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
             "file": path.name,
             "data": {**source._asdict(), "split": split},
             "num_images": {"embedded": count, "bad": data.num_images - count},
-            "layer": config.layer,
+            "layer": settings.layer,
             "embedding_size": encoder.embedding_size,
             "checkpoint": encoder.identity,
             "config": config.to_dict(),
@@ -83,11 +108,23 @@ def _of_layer(encoder: encoders.Encoder, layer: str) -> encoders.Encoder:
     return encoders.pooled(encoder, config_lib.lookup(names, layer, key="layer"))
 
 
-def _find_split(config: Any, encoder: encoders.Encoder, source: features_lib.Source) -> str:
+def resolve(config: Any) -> EmbedSettings:
+    """The settings of a config.
+
+    Raises:
+      UsageError: naming the key that is wrong and what it may be.
+    """
+    config_lib.lookup(FORMATS, config.format, key="format")
+    config_lib.require_positive(config, "batch_size")
+    settings_lib.require_bad_share(config)
+    return config_lib.freeze(EmbedSettings, config)
+
+
+def _find_split(given: str, encoder: encoders.Encoder, source: features_lib.Source) -> str:
     """The split to embed, if the config names none."""
     trained = encoder.config.data if encoder.config else None
-    if config.data.split or not trained:
-        return config.data.split or ("all" if source.name == "folder" else "test")
+    if given or not trained:
+        return given or ("all" if source.name == "folder" else "test")
     is_other_folder = source.name == "folder" and tuple(source) != (trained.name, trained.dir)
     return "all" if is_other_folder else trained.eval_split
 

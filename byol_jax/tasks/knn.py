@@ -3,19 +3,22 @@
 Shapes: N train images, M evaluated ones, F embedding size, S settings of the vote.
 """
 
+import dataclasses
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from byol_jax import config as config_lib
+from byol_jax import plugins
 from byol_jax.checkpoints import encoders
 from byol_jax.data import datasets
-from byol_jax.evaluation import baselines, protocol, result_folder, results
+from byol_jax.evaluation import baselines, protocol, result_folder, results, sweep
 from byol_jax.evaluation import features as features_lib
-from byol_jax.metrics import knn
+from byol_jax.evaluation import settings as settings_lib
+from byol_jax.metrics import accuracy, knn
 from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
@@ -29,6 +32,28 @@ CHOICES = {
     "equal similarities": "the first in the training set are the nearest",
     "equal votes": "the first class",
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Vote:
+    """The votes to choose among, and on what."""
+
+    k: tuple[int, ...]
+    temperature: tuple[float, ...]
+    validation_share: float
+    leave_one_out: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class KnnSettings(settings_lib.EvalSettings):
+    """Settings of configs/knn.py."""
+
+    batch_size: int
+    knn: Vote
+
+    def params(self) -> list[knn.KnnParams]:
+        """All pairs of ``knn.k`` and ``knn.temperature``."""
+        return [knn.KnnParams(k, t) for k in self.knn.k for t in self.knn.temperature]
 
 
 class Splits(NamedTuple):
@@ -58,67 +83,74 @@ def run(config: Any, workdir: pathlib.Path, *, given: protocol.Given = protocol.
         may be.
     """
     start = time.monotonic()
-    settings = make_settings(config)
-    encoder = protocol.load_encoder(config, given)
-    source = features_lib.find_source(config, encoder)
-    names = {
-        name: features_lib.find_split(config, encoder, name)
-        for name in ("train_split", "eval_split")
-    }
+    settings = resolve(config)
+    encoder = protocol.load_encoder(settings.checkpoint, given)
+    _load_plugins(encoder)
+    source, train_name, eval_name = protocol.find_images(settings.data, encoder)
+    names = {"train_split": train_name, "eval_split": eval_name}
     is_left_out = names["eval_split"] == LEAVE_ONE_OUT
     wanted = [names["train_split"], *([] if is_left_out else [names["eval_split"]])]
     loaded = protocol.load_splits(
-        encoder, source, wanted, decode=config.data.decode, given=given.splits
+        encoder, source, wanted, decode=settings.data.decode, given=given.splits
     )
     train, evaluated = loaded[0], loaded[-1]
-    network = baselines.networks(encoder, config.weights, train)
+    network = baselines.networks(encoder, settings.weights, train)
     encode = baselines.by_seed(
-        config.weights, lambda seed: _encode(config, network(seed), train, evaluated)
+        settings.weights, lambda seed: _encode(settings, network(seed), train, evaluated)
     )
     with result_folder.opened(workdir):
         quality = features_lib.quality(
-            network(config.seed),
-            encode(config.seed).whole,
+            network(settings.seed),
+            encode(settings.seed).whole,
             evaluated,
-            batch_size=config.batch_size,
-            seed=config.seed,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
         )
         found = results.over_seeds(
-            config,
-            lambda seed: score(encode(seed), settings, config, seed),
+            settings,
+            lambda seed: score(encode(seed), settings.params(), settings, seed),
             lambda seed: network(seed).identity,
             drawn="held-out images, which choose k and temperature",
         )
         found |= {"label_free": quality, "choices": CHOICES}
         setup = protocol.EvalSetup(encoder, source, train, 0, evaluated, names)
-        result = results.write_result(workdir, config, setup, found, start=start)
+        result = results.write_result(workdir, settings, setup, found, start=start)
     console.say(describe(result))
 
 
-def make_settings(config: Any) -> list[knn.KnnParams]:
-    """All pairs of ``knn.k`` and ``knn.temperature``.
+def _load_plugins(encoder: encoders.Encoder) -> None:
+    """Imports the plugins of an encoder's run, if its views, which are drawn, come from there."""
+    if encoder.config and any(encoder.config.augment[name].extra for name in ("view1", "view2")):
+        plugins.load(encoder.config)
+
+
+def resolve(config: Any) -> KnnSettings:
+    """The settings of a config.
 
     Raises:
       UsageError: an empty list, a number out of range.
     """
-    config_lib.require_positive(config, "batch_size", "bootstrap_resamples", "seeds")
-    config_lib.lookup(baselines.WEIGHTS, config.weights, key="weights")
-    results.require_share(config, "knn.validation_share")
-    results.require_bad_share(config)
-    ks = results.numbers(config, "knn.k", "(10, 20, 200)")
-    temperatures = results.numbers(config, "knn.temperature", "(0.07, 0.1)")
+    settings_lib.require_share(config, "knn.validation_share")
+    ks = settings_lib.numbers(config, "knn.k", "(10, 20, 200)")
+    temperatures = settings_lib.numbers(config, "knn.temperature", "(0.07, 0.1)")
     if any(k != int(k) for k in ks):
-        raise UsageError(f"--config.knn.k must be whole numbers, not {ks}.")
-    return [knn.KnnParams(int(k), float(t)) for k in ks for t in temperatures]
+        raise UsageError(f"--config.knn.k must be whole numbers, not {list(ks)}.")
+    vote = config_lib.freeze(
+        Vote, config.knn, k=tuple(map(int, ks)), temperature=tuple(map(float, temperatures))
+    )
+    return settings_lib.resolve(KnnSettings, config, positive=("batch_size",), knn=vote)
 
 
 def _encode(
-    config: Any, encoder: encoders.Encoder, train: datasets.Dataset, evaluated: datasets.Dataset
+    settings: KnnSettings,
+    encoder: encoders.Encoder,
+    train: datasets.Dataset,
+    evaluated: datasets.Dataset,
 ) -> Splits:
     """Features of all that can be used; images without labels neither vote nor are counted."""
     is_one = train is evaluated
-    limit = results.bad_limit(config, *([train] if is_one else [train, evaluated]))
-    options = {"batch_size": config.batch_size, "bad": limit}
+    limit = settings.data.bad_limit(*([train] if is_one else [train, evaluated]))
+    options = {"batch_size": settings.batch_size, "bad": limit}
     title = "train" if is_one else "eval"
     whole = features_lib.extract(encoder, evaluated, **options, title=title)
     if not evaluated.num_classes or (whole.labels < 0).all():
@@ -135,69 +167,61 @@ def _encode(
 
 
 def score(
-    splits: Splits, settings: Sequence[knn.KnnParams], config: Any, seed: int
+    splits: Splits, votes: Sequence[knn.KnnParams], settings: KnnSettings, seed: int
 ) -> dict[str, Any]:
     """Accuracies of all settings; that of the one chosen on validation, with its interval.
 
     The validation split is drawn from the training split; those images choose the setting, vote
     afterwards, and are never evaluated. Nothing is chosen if there is one setting only.
     """
-    counts = {"train": 0, "validation": 0, "evaluated": 0, **splits.left_out}
     if splits.train is None:
-        counts["evaluated"] = len(splits.test.labels)
+        counts = {"train": 0, "validation": 0, "evaluated": len(splits.test.labels)}
+        counts |= splits.left_out
         return {"accuracy": {}, "note": "no labels: no accuracy", "num_images": counts}
     train = splits.train
-    fraction = config.knn.validation_share if len(settings) > 1 else 0
+    fraction = settings.knn.validation_share if len(votes) > 1 else 0
     validation, rest = protocol.hold_out(len(train.labels), fraction, seed=seed)
-    rows, chosen = [setting._asdict() for setting in settings], 0
-    if len(settings) > 1:
-        bank = _bank(train, rest, splits.num_classes)
-        queries, labels = train.features[validation], train.labels[validation]
-        ranks = knn.label_ranks(bank, queries, labels, settings)
-        _add(rows, ranks, "validation_")
-        chosen = results.best(rows)
-    selected = results.selection(rows, chosen, len(validation))
+
+    def attempt(validation: np.ndarray, rest: np.ndarray) -> Iterator[tuple[dict, None]]:
+        voting, held = train.at(rest), train.at(validation)
+        bank = knn.Bank(voting.features, voting.labels, splits.num_classes)
+        for ranks in knn.label_ranks(bank, held.features, held.labels, votes):
+            yield sweep.on_validation(accuracy.top(ranks)), None
+
+    rows = [vote._asdict() for vote in votes]
+    chosen = sweep.select(rows, lambda: (validation, rest), attempt)
     counted = rest if splits.test is None else np.arange(len(splits.test.labels))
-    ranks = _evaluate(splits, settings, counted)
-    _add(rows, ranks, "")
-    counts |= {"train": len(train.labels), "validation": len(validation), "evaluated": len(counted)}
+    ranks = _evaluate(splits, votes, counted)
     scores = {
         "protocol": "leave-one-out on the train split" if splits.test is None else "eval split",
-        **_summary(ranks[chosen], config, seed),
-        "selected": selected,
-        "table": rows,
-        "num_images": counts,
+        **_summary(ranks[chosen.best], settings, seed),
+        **chosen.results(),
+        "num_images": chosen.num_images(len(train.labels), len(counted), splits.left_out),
     }
-    if config.knn.leave_one_out and splits.test is not None:
+    scores["table"] = [
+        row | accuracy.means(accuracy.top(rank))
+        for row, rank in zip(scores["table"], ranks, strict=True)
+    ]
+    if settings.knn.leave_one_out and splits.test is not None:
         everything = np.arange(len(train.labels))
-        ranks = _evaluate(splits._replace(test=None), [settings[chosen]], everything)
-        scores["train_leave_one_out"] = _summary(ranks[0], config, seed)
+        ranks = _evaluate(splits._replace(test=None), [votes[chosen.best]], everything)
+        scores["train_leave_one_out"] = _summary(ranks[0], settings, seed)
     return scores
 
 
-def _bank(data: Features, kept: np.ndarray, num_classes: int) -> knn.Bank:
-    return knn.Bank(data.features[kept], data.labels[kept], num_classes)
-
-
-def _evaluate(splits: Splits, settings: Sequence[knn.KnnParams], counted: np.ndarray) -> np.ndarray:
+def _evaluate(splits: Splits, votes: Sequence[knn.KnnParams], counted: np.ndarray) -> np.ndarray:
     """Ranks [S, M] of the right classes, by all training images (but the one in question)."""
     train = splits.train
     bank = knn.Bank(train.features, train.labels, splits.num_classes)
     if splits.test is not None:
-        return knn.label_ranks(bank, splits.test.features, splits.test.labels, settings)
-    queries, labels = train.features[counted], train.labels[counted]
-    return knn.label_ranks(bank, queries, labels, settings, own=counted)
+        return knn.label_ranks(bank, splits.test.features, splits.test.labels, votes)
+    queries = train.at(counted)
+    return knn.label_ranks(bank, queries.features, queries.labels, votes, own=counted)
 
 
-def _add(rows: list[dict[str, Any]], ranks: np.ndarray, prefix: str) -> None:
-    for row, rank in zip(rows, ranks, strict=True):
-        row[f"{prefix}top1"], row[f"{prefix}top5"] = (float((rank < n).mean()) for n in (1, 5))
-
-
-def _summary(rank: np.ndarray, config: Any, seed: int) -> dict[str, Any]:
+def _summary(ranks: np.ndarray, settings: KnnSettings, seed: int) -> dict[str, Any]:
     """Accuracies of one setting and their intervals."""
-    correct = {"top1": rank < 1, "top5": rank < 5}
-    return results.summary(correct, seed=seed, resamples=config.bootstrap_resamples)
+    return results.summary(accuracy.top(ranks), seed=seed, resamples=settings.bootstrap_resamples)
 
 
 def describe(result: dict[str, Any]) -> str:
@@ -214,17 +238,13 @@ def describe(result: dict[str, Any]) -> str:
 def _table(found: Mapping[str, Any]) -> list[str]:
     if not found["accuracy"]:
         return ["No labels: no accuracy."]
-    chosen = found["selected"]
-    has_validation = chosen["among"] > 1
-    columns = ("validation top-1", "top-1", "top-5") if has_validation else ("top-1", "top-5")
-    keys = ("validation_top1", "top1", "top5") if has_validation else ("top1", "top5")
-    lines = [f"{'k':>6}{'temperature':>13}" + "".join(f"{name:>18}" for name in columns)]
-    for row in found["table"]:
-        is_chosen = (row["k"], row["temperature"]) == (chosen["k"], chosen["temperature"])
-        fractions = "".join(f"{row[key]:>18.2%}" for key in keys)
-        mark = "  <- chosen on validation" if is_chosen and has_validation else ""
-        lines.append(f"{row['k']:>6}{row['temperature']:>13g}{fractions}{mark}")
-    lines.append(f"chosen on {chosen['on']}; {found['protocol']}")
+    settings = [
+        sweep.Column("k", "k", 6, "d"),
+        sweep.Column("temperature", "temperature", 13, "g"),
+    ]
+    titles = {"validation_top1": "validation top-1", "top1": "top-1", "top5": "top-5"}
+    scores = [sweep.Column(key, title, 18, ".2%") for key, title in titles.items()]
+    lines = [*sweep.describe(found, settings, scores), f"measured: {found['protocol']}"]
     left_out = found.get("train_leave_one_out")
     if left_out:
         lines.append(f"train split, leave-one-out: top-1 {left_out['accuracy']['top1']:.2%}")

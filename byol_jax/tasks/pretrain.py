@@ -2,14 +2,13 @@
 
 import contextlib
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax.checkpoints import manager
 from byol_jax.data import agreement, bad_images, datasets
 from byol_jax.distributed import multihost, pmap
 from byol_jax.host import signals
@@ -21,13 +20,14 @@ from byol_jax.training import (
     online_eval,
     resource_estimate,
     run_files,
+    run_saver,
     run_writer,
     summary,
     time_estimate,
     train_step,
 )
 from byol_jax.visualize import recorder
-from byol_jax.workdir import console, place, run_folder, sessions
+from byol_jax.workdir import console, run_folder, sessions
 
 UsageError = config_lib.UsageError
 
@@ -39,6 +39,7 @@ def run(
     train: datasets.Dataset | None = None,
     test: datasets.Dataset | None = None,
     callbacks: Sequence[run_writer.Callback] = (),
+    typed: Collection[str] = (),
 ) -> bool:
     """Pretrains as the config says, or goes on where the workdir's newest checkpoint is.
 
@@ -48,6 +49,7 @@ def run(
         train: images to train on, in place of those of ``config.data``.
         test: images that probes measure, likewise.
         callbacks: called with step and row after each row of metrics, in the first process.
+        typed: dotted keys whose values a person gave on top of the preset.
 
     Returns:
         Whether the run has come to its end; else it was stopped, and is saved.
@@ -64,18 +66,20 @@ def run(
         coordination.OtherProcessError: another process failed; only the first one uses the workdir.
     """
     with contextlib.ExitStack() as stack:
-        job = _build(config, workdir, train, test)
-        console.say(f"{time_estimate.describe_run(config, job, workdir)}\n")
-        multihost.on_writer(lambda: _open(stack, workdir, config), what="opening the workdir")
+        job = _build(
+            workdir,
+            lambda card: build.build(config, card, train=train, test=test, typed=typed),
+        )
+        console.say(f"{time_estimate.describe_run(job, workdir)}\n")
+        stored = config.to_dict()
+        multihost.on_writer(lambda: _open(stack, workdir, stored), what="opening the workdir")
         stop = stack.enter_context(loop.StopRequest())
-        return _Run(config, workdir, job, stop, callbacks).run()
+        writer = run_writer.RunWriter(job.settings, stored, workdir, job.images.card, callbacks)
+        return _Run(job, workdir, writer, stop).run()
 
 
 def _build(
-    config: Any,
-    workdir: pathlib.Path,
-    train: datasets.Dataset | None,
-    test: datasets.Dataset | None,
+    workdir: pathlib.Path, make: Callable[[run_folder.DataCard | None], build.Job]
 ) -> build.Job:
     """The parts of the run, alike on all processes."""
 
@@ -85,17 +89,16 @@ def _build(
 
     known = multihost.on_writer(read, what="reading the workdir")
     card = known and run_folder.make_data_card(known)
-    job = multihost.together(
-        lambda: build.build(config, card, train=train, test=test), what="building the run"
-    )
-    for split, data in ((config.data.train_split, job.train), (config.data.eval_split, job.test)):
-        agreement.require_same_data(f"{config.data.name} ({split})", data)
-    mean, std = job.data_card.mean, job.data_card.std
+    job = multihost.together(lambda: make(card), what="building the run")
+    data, (train, test, card) = job.settings.data, job.images
+    for split, images in ((data.train_split, train), (data.eval_split, test)):
+        agreement.require_same_data(f"{data.name} ({split})", images)
+    mean, std = card.mean, card.std
     agreement.require_same({"mean": mean, "std": std}, what="comparing statistics of the images")
     return job
 
 
-def _open(stack: contextlib.ExitStack, workdir: pathlib.Path, config: Any) -> None:
+def _open(stack: contextlib.ExitStack, workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     """Keeps the workdir for this run until the stack ends, if the config is the run's."""
     stack.enter_context(run_folder.lock(workdir))
     changes = run_files.changes(workdir, config, warn=console.say)
@@ -110,29 +113,38 @@ class _Run:
     alone has a logger and checkpoints.
     """
 
-    def __init__(self, config, workdir, job: build.Job, stop: loop.StopRequest, callbacks):
-        self._config, self._workdir, self._job, self._stop = config, workdir, job, stop
-        self._writer = run_writer.RunWriter(config, workdir, job.data_card, callbacks)
-        self._batches = build.make_train_batches(config, job.train)
-        self._score = build.make_probe(config, job)
-        self._guard = collapse_monitor.make_guard(config, job.settings, job.warmup_steps)
-        self._is_streamed = isinstance(job.train, datasets.RecordDataset)
+    def __init__(
+        self,
+        job: build.Job,
+        workdir: pathlib.Path,
+        writer: run_writer.RunWriter,
+        stop: loop.StopRequest,
+    ):
+        self._job, self._settings, self._workdir = job, job.settings, workdir
+        self._writer, self._stop = writer, stop
+        self._batches = build.make_train_batches(job.settings, job.images.train)
+        self._score = build.make_probe(job)
+        self._guard = collapse_monitor.make_guard(job.settings)
+        self._is_streamed = isinstance(job.images.train, datasets.RecordDataset)
         self._is_probe_noted = False
         self._bad_images = bad_images.BadImages(self._batches, workdir)
+        self._saver = run_saver.RunSaver(
+            workdir, writer, self._batches, self._bad_images, is_streamed=self._is_streamed
+        )
 
     def run(self) -> bool:
         """Trains to the end, or until a signal asks to stop; says whether it is the end."""
-        state, first_step = self._restore()
+        state, first_step = self._saver.restore(self._job.state)
         self._progress = loop.Progress(
             first_step=first_step,
-            total_steps=self._job.total_steps,
-            batch_size=self._config.batch_size,
+            total_steps=self._settings.total_steps,
+            batch_size=self._settings.batch_size,
             is_shown=multihost.is_writer(),
         )
         try:
             multihost.on_writer(lambda: self._writer.open(first_step), what="opening the logs")
             self._curator = recorder.Curator(
-                self._config, self._workdir, self._job, self._writer.logger, self._progress.say
+                self._job, self._workdir, self._writer.logger, self._progress.say
             )
             step = self._train(state, first_step)
             # The writer may take longer, the others wait.
@@ -141,33 +153,14 @@ class _Run:
             self._batches.close()
             self._progress.close()
             self._writer.close()
-        if step < self._job.total_steps:
+        if step < self._settings.total_steps:
             console.say(summary.stopped(first_step, step))
         elif multihost.is_writer():
-            console.say(summary.summarize(self._workdir, self._config))
-        return step >= self._job.total_steps
-
-    def _restore(self) -> tuple[train_step.TrainState, int]:
-        """The newest sound checkpoint, which one process reads, or else the initial state."""
-        state = self._job.state
-
-        def read() -> list[Any]:
-            nonlocal state
-            restored = manager.restore_newest(self._workdir, self._job.state, warn=console.say)
-            if restored is None:
-                return [0, None]
-            state = restored.state
-            console.say(f"Resuming from step {restored.step:,} of {self._workdir}.")
-            return [restored.step, restored.iterator]
-
-        step, iterator_state = multihost.on_writer(read, what="reading a checkpoint")
-        if iterator_state is not None:
-            self._batches.set_state(iterator_state)
-            self._bad_images.look(step)
-        return multihost.broadcast(state, what="sharing the state"), step
+            console.say(summary.summarize(self._workdir, self._settings.collapse))
+        return step >= self._settings.total_steps
 
     def _train(self, state: train_step.TrainState, first_step: int) -> int:
-        total_steps, vote = self._job.total_steps, multihost.Vote()
+        total_steps, vote = self._settings.total_steps, multihost.Vote()
         try:
             with self._stop.interrupting(message=loop.NOTHING_TO_SAVE, ends=True):
                 update, state = self._prepare(state, first_step)
@@ -182,33 +175,35 @@ class _Run:
                 self._feed(first_step),
                 first_step=first_step,
                 total_steps=total_steps,
-                log_every=self._config.log_every_steps,
+                log_every=self._settings.log_every_steps,
                 on_metrics=self._log,
                 hooks=[
-                    loop.Hook(self._config.probe.every_steps, self._unless_last(self._try_probe)),
-                    loop.Hook(self._config.checkpoint_every_steps, self._unless_last(self._save)),
+                    loop.every(
+                        self._settings.probe.every_steps, self._unless_last(self._try_probe)
+                    ),
+                    loop.every(
+                        self._settings.checkpoint_every_steps, self._unless_last(self._saver.save)
+                    ),
                 ],
                 progress=self._progress,
                 should_stop=lambda: vote.any(self._stop.is_made or self._writer.is_left()),
             )
         except loop.NonFiniteError as error:
-            good = multihost.on_writer(self._writer.last_good, what="finding the last checkpoint")
-            key = f"optimizer.{self._config.optimizer.name}.base_learning_rate"
+            key = f"optimizer.{self._settings.optimizer.name}.base_learning_rate"
             raise loop.NonFiniteError(
-                f"{error} Last good checkpoint: {good}. A smaller {key} or a longer warm-up may "
-                "help; give it another --workdir."
+                f"{error} Last good checkpoint: {self._saver.last_good()}. A smaller {key} or a "
+                "longer warm-up may help; give it another --workdir."
             ) from None
         except collapse_monitor.CollapseError as error:
-            last = multihost.on_writer(self._writer.last_good, what="finding the last checkpoint")
             raise collapse_monitor.CollapseError(
                 f"{error}\nStopped, as collapse.action says. Another config needs another "
-                f"--workdir. Last checkpoint: {last}."
+                f"--workdir. Last checkpoint: {self._saver.last_good()}."
             ) from None
-        if self._is_left():
-            self._follow(state, step if step > first_step else None)
+        if self._saver.is_left():
+            self._saver.follow(state, step if step > first_step else None)
         if step > first_step:
-            self._save(step, state)
-        multihost.on_writer(self._writer.finish, what="writing the last checkpoint")
+            self._saver.save(step, state)
+        self._saver.finish()
         if step == total_steps and not summary.has_probe(self._workdir, step):
             with self._stop.interrupting(message="All is saved but the last probe.", ends=True):
                 self._probe(step, state)
@@ -216,21 +211,21 @@ class _Run:
 
     def _prepare(self, state: train_step.TrainState, first_step: int) -> tuple[Any, Any]:
         """All that is long before the first step."""
-        if first_step < self._job.total_steps:
-            self._progress.say(time_estimate.describe_time(self._config, self._job, first_step))
+        if first_step < self._settings.total_steps:
+            self._progress.say(time_estimate.describe_time(self._job, first_step))
         if self._is_probe_due(first_step):
             self._progress.say(f"Measuring the network of step {first_step:,}...")
             self._probe(first_step, state)
         self._progress.say("Compiling the training step...")
         update, state = pmap.pmap_update(self._job.update), pmap.replicate(state)
-        forecast = resource_estimate.make_forecast(self._config, self._job, update, state)
-        self._progress.say(resource_estimate.describe(forecast, self._config))
+        forecast = resource_estimate.make_forecast(self._job, update, state)
+        self._progress.say(resource_estimate.describe(forecast, self._settings))
         return update, state
 
     def _is_probe_due(self, first_step: int) -> bool:
         """Whether training begins with a probe: the first one, or one that was interrupted."""
-        every = self._config.probe.every_steps
-        is_planned = every and first_step % every == 0 and first_step < self._job.total_steps
+        every = self._settings.probe.every_steps
+        is_planned = every and first_step % every == 0 and first_step < self._settings.total_steps
         is_missing = is_planned and not summary.has_probe(self._workdir, first_step)
         return first_step == 0 or bool(is_missing)
 
@@ -242,7 +237,7 @@ class _Run:
 
     def _feed(self, first_step: int) -> Iterator[Any]:
         """Batches by device; notes the bad images met on the way as soon as they are met."""
-        for step in range(first_step + 1, self._job.total_steps + 1):
+        for step in range(first_step + 1, self._settings.total_steps + 1):
             try:
                 batch = next(self._batches)
             finally:  # also when there are too many
@@ -250,37 +245,9 @@ class _Run:
             self._curator.see_batch(step, batch, self._batches.bad_images)
             yield pmap.shard(batch)
 
-    def _is_left(self) -> bool:
-        return multihost.on_writer(self._writer.is_left, what="looking at the workdir")
-
-    def _follow(self, state: train_step.TrainState, step: int | None) -> NoReturn:
-        """Ends the run, whose workdir is elsewhere; its newest state is saved there."""
-        old = self._workdir
-        new = multihost.on_writer(self._writer.follow, what="looking for the workdir")
-        if new and step is not None:
-            self._write_checkpoint(step, state)
-        last = "none"
-        if new:
-            last = multihost.on_writer(self._writer.last_good, what="writing the last checkpoint")
-        advice = f"Rerun the command with --workdir={new} to resume. " if new else ""
-        raise place.LeftError(
-            f"The workdir {old} was {f'renamed to {new}' if new else place.LOST} while the run was "
-            f"writing to it. {advice}Last checkpoint: {last}."
-        )
-
-    def _save(self, step: int, state: train_step.TrainState) -> None:
-        if not self._is_left():  # else the run is about to end
-            self._write_checkpoint(step, state)
-
-    def _write_checkpoint(self, step: int, state: train_step.TrainState) -> None:
-        multihost.assert_replicated(state)
-        if self._is_streamed:
-            self._bad_images.share()
-        self._writer.save(step, state, self._batches.get_state())
-
     def _unless_last(self, run: Callable[[int, Any], None]) -> Callable[[int, Any], None]:
         """A hook that leaves the last step out, which is saved and probed in any case."""
-        return lambda step, state: run(step, state) if step < self._job.total_steps else None
+        return lambda step, state: run(step, state) if step < self._settings.total_steps else None
 
     def _probe(self, step: int, state: train_step.TrainState) -> None:
         measured = self._score(step, state)

@@ -3,6 +3,7 @@
 Shapes: b images, S image size.
 """
 
+import functools
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -12,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax.augment import image_ops, random_resized_crop
+from byol_jax.augment import extra, image_ops, random_resized_crop
 from byol_jax.data import datasets, eval_loader, train_loader
 from byol_jax.report import augmentations, figures, run_data, writing
 from byol_jax.training import build, config_checks
+from byol_jax.training import settings as settings_lib
 from byol_jax.visualize import gallery, recorder, thumbnails
 from byol_jax.workdir import console, files
 
@@ -54,11 +56,16 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     except run_data.ReportError as error:
         raise UsageError(str(error)) from None
     config_checks.check(config)
-    train = datasets.load(config.data.name, config.data.train_split, data_dir=config.data.dir)
+    data = config_lib.freeze(settings_lib.Data, config.data, prefix="data.")
+    train = datasets.load(data.name, data.train_split, data_dir=data.dir)
     train = datasets.with_grey_ranges(train, eval_loader.grey_ranges(train))
-    pairs = list(_pairs(config, train))
-    alone = list(_alone(config, [image for _, image, *_ in pairs[:ALONE]]))
-    name = ", ".join(dict.fromkeys((config.data.name, config.preset)))
+    augment = config_lib.freeze(settings_lib.Augment, config.augment, prefix="augment.")
+    count = min(config.preview.num_images, train.num_images)
+    pairs = list(_pairs(data, augment, train, count, seed=config.seed))
+    alone = list(
+        _alone(augment, [image for _, image, *_ in pairs[:ALONE]], image_size=data.image_size)
+    )
+    name = ", ".join(dict.fromkeys((data.name, config.preset)))
     title = f"{name}: what training sees"
     views = [
         (name, [("image", image), ("view 1", view1), ("view 2", view2)])
@@ -83,16 +90,20 @@ def _shortened(name: str, most: int = 22) -> str:
 
 
 def _pairs(
-    config: Any, train: datasets.Dataset
+    data: settings_lib.Data,
+    augment: settings_lib.Augment,
+    train: datasets.Dataset,
+    count: int,
+    *,
+    seed: int,
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
     """Names, images as they are, and both views of each."""
-    count = min(config.preview.num_images, train.num_images)
     batches = train_loader.TrainBatches(
         train,
         batch_size=count,
-        seed=config.seed,
-        crop=build.make_crop(config),
-        max_bad_share=config.data.max_bad_share,
+        seed=seed,
+        crop=build.make_crop(augment.crop, image_size=data.image_size),
+        max_bad_share=data.max_bad_share,
     )
     try:
         batch, bad = next(batches), batches.bad_images
@@ -100,19 +111,21 @@ def _pairs(
         batches.close()
     for index, reason in bad.items():
         console.say(f"Left out: {batches.bad_image_name(index)}: {reason}")
-    views = recorder.draw_views(config, jax.random.key(config.seed), batch)
-    subject = recorder.make_subject(config, train)
-    for row, index in recorder.find_rows(config, train, count, bad):
+    make_views = build.make_views(augment, image_size=data.image_size)
+    views = recorder.draw_views(make_views, jax.random.key(seed), batch)
+    subject = recorder.make_subject(data, train)
+    for row, index in recorder.find_rows(train, count, bad, seed=seed):
         image = gallery.load(train, index, SIDE)
         caption = gallery.caption(subject, index, int(batch["labels"][row]))
         name = " · ".join(str(text) for text in caption.values() if text is not None)
         yield name, thumbnails.fit(image, SIDE), views[0][row], views[1][row]
 
 
-def _alone(config: Any, images: Sequence[np.ndarray]) -> Iterator[tuple[str, Cells]]:
+def _alone(
+    augment: settings_lib.Augment, images: Sequence[np.ndarray], *, image_size: int
+) -> Iterator[tuple[str, Cells]]:
     """Rows of each augmentation alone: its weakest, middle and strongest on some images."""
-    size = config.data.image_size
-    section = config.augment.crop
+    size, section = image_size, augment.crop
     areas = (section.max_area, section.min_area)
     cells = [
         _window(image, areas, level, size, section.method) for image in images for level in LEVELS
@@ -120,7 +133,7 @@ def _alone(config: Any, images: Sequence[np.ndarray]) -> Iterator[tuple[str, Cel
     yield f"crop, area {areas[1]:g} to {areas[0]:g}", cells
     squares = [_window(image, (1.0, 1.0), 0.0, size, section.method)[1] for image in images]
     inputs = jnp.stack([jnp.asarray(square, jnp.float32) / 255 for square in squares])
-    for change in changes(config):
+    for change in changes(augment):
         made = [change.apply(inputs, level) for level in LEVELS]
         yield (
             change.title,
@@ -147,9 +160,9 @@ def _window(
     return f"area {side**2 / (height * width):.2g}", _to_uint8(cut[0])
 
 
-def changes(config: Any) -> list[Change]:
+def changes(augment: settings_lib.Augment) -> list[Change]:
     """Those that at least one view makes; both views' if they are made differently."""
-    sections = {1: config.augment.view1, 2: config.augment.view2}
+    sections = {1: augment.view1, 2: augment.view2}
     found: dict[str, tuple[Change, list[int]]] = {}
     for number, section in sections.items():
         for change in _changes_of_view(section):
@@ -161,7 +174,7 @@ def changes(config: Any) -> list[Change]:
     ]
 
 
-def _changes_of_view(section: Any) -> Iterator[Change]:
+def _changes_of_view(section: image_ops.View) -> Iterator[Change]:
     if section.flip_probability:
         yield Change(f"flip{_chance(section.flip_probability)}", _switch(image_ops.flip))
     if section.jitter_probability:
@@ -187,6 +200,12 @@ def _changes_of_view(section: Any) -> Iterator[Change]:
         threshold = jnp.float32(section.solarize_threshold)
         title = f"solarize, {section.solarize_threshold:g}{_chance(section.solarize_probability)}"
         yield Change(title, _switch(lambda images: image_ops.solarize(images, threshold)))
+    for one in extra.find(section.extra, view="view1 or view2"):
+        yield Change(one.name, _switch(functools.partial(_apply_extra, one)))
+
+
+def _apply_extra(one: extra.Extra, images: jax.Array) -> jax.Array:
+    return extra.apply(one, jax.random.split(jax.random.key(0), len(images)), images)
 
 
 def _chance(probability: float) -> str:

@@ -3,11 +3,12 @@
 Shapes: b images, S side of a crop, H x W pixels of an image, C classes, N images of a split.
 """
 
+import dataclasses
 import functools
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,33 +37,41 @@ from byol_jax.workdir import console
 UsageError = config_lib.UsageError
 
 
-class Settings(NamedTuple):
-    """What is special about segmentation; plain numbers of a config.
+@dataclasses.dataclass(frozen=True)
+class SegmentationData(pixel_protocol.PixelData):
+    """Which images.
 
     Attributes:
-      sweep: how to choose, train and test.
-      output_stride: pixels between neighboring cells of the encoder's last map.
-      crop_size: S.
-      scales: least and greatest factor of a training image's sides.
-      head_channels: of the head's convolutions.
-      head_dilation: of the head's convolutions.
-      bn_decay_rate: of the running batch-norm statistics.
-      inference: a key of `windows.MODES`.
-      classes: names of the classes, the background first; of VOC if empty.
+      masks: folder of masks, of the set "folder".
+      classes: names of the classes, the background first.
     """
 
-    sweep: pixel_protocol.Settings
-    output_stride: int
-    crop_size: int
-    scales: tuple[float, float]
-    head_channels: int
-    head_dilation: int
-    bn_decay_rate: float
-    inference: str
+    masks: str
     classes: tuple[str, ...]
 
 
-def read_settings(config: Any) -> Settings:
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """The convolutions of the head."""
+
+    channels: int
+    dilation: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationSettings(pixel_protocol.PixelSettings):
+    """Settings of configs/segmentation.py."""
+
+    data: SegmentationData
+    output_stride: int
+    crop_size: int
+    min_scale: float
+    max_scale: float
+    inference: str
+    head: Head
+
+
+def resolve(config: Any) -> SegmentationSettings:
     """The settings of a config.
 
     Raises:
@@ -73,17 +82,10 @@ def read_settings(config: Any) -> Settings:
         raise UsageError(
             f"--config.max_scale must be --config.min_scale ({config.min_scale}) or more."
         )
-    return Settings(
-        sweep=pixel_protocol.read_settings(config),
-        output_stride=config.output_stride,
-        crop_size=config.crop_size,
-        scales=(config.min_scale, config.max_scale),
-        head_channels=config.head.channels,
-        head_dilation=config.head.dilation,
-        bn_decay_rate=config.bn_decay_rate,
-        inference=config.inference,
-        classes=_classes(config.data.classes) if config.data.name == "folder" else voc.CLASSES,
-    )
+    is_folder = config.data.name == "folder"
+    classes = _classes(config.data.classes) if is_folder else voc.CLASSES
+    data = config_lib.freeze(SegmentationData, config.data, prefix="data.", classes=classes)
+    return pixel_protocol.resolve(SegmentationSettings, config, data=data)
 
 
 def _classes(text: str) -> tuple[str, ...]:
@@ -109,36 +111,36 @@ def run(config: Any, workdir: pathlib.Path) -> None:
       resume.Stopped: there was a signal; rerun the same command to resume.
     """
     start = time.monotonic()
-    settings = read_settings(config)
-    encoder = encoders.load_encoder(config.checkpoint)
+    settings = resolve(config)
+    encoder = encoders.load_encoder(settings.checkpoint)
     require_geometry(encoder, settings)
-    setup = _open(config, encoder, settings)
-    bad = results.bad_limit(config, setup.train, setup.test)
+    setup = _open(encoder, settings)
+    bad = settings.data.bad_limit(setup.train, setup.test)
     pixel_protocol.require_usable(setup.test, bad)
-    network = baselines.networks(encoder, config.weights, setup.train)
-    with resume.opened(workdir, config, encoder.identity["sha256"]) as work:
+    network = baselines.networks(encoder, settings.weights, setup.train)
+    with resume.opened(workdir, settings.stored, encoder.identity["sha256"]) as work:
         job = make_job(encoder, settings)
 
         def score(seed: int) -> dict[str, Any]:
             mine = setup._replace(encoder=network(seed))
-            show = functools.partial(predictions.write_labels, workdir, settings.classes)
-            return pixel_sweep.score(job, settings.sweep, mine, work, bad, seed, show)
+            show = functools.partial(predictions.write_labels, workdir, settings.data.classes)
+            return pixel_sweep.score(job, settings, mine, work, bad, seed, show)
 
         found = results.over_seeds(
-            config,
+            settings,
             work.by_seed(score),
             lambda seed: network(seed).identity,
             drawn="held-out images, first weights of the head, order and crops",
         )
-        trained = "the head alone" if settings.sweep.is_frozen else "the whole network"
-        found |= {"protocol": f"semantic segmentation, {trained} trained", "choices": CHOICES}
-        result = results.write_result(workdir, config, setup, found, start=start)
+        words = f"semantic segmentation, {settings.trained()} trained"
+        found |= {"protocol": words, "choices": CHOICES}
+        result = results.write_result(workdir, settings, setup, found, start=start)
     console.say(results.describe(result, _table))
 
 
-def _open(config: Any, encoder: encoders.Encoder, settings: Settings) -> protocol.EvalSetup:
-    data = config.data
-    place = pixel_sets.Place(data.dir, data.images, data.masks, len(settings.classes))
+def _open(encoder: encoders.Encoder, settings: SegmentationSettings) -> protocol.EvalSetup:
+    data = settings.data
+    place = pixel_sets.Place(data.dir, data.images, data.masks, len(data.classes))
     if data.name == "folder":
         usual = ("train", "test")
     else:
@@ -148,7 +150,7 @@ def _open(config: Any, encoder: encoders.Encoder, settings: Settings) -> protoco
     return pixel_protocol.open_sets(encoder, data.name, place, pixel_sets.LABELED, splits)
 
 
-def require_geometry(encoder: encoders.Encoder, settings: Settings) -> None:
+def require_geometry(encoder: encoders.Encoder, settings: SegmentationSettings) -> None:
     """Raises unless the encoder has such an output stride, and cells meet the crop's corners."""
     card, stride, size = encoder.card, settings.output_stride, settings.crop_size
     spec, stem = resnet.ENCODERS[card.encoder], resnet.STEMS[card.stem]
@@ -169,9 +171,10 @@ def require_geometry(encoder: encoders.Encoder, settings: Settings) -> None:
         )
 
 
-def make_job(encoder: encoders.Encoder, settings: Settings) -> pixel_sweep.Job:
+def make_job(encoder: encoders.Encoder, settings: SegmentationSettings) -> pixel_sweep.Job:
     """The parts of the task; compiles nothing yet."""
     axis, size = pmap.reduction_axis(), settings.crop_size
+    scales = settings.min_scale, settings.max_scale
     fill = 255 * np.asarray(encoder.card.mean, np.float32)
     trained, tested = (make_forward(encoder, settings, a) for a in (axis, None))
     update = pixel_training.make_update(
@@ -179,12 +182,12 @@ def make_job(encoder: encoders.Encoder, settings: Settings) -> pixel_sweep.Job:
         _loss,
         lambda batch: batch["image"].astype(jnp.float32) / 255,
         pixel_training.two_drops,
-        is_frozen=settings.sweep.is_frozen,
+        is_frozen=settings.frozen,
         axis=axis,
     )
 
     def make(example: pixel_sets.Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        drawn = pixel_views.draw_cut(rng.random(4), example.target.shape, size, settings.scales)
+        drawn = pixel_views.draw_cut(rng.random(4), example.target.shape, size, scales)
         image, labels = pixel_views.cut_labels(
             example.pixels, example.target, drawn, crop=size, fill=fill,
             ignored=segmentation.IGNORED,
@@ -196,25 +199,26 @@ def make_job(encoder: encoders.Encoder, settings: Settings) -> pixel_sweep.Job:
         update=pmap.pmap_update(update),
         make=make,
         measure=_make_measure(tested, settings, fill),
-        criterion=lambda rows: ("miou", float(segmentation.mean_iou(rows.sum(axis=0)))),
+        criterion=lambda rows: float(segmentation.mean_iou(rows.sum(axis=0))),
+        criterion_name="miou",
         summarize=functools.partial(_summarize, settings),
     )
 
 
 def make_forward(
-    encoder: encoders.Encoder, settings: Settings, axis: str | None
+    encoder: encoders.Encoder, settings: SegmentationSettings, axis: str | None
 ) -> pixel_training.Forward:
     """Encoder and head; logits [b, S, S, C] of images [b, S, S, 3]."""
     card, rate = encoder.card, settings.bn_decay_rate
     layers = encoder_spec.make_layers(card._replace(bn_decay_rate=rate), axis=axis)
-    num_classes, size = len(settings.classes), (settings.crop_size,) * 2
+    num_classes, size = len(settings.data.classes), (settings.crop_size,) * 2
 
     def head(x: jax.Array, is_training: bool) -> jax.Array:
         make = dense_heads.FcnHead(
             num_classes,
             layers=layers,
-            channels=settings.head_channels,
-            dilation=settings.head_dilation,
+            channels=settings.head.channels,
+            dilation=settings.head.dilation,
         )
         return dense_heads.resize_corners(make(x, is_training), size)
 
@@ -229,10 +233,10 @@ def _loss(logits: jax.Array, labels: jax.Array, axis: str | None) -> jax.Array:
 
 
 def _make_measure(
-    forward: pixel_training.Forward, settings: Settings, fill: np.ndarray
+    forward: pixel_training.Forward, settings: SegmentationSettings, fill: np.ndarray
 ) -> Callable[..., pixel_sweep.Measured]:
     mode, size = windows.MODES[settings.inference], settings.crop_size
-    num_classes, count = len(settings.classes), settings.sweep.test_batch_size
+    num_classes, count = len(settings.data.classes), settings.test_batch_size
 
     @jax.jit
     def predict(network: pixel_training.Network, images: jax.Array) -> jax.Array:
@@ -258,7 +262,7 @@ def _make_measure(
     return measure
 
 
-def _summarize(settings: Settings, rows: np.ndarray, seed: int) -> dict[str, Any]:
+def _summarize(settings: SegmentationSettings, rows: np.ndarray, seed: int) -> dict[str, Any]:
     pooled = rows.sum(axis=0)
     iou = segmentation.iou(pooled)
     return {
@@ -269,12 +273,12 @@ def _summarize(settings: Settings, rows: np.ndarray, seed: int) -> dict[str, Any
         "interval_95": {
             name: list(pair)
             for name, pair in segmentation.bootstrap(
-                rows, seed=seed, resamples=settings.sweep.resamples
+                rows, seed=seed, resamples=settings.bootstrap_resamples
             ).items()
         },
         "iou": {
             name: None if np.isnan(value) else float(value)
-            for name, value in zip(settings.classes, iou, strict=True)
+            for name, value in zip(settings.data.classes, iou, strict=True)
         },
     }
 

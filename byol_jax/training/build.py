@@ -1,10 +1,10 @@
 """From a config to the parts of a run: networks, optimizer, augmentations, data.
 
-Only here is a config read; what it builds takes plain arguments.
+`resolve` alone reads a config; what follows takes the settings that it gives, or sections of them.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import haiku as hk
@@ -12,7 +12,7 @@ import jax
 import optax
 
 from byol_jax import config as config_lib
-from byol_jax.augment import image_ops, two_views
+from byol_jax.augment import two_views
 from byol_jax.data import agreement, data_cards, datasets, eval_loader, train_loader
 from byol_jax.distributed import pmap
 from byol_jax.models import byol_network, encoder_spec, inference, microbatch
@@ -21,133 +21,144 @@ from byol_jax.training import (
     config_checks,
     online_eval,
     optimizers,
-    paper_settings,
     pretrained_init,
     train_step,
 )
+from byol_jax.training import settings as settings_lib
 from byol_jax.workdir import run_folder
 
-UsageError = config_lib.UsageError
-lookup = config_lib.lookup
+PretrainSettings = settings_lib.PretrainSettings
+
+
+class Images(NamedTuple):
+    """The data of a run.
+
+    Attributes:
+      train: images to train on.
+      test: images that probes measure.
+      card: what has to stay the same about them.
+    """
+
+    train: datasets.Dataset
+    test: datasets.Dataset
+    card: run_folder.DataCard
 
 
 class Job(NamedTuple):
     """Everything that a run is made of; building it writes nothing."""
 
-    train: datasets.Dataset
-    test: datasets.Dataset
-    data_card: run_folder.DataCard
+    settings: PretrainSettings
+    images: Images
     forward: hk.TransformedWithState
-    optimizer: optax.GradientTransformation
     update: Callable[..., Any]
     state: train_step.TrainState
-    total_steps: int
-    warmup_steps: int
-    settings: paper_settings.Settings
-    settings_source: str  # where those are from that the config leaves unset
 
 
-def build(
+def resolve(
     config: Any,
     data_card: run_folder.DataCard | None = None,
     *,
     train: datasets.Dataset | None = None,
     test: datasets.Dataset | None = None,
-) -> Job:
-    """Builds and checks all parts of a run.
+    typed: Collection[str] = (),
+) -> tuple[PretrainSettings, Images]:
+    """Checks a config, opens its data, and settles all that the config leaves open.
 
     Args:
       config: of the run.
       data_card: what an earlier part of the same run found out about its data.
       train: images to train on; None: those of ``data.train_split``.
       test: images that probes measure; None: those of ``data.eval_split``.
+      typed: dotted keys whose values a person gave on top of the preset.
 
     Raises:
       UsageError: naming the key that is wrong and what it may be.
     """
     config_checks.check(config)
-    objective = lookup(byol.OBJECTIVES, config.objective.name, key="objective.name")
-    train = _open(config, config.data.train_split, train)
-    test = _open(config, config.data.eval_split, test)
+    data = config_lib.freeze(settings_lib.Data, config.data, prefix="data.")
+    train = _open(data, data.train_split, train)
+    test = _open(data, data.eval_split, test)
     config_checks.check_sizes(config, train)
-    data_card = data_cards.describe(config, train, data_card)
-    train, test = (datasets.with_grey_ranges(d, data_card.grey_ranges) for d in (train, test))
-    total_steps = config_lib.total_steps(config, num_images=train.num_images)
-    if total_steps < 1:
-        raise UsageError(
-            f"The run would have {total_steps} steps: set total_steps or total_epochs higher."
-        )
-    settings, source = make_settings(config, total_steps, train.num_images)
-    warmup_steps = config_lib.warmup_steps(
-        config,
-        num_images=train.num_images,
-        total_steps=total_steps,
-        warmup_epochs=settings.warmup_epochs,
+    found = settings_lib.resolve(config, num_images=train.num_images, typed=typed)
+    card = data_cards.describe(
+        train, data_card, name=data.name, mean=data.mean, std=data.std, image_size=data.image_size
     )
-    forward = make_forward(config, data_card)
-    optimizer, learning_rate = make_optimizer(config, settings, total_steps, warmup_steps)
-    make_target_ema = lookup(
-        optimizers.TARGET_EMA_SCHEDULES,
-        config.objective.target_ema_schedule,
-        key="objective.target_ema_schedule",
-    )
-    axis = pmap.reduction_axis()
-    is_exact = config.accumulate_statistics == "exact"
-    update = train_step.make_update(
-        train_step.make_loss(make_train_forward(config, data_card, axis=axis), objective),
-        optimizer,
-        make_views(config, batch_size=config.batch_size),
-        seed=config.seed,
-        learning_rate=learning_rate,
-        target_ema=make_target_ema(settings.base_target_ema, total_steps=total_steps),
-        axis=axis,
-        parts=1 if is_exact else config.accumulate,
-        average_state=pmap.groups(config.model.bn_group_size) is not None,
-    )
-    state = train_step.init_state(
-        forward, optimizer, seed=config.seed, image_size=config.data.image_size
-    )
-    if config.checkpoint:
-        card = encoder_spec.of_run(config, data_card.mean, data_card.std)
-        state = pretrained_init.load_networks(config.checkpoint, state, card)
-    return Job(
-        train,
-        test,
-        data_card,
-        forward,
-        optimizer,
-        update,
-        state,
-        total_steps,
-        warmup_steps,
-        settings,
-        source,
-    )
+    train, test = (datasets.with_grey_ranges(d, card.grey_ranges) for d in (train, test))
+    return found, Images(train, test, card)
 
 
-def _open(config: Any, split: str, given: datasets.Dataset | None) -> datasets.Dataset:
+def _open(data: settings_lib.Data, split: str, given: datasets.Dataset | None) -> datasets.Dataset:
     """A split of the config's set, or what was given in its place, known by its content."""
     if given is None:
-        return datasets.load(config.data.name, split, data_dir=config.data.dir)
+        return datasets.load(data.name, split, data_dir=data.dir)
     if isinstance(given, datasets.ArrayDataset):
         return given.replace(fingerprint=agreement.digest(given))
     return given
 
 
+def build(config: Any, data_card: run_folder.DataCard | None = None, **given: Any) -> Job:
+    """Builds all parts of a run; arguments and errors are those of `resolve`."""
+    return assemble(*resolve(config, data_card, **given))
+
+
+def assemble(settings: PretrainSettings, images: Images) -> Job:
+    """The parts of a run whose settings and data are known.
+
+    Raises:
+      UsageError: ``checkpoint`` holds no networks, or others than the settings build.
+    """
+    forward = make_forward(settings.model, images.card)
+    optimizer, learning_rate = make_optimizer(settings)
+    state = train_step.init_state(
+        forward, optimizer, seed=settings.seed, image_size=settings.data.image_size
+    )
+    if settings.checkpoint:
+        spec = encoder_spec.of_run(
+            settings.model, settings.data.image_size, images.card.mean, images.card.std
+        )
+        state = pretrained_init.load_networks(settings.checkpoint, state, spec)
+    update = make_update(settings, images.card, optimizer, learning_rate)
+    return Job(settings, images, forward, update, state)
+
+
+def make_update(
+    settings: PretrainSettings,
+    card: run_folder.DataCard,
+    optimizer: optax.GradientTransformation,
+    learning_rate: optax.Schedule,
+) -> Callable[..., Any]:
+    """One step of training, as `train_step.make_update` describes it."""
+    axis, objective = pmap.reduction_axis(), settings.objective
+    forward = make_train_forward(settings, card, axis=axis)
+    make_target_ema = optimizers.TARGET_EMA_SCHEDULES[objective.target_ema_schedule]
+    return train_step.make_update(
+        train_step.make_loss(forward, byol.OBJECTIVES[objective.name]),
+        optimizer,
+        make_views(
+            settings.augment, image_size=settings.data.image_size, batch_size=settings.batch_size
+        ),
+        seed=settings.seed,
+        learning_rate=learning_rate,
+        target_ema=make_target_ema(objective.base_target_ema, total_steps=settings.total_steps),
+        axis=axis,
+        parts=settings.micro_batches,
+        average_state=pmap.groups(settings.model.bn_group_size) is not None,
+    )
+
+
 def make_forward(
-    config: Any, data_card: run_folder.DataCard, **training: Any
+    model: settings_lib.Model, card: run_folder.DataCard, **training: Any
 ) -> hk.TransformedWithState:
-    """The network of a config, to draw its parameters or to use it once it is trained.
+    """The network of a run, to draw its parameters or to use it once it is trained.
 
     Args:
-      config: of the run.
-      data_card: of its data.
+      model: its settings.
+      card: of the run's data.
       training: what `byol_network.make_forward` takes besides, and changes no parameter.
     """
-    model = config.model
     return byol_network.make_forward(
         model.encoder,
-        num_classes=data_card.num_classes,
+        num_classes=card.num_classes,
         width_multiplier=model.width_multiplier,
         resnet_v2=model.resnet_v2,
         stem=model.stem,
@@ -158,90 +169,62 @@ def make_forward(
         predictor_hidden_size=model.predictor_hidden_size,
         bn_decay_rate=model.bn_decay_rate,
         bn_eps=model.bn_eps,
-        mean=data_card.mean,
-        std=data_card.std,
+        mean=card.mean,
+        std=card.std,
         **training,
     )
 
 
 def make_train_forward(
-    config: Any, data_card: run_folder.DataCard, *, axis: str | None
+    settings: PretrainSettings, card: run_folder.DataCard, *, axis: str | None
 ) -> hk.TransformedWithState:
     """The same as training runs it: over devices, in fewer bits, or in less memory."""
-    is_exact = config.accumulate_statistics == "exact"
     return make_forward(
-        config,
-        data_card,
+        settings.model,
+        card,
         axis=axis,
-        bn_groups=pmap.groups(config.model.bn_group_size),
-        dtype=config_checks.DTYPES[config.model.dtype],
-        plan=microbatch.Plan(config.model.remat, config.accumulate if is_exact else 1),
+        bn_groups=pmap.groups(settings.model.bn_group_size),
+        dtype=config_checks.DTYPES[settings.model.dtype],
+        plan=microbatch.Plan(settings.model.remat, settings.parts_of_a_pass),
     )
-
-
-def make_settings(
-    config: Any, total_steps: int, num_images: int
-) -> tuple[paper_settings.Settings, str]:
-    """What the config says about the schedules, and where it is from what it leaves unset."""
-    epochs = config.total_epochs
-    if config.total_steps is not None:
-        epochs = total_steps * config.batch_size / num_images
-    unset, source = paper_settings.settings(
-        epochs=epochs, batch_size=config.batch_size, num_images=num_images
-    )
-    section = config.optimizer[config.optimizer.name]
-    given = paper_settings.Settings(
-        section.base_learning_rate,
-        section.weight_decay,
-        config.objective.base_target_ema,
-        config.optimizer.warmup_epochs,
-    )
-    filled = {
-        name: unset._asdict()[name] for name, value in given._asdict().items() if value is None
-    }
-    listed = ", ".join(f"{name} {value:.6g}" for name, value in filled.items())
-    return given._replace(**filled), f"{listed}; {source}" if filled else ""
 
 
 def make_optimizer(
-    config: Any, settings: paper_settings.Settings, total_steps: int, warmup_steps: int
+    settings: PretrainSettings,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The optimizer of a config and its learning rate; each optimizer has settings of its own."""
-    name = config.optimizer.name
-    recipe = optimizers.OPTIMIZERS[name]
+    """The optimizer of a run and its learning rate."""
+    section = settings.optimizer
+    recipe = optimizers.OPTIMIZERS[section.name]
     learning_rate = optimizers.learning_rate_schedule(
-        settings.base_learning_rate,
-        batch_size=config.batch_size,
-        total_steps=total_steps,
-        warmup_steps=warmup_steps,
+        section.base_learning_rate,
+        batch_size=settings.batch_size,
+        total_steps=settings.total_steps,
+        warmup_steps=section.warmup_steps,
     )
-    arguments = {argument: config.optimizer[name][argument] for argument in recipe.arguments}
-    arguments["weight_decay"] = settings.weight_decay
-    return recipe.make(learning_rate, **arguments), learning_rate
+    arguments = {**section.arguments, "weight_decay": section.weight_decay}
+    return recipe.make(learning_rate, **{a: arguments[a] for a in recipe.arguments}), learning_rate
 
 
-def make_probe(
-    config: Any, job: Job
-) -> Callable[[int, train_step.TrainState], online_eval.Measured]:
+def make_probe(job: Job) -> Callable[[int, train_step.TrainState], online_eval.Measured]:
     """Builds probe(step, state): what the online encoder makes of ``data.eval_split``.
 
     The untrained network of step 0 has no running batch-norm statistics to be judged with: a few
     batches of plain training images give it some. Step 0 also scores raw pixels for comparison;
     there and at the last step a linear probe is trained too.
     """
-    train, test = (data.take(config.probe.max_images) for data in (job.train, job.test))
-    batch_size = min(256, train.num_images)
-    size = config.data.image_size
+    section, size = job.settings.probe, job.settings.data.image_size
+    splits = job.images.train, job.images.test
+    train, test = (data.take(section.max_images) for data in splits)
     calibrate = inference.make_calibrate(job.forward, image_size=size)
     scores = online_eval.Probe(
         train,
         test,
         inference.make_encode(job.forward, image_size=size),
-        batch_size=batch_size,
+        batch_size=min(256, train.num_images),
         image_size=size,
-        k=config.probe.k,
-        temperature=config.probe.temperature,
-        bad=eval_loader.BadLimit([job.train, job.test], config.data.max_bad_share),
+        k=section.k,
+        temperature=section.temperature,
+        bad=eval_loader.BadLimit(splits, job.settings.data.max_bad_share),
     )
 
     def probe(step: int, state: train_step.TrainState) -> online_eval.Measured:
@@ -249,7 +232,7 @@ def make_probe(
         if step == 0:
             update = functools.partial(calibrate, params)
             bn_state = scores.calibrate(update, bn_state)
-        linear = step in (0, job.total_steps)
+        linear = step in (0, job.settings.total_steps)
         raw = scores.score_raw_pixels() if step == 0 else {}
         found = scores.measure(params, bn_state, linear=linear)
         return found._replace(scalars=found.scalars | raw)
@@ -257,38 +240,55 @@ def make_probe(
     return probe
 
 
-def make_crop(config: Any) -> train_loader.Crop:
+def make_crop(crop: settings_lib.Crop, *, image_size: int) -> train_loader.Crop:
     """How the host cuts views of encoded images."""
-    section = config.augment.crop
-    return train_loader.Crop(config.data.image_size, (section.min_area, section.max_area))
+    return train_loader.Crop(image_size, (crop.min_area, crop.max_area))
 
 
-def make_train_batches(config: Any, data: datasets.Dataset) -> train_loader.TrainBatches:
+def make_train_batches(
+    settings: PretrainSettings, train: datasets.Dataset
+) -> train_loader.TrainBatches:
     """The training batches of this process."""
+    return make_batches(
+        train,
+        settings.data,
+        settings.augment.crop,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+    )
+
+
+def make_batches(
+    train: datasets.Dataset,
+    data: settings_lib.Data,
+    crop: settings_lib.Crop,
+    *,
+    batch_size: int,
+    seed: int,
+) -> train_loader.TrainBatches:
+    """The same of the sections that they need; ``batch_size`` is that of all processes."""
     return train_loader.TrainBatches(
-        data,
-        batch_size=config.batch_size // jax.process_count(),
-        seed=config.seed,
-        crop=make_crop(config),
-        reading=train_loader.Reading(config.data.threads, config.data.workers),
-        max_bad_share=config.data.max_bad_share,
+        train,
+        batch_size=batch_size // jax.process_count(),
+        seed=seed,
+        crop=make_crop(crop, image_size=data.image_size),
+        reading=train_loader.Reading(data.threads, data.workers),
+        max_bad_share=data.max_bad_share,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
 
 
-def make_views(config: Any, *, batch_size: int | None = None) -> Callable[..., Any]:
-    """The augmentations of a config, of whole batches or of parts of them."""
-    view1, view2 = (
-        image_ops.View(**{field: section[field] for field in image_ops.View._fields})
-        for section in (config.augment.view1, config.augment.view2)
-    )
-    section = config.augment.crop
+def make_views(
+    augment: settings_lib.Augment, *, image_size: int, batch_size: int | None = None
+) -> Callable[..., Any]:
+    """The augmentations of a run, of whole batches or of parts of them."""
+    crop = augment.crop
     return two_views.make_views(
-        view1,
-        view2,
-        image_size=config.data.image_size,
-        area_range=(section.min_area, section.max_area),
-        method=section.method,
+        augment.view1,
+        augment.view2,
+        image_size=image_size,
+        area_range=(crop.min_area, crop.max_area),
+        method=crop.method,
         batch_size=batch_size,
     )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from byol_jax.distributed import pmap
 from byol_jax.objectives import byol
-from byol_jax.training import paper_settings
+from byol_jax.training import settings as settings_lib
 
 ACTIONS = {"warn": False, "stop": True}  # whether the run ends
 
@@ -22,8 +22,8 @@ class Measures(NamedTuple):
     """What is watched, of the projections of a batch or as a bound on them.
 
     Attributes:
-      feature_std: spread, 1 on the whole sphere and 0 on a point (`metrics.feature_std`).
-      effective_rank: number of directions in use, at least 1 (`metrics.effective_rank`).
+      feature_std: spread, 1 on the whole sphere and 0 on a point (`representation.feature_std`).
+      effective_rank: number of directions in use, at least 1 (`representation.effective_rank`).
       target_cosine: mean cosine between what the online network predicts and what the target makes
         of the other view. Augmentations take something away that cannot be predicted, so that a
         cosine of nearly 1 means that there is nothing to predict.
@@ -69,26 +69,27 @@ class Guard:
         return text
 
 
-def find(rows: Iterable[Mapping[str, Any]], config: Any) -> list[str]:
+def find(rows: Iterable[Mapping[str, Any]], collapse: settings_lib.Collapse) -> list[str]:
     """What is beyond its limit, in words, if a run is collapsed at the last of its logs.
 
     Args:
       rows: of its metrics, in the order of steps.
-      config: of the run.
+      collapse: what counts as that.
     """
-    limits, found, count = make_limits(config), [], 0
+    limits, found, count = make_limits(collapse), [], 0
     for row in rows:
         if "train/feature_std" in row:
             values = (row.get(f"train/{name}") for name in Measures._fields)
             found = _beyond(Measures(*(math.nan if v is None else v for v in values)), limits)
             count = count + 1 if found else 0
-    return found if count >= config.collapse.patience else []
+    return found if count >= collapse.patience else []
 
 
-def make_limits(config: Any) -> Measures:
-    """The limits of a config."""
-    section = config.collapse
-    return Measures(section.min_feature_std, section.min_effective_rank, section.max_target_cosine)
+def make_limits(collapse: settings_lib.Collapse) -> Measures:
+    """The limits of a run."""
+    return Measures(
+        collapse.min_feature_std, collapse.min_effective_rank, collapse.max_target_cosine
+    )
 
 
 def _beyond(measures: Measures, limits: Measures) -> list[str]:
@@ -104,41 +105,42 @@ def _beyond(measures: Measures, limits: Measures) -> list[str]:
     return found
 
 
-def make_guard(config: Any, settings: paper_settings.Settings, warmup_steps: int) -> Guard:
-    """The guard of a config, with advice that fits it."""
-    section = config.collapse
+def make_guard(settings: settings_lib.PretrainSettings) -> Guard:
+    """The guard of a run, with advice that fits it."""
+    section = settings.collapse
     return Guard(
-        make_limits(config),
+        make_limits(section),
         patience=section.patience,
         stops=ACTIONS[section.action],
-        advice=_advice(config, settings, warmup_steps),
+        advice=_advice(settings),
     )
 
 
-def _advice(config: Any, settings: paper_settings.Settings, warmup_steps: int) -> list[str]:
+def _advice(settings: settings_lib.PretrainSettings) -> list[str]:
     """The likeliest causes first."""
-    advice = []
-    if not byol.OBJECTIVES[config.objective.name].has_predictor:
-        advice.append(f"objective.name={config.objective.name} has no predictor: take byol")
-    images = _images_of_a_norm(config)
+    advice, objective, optimizer = [], settings.objective, settings.optimizer
+    if not byol.OBJECTIVES[objective.name].has_predictor:
+        advice.append(f"objective.name={objective.name} has no predictor: take byol")
+    images = _images_of_a_norm(settings)
     if images < 32:
-        parts = " less accumulate or accumulate_statistics=exact," if config.accumulate > 1 else ""
+        parts = (
+            " less accumulate or accumulate_statistics=exact," if settings.accumulate > 1 else ""
+        )
         advice.append(
             f"batch norm sees {images} images at a time: more batch_size,{parts} a larger "
             "model.bn_group_size"
         )
-    name = config.optimizer.name
+    section = f"optimizer.{optimizer.name}"
     return [
         *advice,
-        f"a smaller optimizer.{name}.base_learning_rate (now {settings.base_learning_rate:.4g})",
-        f"a longer optimizer.warmup_steps (now {warmup_steps})",
-        f"an objective.base_target_ema nearer to 1 (now {settings.base_target_ema:.4g})",
-        f"less optimizer.{name}.weight_decay (now {settings.weight_decay:.2g})",
+        f"a smaller {section}.base_learning_rate (now {optimizer.base_learning_rate:.4g})",
+        f"a longer optimizer.warmup_steps (now {optimizer.warmup_steps})",
+        f"an objective.base_target_ema nearer to 1 (now {objective.base_target_ema:.4g})",
+        f"less {section}.weight_decay (now {optimizer.weight_decay:.2g})",
     ]
 
 
-def _images_of_a_norm(config: Any) -> int:
+def _images_of_a_norm(settings: settings_lib.PretrainSettings) -> int:
     """How many images batch norm takes statistics of."""
-    groups = pmap.groups(config.model.bn_group_size)
-    parts = 1 if config.accumulate_statistics == "exact" else config.accumulate
-    return config.batch_size // parts // (len(groups) if groups else 1)
+    groups = pmap.groups(settings.model.bn_group_size)
+    return settings.batch_size // settings.micro_batches // (len(groups) if groups else 1)

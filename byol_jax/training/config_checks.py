@@ -8,6 +8,7 @@ import numpy as np
 from byol_jax import config as config_lib
 from byol_jax.augment import random_resized_crop
 from byol_jax.data import datasets
+from byol_jax.objectives import byol
 from byol_jax.training import collapse_monitor, config_ranges, optimizers
 
 UsageError = config_lib.UsageError
@@ -37,6 +38,13 @@ def check(config: Any) -> None:
                 f"--config.augment.{name}.blur_sigma_max={view.blur_sigma_max}."
             )
     config_lib.lookup(random_resized_crop.KERNELS, section.method, key="augment.crop.method")
+    objective = config.objective
+    config_lib.lookup(byol.OBJECTIVES, objective.name, key="objective.name")
+    config_lib.lookup(
+        optimizers.TARGET_EMA_SCHEDULES,
+        objective.target_ema_schedule,
+        key="objective.target_ema_schedule",
+    )
     config_lib.lookup(optimizers.OPTIMIZERS, config.optimizer.name, key="optimizer.name")
     config_lib.lookup(collapse_monitor.ACTIONS, config.collapse.action, key="collapse.action")
     config_lib.lookup(DTYPES, config.model.dtype, key="model.dtype")

@@ -29,18 +29,44 @@ class NothingDoneError(RuntimeError):
 
 
 class Hook(NamedTuple):
-    """Something to do every so many steps, with the state after that many updates.
+    """Something to do after some of the steps.
 
     Attributes:
-      every: number of steps between calls; 0 for never.
-      run: called with (steps done, state).
+      is_due: asked once after each step, with the number of steps done.
+      run: called with (steps done, state after that many updates).
     """
 
-    every: int
+    is_due: Callable[[int], bool]
     run: Callable[[int, Any], None]
 
 
-class Progress:
+def every(steps: int, run: Callable[[int, Any], None]) -> Hook:
+    """A hook for every so many steps; 0 for never."""
+    return Hook(lambda step: bool(steps) and step % steps == 0, run)
+
+
+class Bar:
+    """A progress bar of steps, as `run` moves it."""
+
+    def __init__(self, bar: tqdm.tqdm):
+        self._bar = bar
+
+    def advance(self) -> None:
+        """One step more is done."""
+        self._bar.update()
+
+    def restart(self, step: int) -> None:
+        """Begins to measure speed from now on, when so many steps are done."""
+
+    def pause(self, seconds: float) -> None:
+        """Leaves time spent elsewhere, such as in a probe, out of the speed."""
+
+    def close(self) -> None:
+        """Leaves the bar as it stands."""
+        self._bar.close()
+
+
+class Progress(Bar):
     """A tqdm bar on a terminal, else a plain line now and then, to standard error.
 
     Args:
@@ -58,17 +84,14 @@ class Progress:
         self._is_terminal = sys.stderr.isatty()
         self._last = (first_step, time.monotonic())
         self._total = total_steps
-        self._bar = tqdm.tqdm(
+        bar = tqdm.tqdm(
             total=total_steps,
             initial=first_step,
             unit="step",
             dynamic_ncols=True,
             disable=not (self._is_terminal and is_shown),
         )
-
-    def advance(self) -> None:
-        """One step more is done."""
-        self._bar.update()
+        super().__init__(bar)
 
     def report(self, step: int, loss: float) -> float:
         """Shows loss, speed and time left; returns images per second since the last report."""
@@ -84,21 +107,15 @@ class Progress:
         return images
 
     def restart(self, step: int) -> None:
-        """Begins to measure speed from now on, when so many steps are done."""
         self._last = (step, time.monotonic())
 
     def pause(self, seconds: float) -> None:
-        """Leaves time spent elsewhere, such as in a probe, out of the speed."""
         self._last = (self._last[0], self._last[1] + seconds)
 
     def say(self, text: str) -> None:
         """Prints a line without breaking the bar."""
         if self._is_shown:
             tqdm.tqdm.write(text, file=sys.stderr)
-
-    def close(self) -> None:
-        """Leaves the bar as it stands."""
-        self._bar.close()
 
 
 class StopRequest:
@@ -163,7 +180,7 @@ def run(
     log_every: int,
     on_metrics: Callable[[int, dict[str, np.ndarray], Any], None],
     hooks: Sequence[Hook],
-    progress: Progress,
+    progress: Bar,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Any, int]:
     """Runs updates until ``total_steps`` are done or it is asked to stop.
@@ -192,7 +209,9 @@ def run(
     while step < total_steps and not is_stopped:
         state, metrics, outputs = update(state, next(batches))
         step += 1
-        # While the device works on this step; not in the call above, which hears no signal.
+        # Waits for the step before this one, so that the host is one step ahead and no more: with
+        # many steps handed out, a signal would be obeyed after the last of them. The wait is here,
+        # between two calls, since a call of the update itself hears no signal.
         jax.block_until_ready(previous)
         previous = metrics
         is_stopped = should_stop()
@@ -200,15 +219,19 @@ def run(
             with multihost.waiting(f"step {step}"):
                 jax.block_until_ready(metrics)
             progress.restart(step)  # compilation is no part of the speed
+        # Metrics of the last step that was to be logged: this step was handed out above, so the
+        # device is busy while the host fetches and writes them.
         _flush(pending, on_metrics)
         pending = None
         if step % log_every == 0 or step == total_steps:
             pending = (step, metrics, outputs)
         progress.advance()
-        due = [hook for hook in hooks if hook.every and step % hook.every == 0]
+        due = [hook for hook in hooks if hook.is_due(step)]
         if due:
             with multihost.waiting(f"step {step}"):
                 jax.block_until_ready(metrics)
+            # Before a hook saves or measures this state: its numbers are sound, and all rows of
+            # metrics up to it are written, so that a checkpoint never is ahead of the log.
             _check_finite(step, jax.device_get(metrics))
             _flush(pending, on_metrics)
             pending = None
@@ -237,7 +260,7 @@ def _check_finite(step: int, metrics: dict[str, np.ndarray]) -> None:
             raise NonFiniteError(f"{name} of step {step} is {value}.")
 
 
-def _run_hooks(due: list[Hook], step: int, state: Any, progress: Progress) -> None:
+def _run_hooks(due: list[Hook], step: int, state: Any, progress: Bar) -> None:
     with multihost.waiting(f"step {step}"):
         jax.block_until_ready(state)  # else its computation would count as the hooks' time
     start = time.monotonic()

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax.checkpoints import orbax_reader, sources
+from byol_jax.checkpoints import orbax_reader, sources, step_folders
 from byol_jax.models import encoder_spec
 from byol_jax.training import train_step
 
@@ -31,7 +31,7 @@ def load_networks(
     """
     if not sources.is_foreign(path):
         loaded = orbax_reader.load_networks(path, state)
-        if (orbax_reader.find(path).absolute().parents[1] / "config.json").exists():
+        if (step_folders.find(path).absolute().parents[1] / "config.json").exists():
             _require_same(sources.open_weights(path), card)
         return loaded
     found = sources.open_weights(path)

@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from byol_jax import config as config_lib
 from byol_jax.data import datasets
 from byol_jax.distributed import pmap
 from byol_jax.host import machine
 from byol_jax.models import flops, microbatch, resnet
-from byol_jax.training import build, config_checks
+from byol_jax.training import build
+from byol_jax.training import settings as settings_lib
 
 USUAL_SHARE = 0.4  # of the speed of a plain matrix product that a training step reaches
 
@@ -51,26 +53,26 @@ class Forecast(NamedTuple):
         return speed * self.images_per_device / self.formula_flops
 
 
-def make_forecast(config: Any, job: build.Job, update: Any, state: Any) -> Forecast:
+def make_forecast(job: build.Job, update: Any, state: Any) -> Forecast:
     """Compiles a step, which then need not be compiled again, and reads what it takes.
 
     Args:
-      config: of the run.
-      job: what was built from it.
+      job: the run.
       update: as `pmap.pmap_update` gives it.
       state: as `pmap.replicate` gives it.
     """
-    batch = _empty_batch(config, job.train)
+    settings = job.settings
+    batch = _empty_batch(settings, job.images.train)
     try:
         compiled = update.lower(state, pmap.shard(batch)).compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        raise config_checks.UsageError(
-            f"The step does not fit into memory. {_advice(config)}"
+        raise config_lib.UsageError(
+            f"The step does not fit into memory. {_advice(settings)}"
         ) from None
     memory, costs = compiled.memory_analysis(), compiled.cost_analysis() or {}
-    images = config.batch_size // jax.device_count()
+    images = settings.batch_size // jax.device_count()
     return Forecast(
         parameters=hk.data_structures.tree_size(state.online_params),
         state_bytes=hk.data_structures.tree_bytes(state),
@@ -78,43 +80,44 @@ def make_forecast(config: Any, job: build.Job, update: Any, state: Any) -> Forec
         activation_bytes=memory.temp_size_in_bytes if memory else None,
         available_bytes=available_bytes(),
         compiled_flops=costs.get("flops"),
-        formula_flops=float(images * flops_of_an_image(config)),
-        loop_rounds=config.accumulate,
+        formula_flops=float(images * flops_of_an_image(settings)),
+        loop_rounds=settings.accumulate,
         images_per_device=images,
-        matmul_flops_per_second=matmul_speed(config.model.dtype),
+        matmul_flops_per_second=matmul_speed(settings.model.dtype),
     )
 
 
-def flops_of_an_image(config: Any) -> int:
-    """Of a training step, by formula, as the config says to compute it."""
-    model = config.model
+def flops_of_an_image(settings: settings_lib.PretrainSettings) -> int:
+    """Of a training step, by formula, as the settings say to compute it."""
+    model = settings.model
     units = flops.encoder_units(
         model.encoder,
-        image_size=config.data.image_size,
+        image_size=settings.data.image_size,
         stem=model.stem,
         width_multiplier=model.width_multiplier,
         resnet_v2=model.resnet_v2,
         always_project=model.padding != "torch",
     )
     heads = model.projector_hidden_size, model.projector_output_size
-    parts = config.accumulate if config.accumulate_statistics == "exact" else 1
     return flops.step(
         units,
         projector=flops.mlp(
             resnet.embedding_size(model.encoder, width_multiplier=model.width_multiplier), *heads
         ),
         predictor=flops.mlp(heads[1], model.predictor_hidden_size, heads[1]),
-        plan=microbatch.Plan(model.remat, parts),
+        plan=microbatch.Plan(model.remat, settings.parts_of_a_pass),
     )
 
 
-def _empty_batch(config: Any, data: datasets.Dataset) -> dict[str, np.ndarray]:
+def _empty_batch(
+    settings: settings_lib.PretrainSettings, data: datasets.Dataset
+) -> dict[str, np.ndarray]:
     """As the input makes it on this process, without the images."""
-    count = config.batch_size // jax.process_count()
+    count = settings.batch_size // jax.process_count()
     labels = {name: np.zeros(count, np.int32) for name in ("labels", "place")}
     if isinstance(data, datasets.ArrayDataset):
         return {"images": np.zeros((count, *data.images.shape[1:]), np.uint8)} | labels
-    shape = (count, config.data.image_size, config.data.image_size, 3)
+    shape = (count, settings.data.image_size, settings.data.image_size, 3)
     return {name: np.zeros(shape, np.uint8) for name in ("view1", "view2")} | labels
 
 
@@ -139,7 +142,7 @@ def matmul_speed(dtype: str) -> float:
     return 3 * 2 * size**3 / (time.perf_counter() - start)
 
 
-def describe(forecast: Forecast, config: Any) -> str:
+def describe(forecast: Forecast, settings: settings_lib.PretrainSettings) -> str:
     """What a person wants to know before waiting; the last line warns, if there is reason to."""
     f = forecast
     rounds = f" (one of {f.loop_rounds} micro-batches)" if f.loop_rounds > 1 else ""
@@ -154,7 +157,7 @@ def describe(forecast: Forecast, config: Any) -> str:
         f"matrix product here, the input has to bring {f.images_per_second:,.0f} images/s.",
     ]
     if not fits(f):
-        lines.append(f"WARNING: this batch will probably not fit into memory. {_advice(config)}")
+        lines.append(f"WARNING: this batch will probably not fit into memory. {_advice(settings)}")
     return "\n".join(lines)
 
 
@@ -166,17 +169,17 @@ def fits(forecast: Forecast) -> bool:
     return needed <= forecast.available_bytes
 
 
-def _advice(config: Any) -> str:
+def _advice(settings: settings_lib.PretrainSettings) -> str:
     """What saves memory and is not in use yet, the cheapest first."""
-    model, images = config.model, config.batch_size // jax.device_count()
+    model, images = settings.model, settings.batch_size // jax.device_count()
     ways = []
     if model.dtype == "float32":
         ways.append("--config.model.dtype=bfloat16")
     if not model.remat:
         ways.append("--config.model.remat=true (a quarter more computation)")
-    if images > config.accumulate:
-        ways.append(f"--config.accumulate={2 * config.accumulate}")
-    ways.append(f"--config.batch_size={config.batch_size // 2}")
+    if images > settings.accumulate:
+        ways.append(f"--config.accumulate={2 * settings.accumulate}")
+    ways.append(f"--config.batch_size={settings.batch_size // 2}")
     return f"Try {', or '.join(ways)}."
 
 

@@ -5,7 +5,7 @@ Also what an earlier beginning has left, which a new one in the same folder move
 
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from byol_jax import config as config_lib
@@ -39,9 +39,6 @@ CHANGEABLE = (
     "wandb_project",
 )
 
-# Keys that runs of earlier versions lack, with what those did.
-LATER_KEYS = {"plugins": []}
-
 # What a beginning writes, that the next one writes again; the first is moved last.
 _OF_A_BEGINNING = ("metrics.jsonl", "tensorboard", "gallery", "bad_images.txt", "wandb_id")
 
@@ -60,7 +57,9 @@ def read_card(workdir: pathlib.Path, *, warn: Callable[[str], None]) -> DataCard
     return run_folder.make_data_card(stored) if stored else None
 
 
-def changes(workdir: pathlib.Path, config: Any, *, warn: Callable[[str], None]) -> list[str]:
+def changes(
+    workdir: pathlib.Path, config: Mapping[str, Any], *, warn: Callable[[str], None]
+) -> list[str]:
     """In what a config differs from that of the run in the folder; a line for each key.
 
     Keys that change nothing that is learned are left out. Nothing is written.
@@ -71,7 +70,7 @@ def changes(workdir: pathlib.Path, config: Any, *, warn: Callable[[str], None]) 
       warn: takes a line of text, if the stored config has to come from a checkpoint.
 
     Raises:
-      UsageError: they differ, and ``config.accept_changes`` does not say that they may; or the
+      UsageError: they differ, and ``accept_changes`` does not say that they may; or the
         stored config is damaged.
     """
     stored = run_facts.read(workdir, CONFIG, warn=warn)
@@ -79,11 +78,10 @@ def changes(workdir: pathlib.Path, config: Any, *, warn: Callable[[str], None]) 
         if manager.steps(workdir):
             warn(f"WARNING: {workdir / CONFIG} is missing; the given config is taken for its own.")
         return []
-    given = json.loads(config_lib.to_json(config))
-    known = {key: value for key, value in LATER_KEYS.items() if key in given}
-    differences = config_lib.differences(known | stored, given)
+    given = run_facts.with_later_keys(json.loads(config_lib.to_json(config)))
+    differences = config_lib.differences(stored, given)
     changed = [line for line in differences if line.split(":")[0] not in CHANGEABLE]
-    if changed and not config.accept_changes:
+    if changed and not config["accept_changes"]:
         raise UsageError(
             f"{workdir} holds a run of another config:\n  "
             + "\n  ".join(changed)
@@ -93,7 +91,7 @@ def changes(workdir: pathlib.Path, config: Any, *, warn: Callable[[str], None]) 
     return changed
 
 
-def store(workdir: pathlib.Path, config: Any, data_card: DataCard) -> None:
+def store(workdir: pathlib.Path, config: Mapping[str, Any], data_card: DataCard) -> None:
     """Writes config and card of a run, unless they are there already.
 
     Raises:
@@ -112,7 +110,7 @@ def store(workdir: pathlib.Path, config: Any, data_card: DataCard) -> None:
         raise UsageError(f"Cannot write to the workdir {workdir}: {error}.") from None
 
 
-def set_aside(workdir: pathlib.Path, config: Any) -> str:
+def set_aside(workdir: pathlib.Path, config: Mapping[str, Any]) -> str:
     """Moves away what an earlier beginning has left that did not come to its first checkpoint.
 
     Args:
@@ -153,13 +151,13 @@ def _has_text(path: pathlib.Path) -> bool:
     return path.exists() and path.stat().st_size > 0
 
 
-def _was_saved(workdir: pathlib.Path, config: Any, step: int) -> bool:
+def _was_saved(workdir: pathlib.Path, config: Mapping[str, Any], step: int) -> bool:
     """Whether a run that has logged this step must have had a checkpoint that was whole.
 
     A save may be cut off at any moment until the next one, which waits for it, or, if it is the
     last one, until the last probe.
     """
-    stored = run_facts.read(workdir, CONFIG, warn=lambda _: None) or config.to_dict()
+    stored = run_facts.read(workdir, CONFIG, warn=lambda _: None) or config
     every, total = stored["checkpoint_every_steps"], stored["total_steps"]
     if not total or every < total:
         return step >= min(2 * every, total or 2 * every)

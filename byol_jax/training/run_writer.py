@@ -2,11 +2,12 @@
 
 import contextlib
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from byol_jax.checkpoints import manager
 from byol_jax.training import run_files
+from byol_jax.training import settings as settings_lib
 from byol_jax.workdir import (
     console,
     metric_writer,
@@ -27,20 +28,22 @@ class RunWriter:
     """Logs and saves; in the processes that never open it, nothing happens.
 
     Args:
-        config: of the run.
-        workdir: its folder.
+        settings: of the run.
+        config: that they are from, to be stored.
+        workdir: the run's folder.
         data_card: of its data.
         callbacks: called with step and row after each row of metrics.
     """
 
     def __init__(
         self,
-        config: Any,
+        settings: settings_lib.PretrainSettings,
+        config: Mapping[str, Any],
         workdir: pathlib.Path,
         data_card: run_folder.DataCard,
         callbacks: Sequence[Callback] = (),
     ):
-        self._callbacks = callbacks
+        self._settings, self._callbacks = settings, callbacks
         self._config, self._workdir, self._data_card = config, workdir, data_card
         self._checkpoints: manager.Checkpoints | None = None
         self._place: place.Place | None = None
@@ -60,16 +63,18 @@ class RunWriter:
         self.logger = metric_writer.Logger(
             self._workdir,
             first_step=first_step,
-            others=trackers.make_trackers(self._config, self._workdir),
+            others=trackers.make_trackers(
+                self._settings.wandb_project, self._workdir, self._config
+            ),
         )
         self._checkpoints = self._make_checkpoints()
 
     def _make_checkpoints(self) -> manager.Checkpoints:
-        about = {"config": self._config.to_dict(), "data": self._data_card._asdict()}
+        about = {"config": self._config, "data": self._data_card._asdict()}
         return manager.Checkpoints(
             self._workdir,
-            keep=self._config.keep_checkpoints,
-            keep_every=self._config.keep_every_steps,
+            keep=self._settings.keep_checkpoints,
+            keep_every=self._settings.keep_every_steps,
             about=about,
         )
 

@@ -7,6 +7,7 @@ from typing import Any
 from byol_jax.data import datasets, label_subsets
 from byol_jax.distributed import multihost
 from byol_jax.training import collapse_monitor, loop, online_eval
+from byol_jax.training import settings as settings_lib
 from byol_jax.workdir import metrics_log
 
 _OF_LABELS = ("online_loss", "online_top1", "online_top5")
@@ -66,7 +67,7 @@ def has_probe(workdir: pathlib.Path, step: int) -> bool:
     return multihost.on_writer(find, what="looking for a probe")
 
 
-def summarize(workdir: pathlib.Path, config: Any) -> str:
+def summarize(workdir: pathlib.Path, collapse: settings_lib.Collapse) -> str:
     """A table of the first and the last probe of a finished run, and whether it collapsed."""
     rows = list(metrics_log.rows(workdir, having="probe/feature_std"))
     lines = [f"{'':<18}{'kNN':>8}{'linear':>9}{'feature std':>13}{'effective rank':>16}"]
@@ -79,7 +80,7 @@ def summarize(workdir: pathlib.Path, config: Any) -> str:
         std, rank = row["probe/feature_std"], row["probe/effective_rank"]
         lines.append(f"{name:<18}{knn:>8}{linear:>9}{std:>13.2f}{rank:>16.1f}")
     last = metrics_log.last_row(workdir, having="train/feature_std")
-    beyond = collapse_monitor.find(metrics_log.rows(workdir, having="train/feature_std"), config)
+    beyond = collapse_monitor.find(metrics_log.rows(workdir, having="train/feature_std"), collapse)
     if beyond:
         lines.append(f"COLLAPSED: {', '.join(beyond)}.")
     bad = last.get("data/bad_images")

@@ -99,12 +99,13 @@ def make_loss(forward: hk.TransformedWithState, objective: byol.Objective) -> Ca
         if logits is not None:
             weights = jnp.ones(labels.shape) if weights is None else weights
             labels = jnp.maximum(labels, 0)  # those of -1 weigh nothing
+            correct = accuracy.correct(logits, labels)
             probe_loss = jnp.mean(weights * byol.cross_entropy(logits, labels))
             scalars |= {
                 "loss": repr_loss + probe_loss,
                 "online_loss": probe_loss,
-                "online_top1": jnp.mean(weights * accuracy.topk_correct(logits, labels, k=1)),
-                "online_top5": jnp.mean(weights * accuracy.topk_correct(logits, labels, k=5)),
+                "online_top1": jnp.mean(weights * correct["top1"]),
+                "online_top5": jnp.mean(weights * correct["top5"]),
             }
         aux = scalars, online_state, target_state, online[0].projection
         return scalars["loss"], aux
@@ -125,6 +126,8 @@ def label_weights(labels: jax.Array, *, axis: str | None) -> tuple[jax.Array, ja
     Returns:
       The weights, and the fraction of the whole batch that has labels.
     """
+    # Every device and part then takes a plain mean over all its images; the mean of these means,
+    # which is all that is computed across devices, comes out weighted by labels.
     is_labeled = (labels >= 0).astype(jnp.float32)
     count, size = jnp.sum(is_labeled), labels.shape[0]
     if axis:
@@ -224,6 +227,8 @@ def _in_micro_batches(grad: Callable[..., Any], parts: int) -> Callable[..., Any
             total = jax.tree.map(jnp.add, total, grads)
             return (total, online_state, target_state), (scalars, projection)
 
+        # A scan, so that the next part begins when the one before has left nothing but its sums:
+        # unrolled, XLA may run parts side by side, with the memory of all of them.
         split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
         start = jax.tree.map(jnp.zeros_like, online_params), state.online_state, state.target_state
         (total, online_state, target_state), (scalars, projection) = jax.lax.scan(one, start, split)

@@ -17,6 +17,7 @@ from byol_jax.data import datasets, train_loader
 from byol_jax.distributed import multihost, pmap
 from byol_jax.evaluation import features as features_lib
 from byol_jax.training import build, online_eval
+from byol_jax.training import settings as settings_lib
 from byol_jax.visualize import gallery
 from byol_jax.workdir import metric_writer
 
@@ -27,44 +28,43 @@ class Curator:
     """Makes the pictures of one run, in the process that writes its files.
 
     Args:
-      config: of the run.
+      job: the run.
       workdir: its folder.
-      job: its parts.
       logger: shows the pictures to whoever tracks the run.
       say: prints a line.
     """
 
     def __init__(
         self,
-        config: Any,
-        workdir: pathlib.Path,
         job: build.Job,
+        workdir: pathlib.Path,
         logger: metric_writer.Logger,
         say: Callable[[str], None],
     ):
-        self._config, self._workdir, self._job = config, workdir, job
+        self._settings, self._images, self._workdir = job.settings, job.images, workdir
         self._logger, self._say = logger, say
-        self._is_active = multihost.is_writer() and config.gallery.max_images > 0
+        self._is_active = multihost.is_writer() and job.settings.gallery.max_images > 0
 
     def see_batch(self, step: int, batch: Mapping[str, np.ndarray], bad: Mapping[int, str]) -> None:
         """Keeps the views of the first step: images and views of the batch [B, ...] it is fed."""
         if step == 1 and self._is_active:
             with self._harmless():
-                grid = make_pairs(self._config, self._job.train, batch, bad, self._workdir / FOLDER)
+                folder = self._workdir / FOLDER
+                grid = make_pairs(self._settings, self._images.train, batch, bad, folder)
                 self._logger.write_image(step, "pairs", grid)
 
     def see_probe(self, step: int, measured: online_eval.Measured) -> None:
         """Keeps what the encoder makes of the evaluation split before and after training."""
         if not self._is_active:
             return
-        most, folder = self._config.gallery.max_images, self._workdir / FOLDER
+        most, folder = self._settings.gallery.max_images, self._workdir / FOLDER
         with self._harmless():
             if step == 0:
-                begin = self._config.checkpoint
+                begin = self._settings.checkpoint
                 title = f"the networks of {begin}" if begin else "random weights"
                 gallery.write_start(folder, measured, most=most, title=title)
-            if step == self._job.total_steps:
-                subject = make_subject(self._config, self._job.test)
+            if step == self._settings.total_steps:
+                subject = make_subject(self._settings.data, self._images.test)
                 grid = gallery.write_end(folder, subject, measured, step=step, most=most)
                 self._logger.write_image(step, "neighbours", grid)
 
@@ -80,9 +80,8 @@ class Curator:
             )
 
 
-def make_subject(config: Any, test: datasets.Dataset) -> gallery.GalleryData:
+def make_subject(data: settings_lib.Data, test: datasets.Dataset) -> gallery.GalleryData:
     """The images of a run's evaluation split, with their names and those of their classes."""
-    data = config.data
     source = features_lib.Source(data.name, data.dir)
     named = test.class_names if isinstance(test, datasets.ArrayDataset) else ()
     classes = list(named) or datasets.class_names(data.name, data.dir, test.num_classes)
@@ -108,7 +107,7 @@ class _Names(Mapping):
 
 
 def make_pairs(
-    config: Any,
+    settings: settings_lib.PretrainSettings,
     train: datasets.Dataset,
     batch: Mapping[str, np.ndarray],
     bad: Mapping[int, str],
@@ -117,15 +116,16 @@ def make_pairs(
     """Writes images beside the two views that the first step makes of them; returns a picture.
 
     Args:
-      config: of the run.
+      settings: of the run.
       train: the split.
       batch: the first one of this process, [B, ...].
       bad: images that were found to be bad so far, which are not in the batch.
       folder: of the gallery.
     """
-    views = first_views(config, batch)
-    found = find_rows(config, train, min(gallery.PAIRS, len(views[0])), bad)
-    subject = make_subject(config, train)
+    views = first_views(settings, batch)
+    count = min(gallery.PAIRS, len(views[0]))
+    found = find_rows(train, count, bad, seed=settings.seed)
+    subject = make_subject(settings.data, train)
     pairs = [
         (gallery.load(train, index, 2 * gallery.LARGE), views[0][row], views[1][row])
         for row, index in found
@@ -135,33 +135,36 @@ def make_pairs(
 
 
 def find_rows(
-    config: Any, train: datasets.Dataset, count: int, bad: Mapping[int, str]
+    train: datasets.Dataset, count: int, bad: Mapping[int, str], *, seed: int
 ) -> list[tuple[int, int]]:
     """The first rows of the first batch, and which images they are; no bad ones."""
     indices = train_loader.first_indices(
-        train.num_images, seed=config.seed, count=count, process_count=jax.process_count()
+        train.num_images, seed=seed, count=count, process_count=jax.process_count()
     )
     return [(row, index) for row, index in enumerate(indices) if index not in bad]
 
 
-def first_views(config: Any, batch: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def first_views(
+    settings: settings_lib.PretrainSettings, batch: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
     """Two views, uint8 [b, S, S, 3], of the first device's part of the first batch [B, ...].
 
     The key is that of step 0, so that these are the views that the network is trained on.
     """
-    key = pmap.step_key(config.seed, jnp.int32(0))
+    key = pmap.step_key(settings.seed, jnp.int32(0))
     count = len(batch["labels"]) // jax.local_device_count()
     part = {name: rows[:count] for name, rows in batch.items()}
-    return draw_views(config, key, part, batch_size=config.batch_size)
+    make_views = build.make_views(
+        settings.augment, image_size=settings.data.image_size, batch_size=settings.batch_size
+    )
+    return draw_views(make_views, key, part)
 
 
 def draw_views(
-    config: Any, key: jax.Array, batch: Mapping[str, np.ndarray], *, batch_size: int | None = None
+    make_views: Callable[..., Any], key: jax.Array, batch: Mapping[str, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Two views, uint8 [b, S, S, 3], of a batch [b, ...], or of a part of one of that size."""
+    """Two views, uint8 [b, S, S, 3], of a batch [b, ...], as `build.make_views` makes them."""
     # Runs once, so compiling it without optimizations is what saves time.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    made = jax.jit(build.make_views(config, batch_size=batch_size), compiler_options=options)(
-        key, dict(batch)
-    )
+    made = jax.jit(make_views, compiler_options=options)(key, dict(batch))
     return tuple(np.rint(np.asarray(view) * 255).astype(np.uint8) for view in made)

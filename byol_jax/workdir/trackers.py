@@ -195,13 +195,19 @@ class WeightsAndBiases:
         self._run.finish()
 
 
-def make_trackers(config: Any, workdir: pathlib.Path) -> Sequence[Tracker]:
-    """Those that a config asks for; none of them raises or waits.
+def make_trackers(
+    project: str, workdir: pathlib.Path, config: Mapping[str, Any]
+) -> Sequence[Tracker]:
+    """Those that are asked for; none of them raises or waits.
+
+    Args:
+      project: of Weights & Biases; empty for none.
+      workdir: of the run.
+      config: of the run, to be shown.
 
     Raises:
       UsageError: the package wandb is not installed.
     """
-    project = config.wandb_project
     if not project:
         return ()
     try:
@@ -210,5 +216,4 @@ def make_trackers(config: Any, workdir: pathlib.Path) -> Sequence[Tracker]:
         raise UsageError(
             f"--config.wandb_project={project} needs the package wandb: pip install '.[wandb]'."
         ) from None
-    settings = config.to_dict()
-    return (Background("Weights & Biases", lambda: WeightsAndBiases(project, workdir, settings)),)
+    return (Background("Weights & Biases", lambda: WeightsAndBiases(project, workdir, config)),)

@@ -62,9 +62,9 @@ def hook_share(rounds: int = 3) -> float:
     """Seconds of a probe as a fraction of those of the training between two of them."""
     config = byol.get_config()
     job = build.build(config)
-    probe = build.make_probe(config, job)
+    probe = build.make_probe(job)
     update = pmap.pmap_update(job.update)
-    batches = build.make_train_batches(config, job.train)
+    batches = build.make_train_batches(job.settings, job.images.train)
     state = pmap.replicate(job.state)
     state, _, _ = update(state, pmap.shard(next(batches)))
     probe(1, state)

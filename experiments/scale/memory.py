@@ -14,6 +14,7 @@ from ml_collections import config_flags
 
 from byol_jax.objectives import byol
 from byol_jax.training import build, optimizers, resource_estimate, train_step
+from byol_jax.training import settings as settings_lib
 from byol_jax.workdir import run_folder
 
 WAYS = {
@@ -43,11 +44,12 @@ def abstract_state(forward, optimizer, size):
     return train_step.TrainState(step, online[0], target[0], online[1], target[1], opt_state)
 
 
-def make(config):
-    """Loss and update of a config on one device, with abstract arrays to call them with."""
+def make(settings):
+    """Loss and update of a run on one device, with abstract arrays to call them with."""
+    size = settings.data.image_size
     loss = train_step.make_loss(
-        build.make_train_forward(config, CARD, axis=None),
-        byol.OBJECTIVES[config.objective.name],
+        build.make_train_forward(settings, CARD, axis=None),
+        byol.OBJECTIVES[settings.objective.name],
     )
     optimizer = optimizers.lars(
         lambda step: 0.1, weight_decay=1e-6, momentum=0.9, trust_coefficient=1e-3
@@ -55,47 +57,43 @@ def make(config):
     update = train_step.make_update(
         loss,
         optimizer,
-        build.make_views(config),
+        build.make_views(settings.augment, image_size=size),
         seed=0,
         learning_rate=lambda step: 0.1,
         target_ema=lambda step: 0.99,
         axis=None,
-        parts=parts(config),
+        parts=settings.micro_batches,
     )
-    size = config.data.image_size
-    state = abstract_state(build.make_forward(config, CARD), optimizer, size)
+    state = abstract_state(build.make_forward(settings.model, CARD), optimizer, size)
     return loss, update, state
 
 
-def parts(config):
-    """Micro-batches that are normalized by themselves."""
-    return 1 if config.accumulate_statistics == "exact" else config.accumulate
-
-
-def compiled_bytes(config, update, state):
+def compiled_bytes(settings, update, state):
     """Temporary buffers of the compiled step."""
-    view, labels = abstract_view(config, config.batch_size, np.uint8)
+    view, labels = abstract_view(settings, settings.batch_size, np.uint8)
     batch = {"view1": view, "view2": view, "labels": labels}
     compiled = jax.jit(update, donate_argnums=0).lower(state, batch).compile()
     return compiled.memory_analysis().temp_size_in_bytes
 
 
-def kept_bytes(config, loss, state):
+def kept_bytes(settings, loss, state):
     """What differentiation keeps from the forward for the backward pass, but for parameters."""
 
     def backward(params, state, views, labels):
         return jax.vjp(lambda p: loss(p, state, views, labels), params, has_aux=True)[1]
 
-    view, labels = abstract_view(config, config.batch_size // parts(config), np.float32)
+    view, labels = abstract_view(
+        settings, settings.batch_size // settings.micro_batches, np.float32
+    )
     kept = jax.eval_shape(backward, state.online_params, state, (view, view), labels)
     shapes = [leaf.shape for leaf in jax.tree.leaves(state.online_params)]
     arrays = [leaf for leaf in jax.tree.leaves(kept) if leaf.shape not in shapes]
     return sum(leaf.size * leaf.dtype.itemsize for leaf in arrays)
 
 
-def abstract_view(config, count, dtype):
+def abstract_view(settings, count, dtype):
     """Images and labels of so many examples."""
-    size = config.data.image_size
+    size = settings.data.image_size
     images = jax.ShapeDtypeStruct((count, size, size, 3), dtype)
     return images, jax.ShapeDtypeStruct((count,), np.int32)
 
@@ -107,11 +105,12 @@ def main(_):
     first = None
     for name, overrides in WAYS.items():
         config = with_values(CONFIG.value, overrides)
-        loss, update, state = make(config)
+        settings = settings_lib.resolve(config, num_images=CARD.num_images)
+        loss, update, state = make(settings)
         found = (
-            kept_bytes(config, loss, state) / 1e6,
-            compiled_bytes(config, update, state) / 1e6,
-            config.batch_size * resource_estimate.flops_of_an_image(config) / 1e9,
+            kept_bytes(settings, loss, state) / 1e6,
+            compiled_bytes(settings, update, state) / 1e6,
+            settings.batch_size * resource_estimate.flops_of_an_image(settings) / 1e9,
         )
         first = first or found
         cells = [f"{x:,.0f} ({x / y:.0%})" for x, y in zip(found, first, strict=True)]

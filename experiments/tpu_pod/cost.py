@@ -5,7 +5,7 @@ python -m experiments.tpu_pod.cost [fraction of the peak, 0.4 if not given]
 
 import sys
 
-from byol_jax.training import paper_settings, resource_estimate
+from byol_jax.training import paper_settings, resource_estimate, settings
 from configs import byol
 
 MACHINES = {  # devices, peak bfloat16 operations a second of one, by its maker's data sheet
@@ -18,7 +18,8 @@ MACHINES = {  # devices, peak bfloat16 operations a second of one, by its maker'
 
 def main(fraction: float) -> None:
     """Prints a table: hours of each length, and images a second that the input has to bring."""
-    image = resource_estimate.flops_of_an_image(byol.get_config("imagenet-100"))
+    run = settings.resolve(byol.get_config("imagenet-100"), num_images=paper_settings.NUM_IMAGES)
+    image = resource_estimate.flops_of_an_image(run)
     print(f"{image / 1e9:.1f} GFLOP an image and step, {fraction:.0%} of the peak\n")
     print(
         "| machine | "

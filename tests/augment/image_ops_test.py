@@ -241,6 +241,7 @@ def test_presets_are_the_reference_s():
         blur_sigma_min=0.1,
         blur_sigma_max=2.0,
         solarize_threshold=0.5,
+        extra=(),
     )
     assert image_ops.BYOL_VIEW1._asdict() == shared | dict(
         blur_probability=1.0, solarize_probability=0.0

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from byol_jax.checkpoints import file_kinds, orbax_reader, sources, torch_checkpoint
+from byol_jax.checkpoints import file_kinds, sources, step_folders, torch_checkpoint
 from byol_jax.config import UsageError
 from tests.support.samples import drawn_picture, encode
 
@@ -58,7 +58,7 @@ def test_a_header_whose_length_spells_a_letter_is_not_taken_for_a_page(tmp_path)
 
 
 def step_of(path):
-    return int(orbax_reader.find(str(path)).name)
+    return int(step_folders.find(str(path)).name)
 
 
 def test_a_checkpoint_that_is_deleted_while_it_is_read_gives_way_to_the_newest(tmp_path):
@@ -73,7 +73,7 @@ def test_a_checkpoint_that_is_deleted_while_it_is_read_gives_way_to_the_newest(t
             raise UsageError("half-written or damaged")
         return "loaded"
 
-    assert orbax_reader.until_sound(str(run), load) == "loaded"
+    assert step_folders.until_sound(str(run), load) == "loaded"
     assert read == [100, 200, 300, 400]
 
 
@@ -85,9 +85,9 @@ def test_a_named_checkpoint_that_is_deleted_while_it_is_read_is_said(tmp_path):
         raise UsageError("half-written or damaged")
 
     with pytest.raises(
-        orbax_reader.GoneError, match="checkpoints/100 was deleted while it was read"
+        step_folders.GoneError, match="checkpoints/100 was deleted while it was read"
     ):
-        orbax_reader.until_sound(str(folder), load)
+        step_folders.until_sound(str(folder), load)
 
 
 @pytest.mark.parametrize("path", ["run", "run/checkpoints/200"])
@@ -100,5 +100,5 @@ def test_a_damaged_checkpoint_of_a_run_that_rests_is_an_error_at_once(path, tmp_
         raise UsageError("half-written or damaged")
 
     with pytest.raises(UsageError, match="half-written"):
-        orbax_reader.until_sound(str(tmp_path / path), load)
+        step_folders.until_sound(str(tmp_path / path), load)
     assert len(calls) == 1

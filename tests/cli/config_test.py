@@ -1,6 +1,8 @@
 """Look-ups, durations, and that every key of every preset does something."""
 
+import dataclasses
 import importlib
+import typing
 
 import jax
 import ml_collections
@@ -14,6 +16,7 @@ from byol_jax.cli import effect_rules
 from byol_jax.data import datasets
 from byol_jax.models import inference
 from byol_jax.training import build, config_checks, optimizers
+from byol_jax.training import settings as settings_lib
 from configs import byol
 from tests.conftest import make_config
 from tests.support import golden_data, pixel_worlds
@@ -40,54 +43,49 @@ def test_differences_list_every_key_that_changed():
 def test_imagenet_presets_have_the_references_numbers(epochs):
     config = byol.get_config(f"imagenet-{epochs}")
     expected = golden_data.config(golden_data.load("schedules"))[f"e{epochs}_b4096"]
-    steps = config_lib.total_steps(config, num_images=IMAGENET_TRAIN_IMAGES)
-    settings, source = build.make_settings(config, steps, IMAGENET_TRAIN_IMAGES)
-    warmup = config_lib.warmup_steps(
-        config,
-        num_images=IMAGENET_TRAIN_IMAGES,
-        total_steps=steps,
-        warmup_epochs=settings.warmup_epochs,
-    )
-    assert f"the reference's for {epochs} epochs" in source
-    lars = config.optimizer.lars
+    settings = settings_lib.resolve(config, num_images=IMAGENET_TRAIN_IMAGES)
+    lars = settings.optimizer
+    assert f"the reference's for {epochs} epochs" in settings.unset
+    assert settings.origins["objective.base_target_ema"] == "reference"
     assert {
-        "batch_size": config.batch_size,
-        "max_steps": steps,
-        "warmup_steps": warmup,
-        "base_learning_rate": settings.base_learning_rate,
-        "base_target_ema": settings.base_target_ema,
-        "weight_decay": settings.weight_decay,
-        "momentum": lars.momentum,
-        "eta": lars.trust_coefficient,
+        "batch_size": settings.batch_size,
+        "max_steps": settings.total_steps,
+        "warmup_steps": lars.warmup_steps,
+        "base_learning_rate": lars.base_learning_rate,
+        "base_target_ema": settings.objective.base_target_ema,
+        "weight_decay": lars.weight_decay,
+        "momentum": lars.arguments["momentum"],
+        "eta": lars.arguments["trust_coefficient"],
         "num_train_images": IMAGENET_TRAIN_IMAGES,
     } == expected
-    assert config.model.encoder == "resnet50" and config.data.image_size == 224
-    for section, view in [
-        (config.augment.view1, image_ops.BYOL_VIEW1),
-        (config.augment.view2, image_ops.BYOL_VIEW2),
-    ]:
-        assert section.to_dict() == view._asdict()
+    assert settings.model.encoder == "resnet50" and settings.data.image_size == 224
+    assert settings.augment.view1 == image_ops.BYOL_VIEW1
+    assert settings.augment.view2 == image_ops.BYOL_VIEW2
 
 
 def test_total_steps_win_over_epochs_and_cut_the_warmup():
     config = byol.get_config("imagenette")
     config.total_steps = 50
-    assert config_lib.total_steps(config, num_images=9469) == 50
-    warmup = config_lib.warmup_steps(config, num_images=9469, total_steps=50, warmup_epochs=10.0)
-    assert warmup == 50
+    settings = settings_lib.resolve(config, num_images=9469)
+    assert settings.total_steps == settings.optimizer.warmup_steps == 50
 
 
 def test_what_the_config_sets_wins_over_the_references_settings():
     config = byol.get_config("imagenet-200")
     assert config.total_epochs == 200
     config.optimizer.lars.weight_decay = 3e-6
-    settings, source = build.make_settings(config, 62557, IMAGENET_TRAIN_IMAGES)
-    assert settings.weight_decay == 3e-6 and settings.base_target_ema == pytest.approx(0.99)
-    assert "between the reference's for 100 and 300" in source and "weight_decay" not in source
+    typed = ["optimizer.lars.weight_decay"]
+    settings = settings_lib.resolve(config, num_images=IMAGENET_TRAIN_IMAGES, typed=typed)
+    assert settings.optimizer.weight_decay == 3e-6
+    assert settings.objective.base_target_ema == pytest.approx(0.99)
+    assert "between the reference's for 100 and 300" in settings.unset
+    assert "weight_decay" not in settings.unset
+    assert settings.origins["optimizer.weight_decay"] == "typed"
+    assert settings.origins["optimizer.base_learning_rate"] == "reference"
     default = byol.get_config()
-    settings, source = build.make_settings(default, 1600, 5000)
-    assert settings.base_learning_rate == default.optimizer.lars.base_learning_rate
-    assert source == ""
+    settings = settings_lib.resolve(default, num_images=5000)
+    assert settings.optimizer.base_learning_rate == default.optimizer.lars.base_learning_rate
+    assert settings.unset == "" and set(settings.origins.values()) == {"preset"}
 
 
 class Recording(ml_collections.ConfigDict):
@@ -117,6 +115,34 @@ class Recording(ml_collections.ConfigDict):
         return values
 
 
+def sections(kind):
+    """A dataclass of settings, and those inside."""
+    yield kind
+    for hint in typing.get_type_hints(kind).values():
+        if dataclasses.is_dataclass(hint):
+            yield from sections(hint)
+
+
+def fields(kind):
+    """Names of all fields, with those of their classes."""
+    return {
+        f"{section.__name__}.{field.name}"
+        for section in sections(kind)
+        for field in dataclasses.fields(section)
+    }
+
+
+def record_fields(patch, kind, used):
+    """Notes from now on which fields of settings anybody reads."""
+
+    def record(self, name):
+        used.add(f"{type(self).__name__}.{name}")
+        return object.__getattribute__(self, name)
+
+    for section in sections(kind):
+        patch.setattr(section, "__getattribute__", record)
+
+
 @pytest.mark.slow
 def test_every_key_of_every_preset_is_used(monkeypatch, tmp_path):
     from byol_jax.tasks import pretrain
@@ -143,15 +169,18 @@ def test_every_key_of_every_preset_is_used(monkeypatch, tmp_path):
     monkeypatch.setattr(
         inference, "make_calibrate", lambda *_, **__: lambda params, state, images: state
     )
-    read = set()
-    for optimizer in optimizers.OPTIMIZERS:
-        config = make_config(**{"optimizer.name": optimizer, "accept_changes": True})
-        with pytest.raises(Done):
-            pretrain.run(Recording(config, read), tmp_path)
+    read, used = set(), set()
+    with monkeypatch.context() as patch:
+        record_fields(patch, settings_lib.PretrainSettings, used)
+        for optimizer in optimizers.OPTIMIZERS:
+            config = make_config(**{"optimizer.name": optimizer, "accept_changes": True})
+            with pytest.raises(Done):
+                pretrain.run(Recording(config, read), tmp_path)
+    assert fields(settings_lib.PretrainSettings) - used == set()
     for preset in byol.PRESETS:
         keys = config_lib.flatten(byol.get_config(preset).to_dict())
-        # `plugins`, `preset` and `task` are for the main loop.
-        assert set(keys) - read == {"plugins", "preset", "task"}, preset
+        # The main loop reads three of them; the last is for comparing configs as dictionaries.
+        assert set(keys) - read == {"plugins", "preset", "task", "accept_changes"}, preset
 
 
 SHORT = {
@@ -206,14 +235,14 @@ def test_presets_build_and_take_a_step(preset, monkeypatch):
         job.state,
         build.pmap.shard(
             {
-                "images": job.train.images[:4],
-                "labels": job.train.labels[:4],
+                "images": job.images.train.images[:4],
+                "labels": job.images.train.labels[:4],
                 "place": np.arange(4, dtype=np.int32),
             }
         ),
     )
     assert shapes[0].step.shape == ()
-    assert job.total_steps == 1
+    assert job.settings.total_steps == 1
 
 
 def test_encoded_images_are_not_cut_to_next_to_nothing():

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from byol_jax import config as config_lib
-from byol_jax.cli import config_files, effect_rules, effects
-from byol_jax.training import build, collapse_monitor, optimizers
+from byol_jax.cli import config_files, effect_rules, effects, typed_values
+from byol_jax.training import build, collapse_monitor, optimizers, settings
 from byol_jax.workdir import run_folder
 from configs import byol
 from tests.conftest import make_config
@@ -187,23 +187,21 @@ def test_epochs_that_are_typed_win_over_the_steps_of_a_preset(task):
     effects.settle(config, [key])
     assert config[steps] is None and config[key] == value
     if task == "byol":
-        assert config_lib.total_steps(config, num_images=5000) == 2 * 5000 // 64
+        assert settings.resolve(config, num_images=5000).total_steps == 2 * 5000 // 64
 
 
 def test_a_typed_warm_up_in_epochs_wins_over_the_steps_of_a_preset():
     config = typed("byol", **{"optimizer.warmup_epochs": 3.0})
     effects.settle(config, ["optimizer.warmup_epochs"])
-    warmup = config_lib.warmup_steps(
-        config, num_images=640, total_steps=1000, warmup_epochs=config.optimizer.warmup_epochs
-    )
-    assert warmup == 30
+    assert settings.resolve(config, num_images=640).optimizer.warmup_steps == 30
 
 
 def test_typed_steps_win_over_the_epochs_of_a_preset_whose_config_stays_as_it_was():
     config = typed("byol", "imagenette", total_steps=50)
     before = config.to_dict()
     assert effects.settle(config, ["total_steps"]) == []
-    assert config.to_dict() == before and config_lib.total_steps(config, num_images=9469) == 50
+    assert config.to_dict() == before
+    assert settings.resolve(config, num_images=9469).total_steps == 50
 
 
 def test_an_empty_value_asks_for_nothing():
@@ -279,17 +277,14 @@ def signature(monkeypatch):
 
     def sign(config):
         calls.clear()
-        steps = config_lib.total_steps(config, num_images=640)
-        settings, _ = build.make_settings(config, steps, 640)
-        warmup = config_lib.warmup_steps(
-            config, num_images=640, total_steps=steps, warmup_epochs=settings.warmup_epochs
-        )
-        build.make_train_forward(config, card, axis=None)
-        build.make_optimizer(config, settings, steps, warmup)
-        build.make_views(config, batch_size=config.batch_size)
-        build.make_train_batches(config, None)
-        collapse_monitor.make_guard(config, settings, warmup)
-        extra = (config.objective.to_dict(), config.probe.to_dict(), config.accumulate, steps)
+        found = settings.resolve(config, num_images=640)
+        build.make_train_forward(found, card, axis=None)
+        build.make_optimizer(found)
+        size = found.data.image_size
+        build.make_views(found.augment, image_size=size, batch_size=found.batch_size)
+        build.make_train_batches(found, None)
+        collapse_monitor.make_guard(found)
+        extra = (found.objective, found.probe, found.micro_batches, found.total_steps)
         return [*calls, repr(extra)]
 
     return sign
@@ -299,7 +294,7 @@ def test_every_key_of_pretraining_changes_something_or_is_refused(signature):
     base = signature(make_config(total_steps=4000))
     refused = set()
     for key, value in config_lib.flatten(byol.get_config().to_dict()).items():
-        if key in OF_THE_LOOP or key in ("task", "preset", "plugins"):
+        if key in OF_THE_LOOP or key in ("task", "preset", *typed_values.NAMES):
             continue
         config = make_config(total_steps=4000)
         config.update_from_flattened_dict({key: other(key, value)})

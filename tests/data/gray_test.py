@@ -13,7 +13,7 @@ import PIL.TiffImagePlugin
 import pytest
 
 from byol_jax.data import data_cards, datasets, eval_loader, gray, image_decoding, train_loader
-from byol_jax.data.prepare import packed_dataset
+from byol_jax.data.prepare import shrinking
 from byol_jax.evaluation import protocol
 from byol_jax.models import encoder_spec
 from byol_jax.workdir import run_folder
@@ -197,15 +197,21 @@ def data_config(folder):
     return ml_collections.ConfigDict({"data": data})
 
 
+def describe(folder, data, known=None, mean=None):
+    """The card of a set whose statistics are perhaps not given."""
+    name, size = str(folder), 32
+    return data_cards.describe(data, known, name=name, mean=mean, std=mean, image_size=size)
+
+
 def test_a_run_measures_once_and_keeps_the_ranges(tmp_path, capsys):
     data = write_set(tmp_path)
-    card = data_cards.describe(data_config(tmp_path), data, None)
+    card = describe(tmp_path, data)
     assert card.grey_ranges == TWELVE and 0.3 < card.mean[0] < 0.7
     assert "unsigned values 0 to 4095 become black to white" in capsys.readouterr().err
     stored = json.loads(json.dumps(card._asdict()))
     assert run_folder.make_data_card(stored) == card
     known = card._replace(grey_ranges={"unsigned": (0, 99)})
-    assert data_cards.describe(data_config(tmp_path), data, known) == known
+    assert describe(tmp_path, data, known) == known
 
 
 def test_a_data_card_of_an_earlier_version_loads():
@@ -214,13 +220,15 @@ def test_a_data_card_of_an_earlier_version_loads():
     assert run_folder.make_data_card(fields).grey_ranges is None
 
 
-def test_a_set_that_comes_out_nearly_black_says_so(tmp_path, capsys):
+@pytest.mark.parametrize("mean", [None, (0.5, 0.5, 0.5)])
+def test_a_set_that_comes_out_nearly_black_says_so(mean, tmp_path, capsys):
     for number in range(3):  # colors are not scaled: 12 bits of 16
         pixels = (drawn_picture(20, 20, number) // 64).astype(np.uint8)
         (tmp_path / f"{number}.png").write_bytes(encode(pixels))
     data = datasets.load("folder", "all", data_dir=str(tmp_path))
-    data_cards.describe(data_config(tmp_path), data, None)
+    card = describe(tmp_path, data, mean=mean)
     assert "come out nearly black (mean 0." in capsys.readouterr().err
+    assert mean is None or card.mean == card.std == mean
 
 
 def encoder_of(folder, ranges):
@@ -248,7 +256,7 @@ def test_evaluations_use_the_ranges_of_the_run_and_measure_other_sets(tmp_path):
 
 
 def test_a_packed_image_is_scaled(tmp_path):
-    data = packed_dataset.shrink(encode(DEEP), shorter_side=30, quality=95, ranges=TWELVE)
+    data = shrinking.shrink(encode(DEEP), shorter_side=30, quality=95, ranges=TWELVE)
     assert abs(decode(data).mean() - GRAY.mean()) < 3
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from byol_jax.augment import random_resized_crop
 from byol_jax.data import host_crops, image_decoding
 from tests.support import golden_data
 from tests.support.samples import drawn_picture, encode, same_distribution
@@ -40,6 +41,20 @@ def test_sides_of_windows_equal_the_reference():
         for (height, width), area, log_aspect, window in rows
     ]
     assert np.mean(equal) >= 0.99  # the reference computes in float32
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (48, 300), (375, 500)])
+def test_sides_of_windows_are_those_of_the_device(height, width):
+    """They are written twice: per image in float64, and for a batch in float32."""
+    rng = np.random.RandomState(0)
+    area, aspect = rng.uniform(0.08, 1, 2000), rng.uniform(np.log(3 / 4), np.log(4 / 3), 2000)
+    device = random_resized_crop.window_sides(np.float32(area), np.float32(aspect), (height, width))
+    host = [
+        host_crops.window_sides(fraction * height * width, log_aspect, height, width)
+        for fraction, log_aspect in zip(area, aspect, strict=True)
+    ]
+    difference = np.abs(np.array(host) - np.asarray(device))
+    assert difference.max() <= 1 and difference.mean() < 1e-3  # only where .5 is rounded
 
 
 def drawn_windows(n, height, width, seed=0, **ranges):

@@ -15,6 +15,7 @@ import pytest
 
 from byol_jax.data import image_decoding
 from tests.data.image_decoding_test import jpeg_with_size, png_chunk
+from tests.support import systems
 from tests.support.samples import drawn_picture, encode
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -117,6 +118,7 @@ def memory(key):
         return 1024 * next(int(line.split()[1]) for line in file if line.startswith(key))
 
 
+@systems.NEEDS_PROC
 @pytest.mark.slow
 def test_the_largest_png_keeps_to_the_limit():
     program = "from tests.data import image_memory_test; image_memory_test.decode_largest()"

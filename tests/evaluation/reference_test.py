@@ -14,10 +14,17 @@ from byol_jax.checkpoints import encoders
 from byol_jax.data import eval_loader
 from byol_jax.data.datasets import ArrayDataset
 from byol_jax.distributed import pmap
-from byol_jax.evaluation import features, finetune, linear_probe, protocol, results, train_input
+from byol_jax.evaluation import (
+    features,
+    finetune,
+    finetune_trials,
+    linear_probe,
+    protocol,
+    train_input,
+)
+from byol_jax.metrics import accuracy
 from byol_jax.models import encoder_spec
 from byol_jax.tasks import linear_eval as run_linear_eval
-from byol_jax.tasks import semi_supervised as run_finetune
 from byol_jax.training import optimizers
 from configs import linear_eval, semi_supervised
 from tests.support import golden_data
@@ -100,7 +107,7 @@ def assert_evaluated(prefix, logits, tolerance, *, is_control=True):
     for part, found in zip(("eval1", "eval2"), logits, strict=True):
         key = f"{prefix}|{part}"
         assert relerr(found, G[f"{key}|logits"]) < tolerance
-        correct = results.correct(found, G[f"{part}_labels"])
+        correct = accuracy.correct(found, G[f"{part}_labels"])
         for top in ("top1", "top5"):
             np.testing.assert_array_equal(correct[top], G[f"{key}|{top}_accuracy"])
         if is_control:
@@ -119,12 +126,13 @@ def test_linear_evaluation_takes_the_steps_of_the_reference(name):
     setup, head = make_subject(encoder), classifier(encoder.embedding_size)
     config = linear_eval.get_config()
     config.update({"batch_size": B, "total_epochs": float(case["max_steps"])})
+    settings = run_linear_eval.resolve(config)
     found = features.Features(np.zeros((B, encoder.embedding_size)), G["labels"][0], np.arange(B))
     measured = run_linear_eval.Measured(setup, found, found, 0)
-    state = run_linear_eval._init(config, measured, B, [case["base_learning_rate"]], 0)
+    state = run_linear_eval._init(settings, measured, B, [case["base_learning_rate"]], 0)
     state = state._replace(heads=linear_probe.Heads(head["w"][None], head["b"][None]))
     work = Work(case["steps"])
-    run_linear_eval._augmented(config, measured, work)(state, np.arange(B), 0, "sweep")
+    run_linear_eval._augmented(settings, measured, work)(state, np.arange(B), 0, "sweep")
 
     first, last = work.states[0], work.states[-1]
     assert_rates(name, work, float(first.training.learning_rates[0]))
@@ -182,12 +190,15 @@ def fine_tuned(name, monkeypatch):
     monkeypatch.setattr(finetune, "init_head", lambda *_, **__: head)
     config = semi_supervised.get_config()
     config.update({"batch_size": B, "bn_decay_rate": case["bn_decay_rate"]})
+    settings = finetune_trials.resolve(config)
     work = Work(case["steps"])
-    context = run_finetune._make_bench(config, make_subject(encoder), G["labels"][0], NO_BAD, work)
-    setting = run_finetune.FinetuneParams(
+    context = finetune_trials.make_context(
+        settings, make_subject(encoder), G["labels"][0], NO_BAD, work
+    )
+    row = finetune_trials.FinetuneParams(
         case["base_learning_rate"], case["weight_decay"], float(case["max_steps"])
     )
-    run_finetune._train(config, context, setting, np.arange(B), 0, "trial")
+    finetune_trials.train(settings, context, row, np.arange(B), 0, "trial")
     return case, context, work
 
 
@@ -211,7 +222,7 @@ def test_fine_tuning_takes_the_steps_of_the_reference(name, monkeypatch):
     for step, (_, logits) in enumerate(work.outputs):
         logits = np.asarray(logits).reshape(B, K)
         assert relerr(logits, logged(name, "logits")[step]) < (2e-2 if is_large else 1e-5)
-        correct = results.correct(logits, G["labels"][step])
+        correct = accuracy.correct(logits, G["labels"][step])
         np.testing.assert_array_equal(correct["top1"], logged(name, "top1")[step])
     alone = G.get(f"{name}|control_two_devices_own_statistics|loss")
     assert alone is None or np.abs(losses - alone).max() > 1e-3  # ours are synchronized

@@ -2,15 +2,13 @@
 
 import types
 
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
 
 from byol_jax.config import UsageError
 from byol_jax.data import datasets
-from byol_jax.evaluation import baselines, features, protocol, results
-from byol_jax.metrics import accuracy
+from byol_jax.evaluation import baselines, features, protocol, results, settings
 
 
 @pytest.mark.parametrize(
@@ -47,31 +45,6 @@ def test_without_a_validation_split_some_images_are_held_out():
     for ours, expected in zip(found, protocol.hold_out(6, 0.5, seed=2), strict=True):
         np.testing.assert_array_equal(ours, expected)
     assert len(found[0]) == 3
-
-
-def test_a_selection_says_what_it_was_made_on():
-    table = [{"rate": 0.1}, {"rate": 0.2}]
-    chosen = results.selection(table, 1, 4, "valid")
-    assert chosen == {"rate": 0.2, "among": 2, "on": "validation: 4 images of valid"}
-    held_out = results.selection(table, 0, 3)["on"]
-    assert held_out == "validation: 3 images held out of the train split"
-    assert results.selection(table[:1], 0, 0)["on"].startswith("nothing")
-
-
-def test_hits_agree_with_the_scores_of_training():
-    rng = np.random.default_rng(0)
-    logits = rng.integers(0, 4, (200, 8)).astype(np.float32)  # many are equal
-    labels = rng.integers(0, 8, 200)
-    correct = results.correct(logits, labels)
-    for name, k in (("top1", 1), ("top5", 5)):
-        expected = accuracy.topk_correct(jnp.asarray(logits), jnp.asarray(labels), k=k)
-        np.testing.assert_array_equal(correct[name], np.asarray(expected, bool))
-
-
-def test_a_network_that_diverged_is_never_right():
-    logits = np.full((3, 8), np.nan, np.float32)
-    correct = results.correct(logits, np.array([0, 3, 7]))
-    assert not correct["top1"].any() and not correct["top5"].any()
 
 
 def seeds_config(seeds):
@@ -126,12 +99,12 @@ def test_a_seed_makes_a_network_of_its_own_only_where_it_draws_one(weights, made
 def test_lists_of_numbers_are_checked(value):
     config = ml_collections.ConfigDict({"rates": value})
     with pytest.raises(UsageError, match="above 0, such as --config.rates="):
-        results.numbers(config, "rates", "(0.1, 0.2)")
+        settings.numbers(config, "rates", "(0.1, 0.2)")
 
 
 def test_a_single_number_is_a_list_of_one():
     config = ml_collections.ConfigDict({"rates": 0.5})
-    assert results.numbers(config, "rates", "(0.1, 0.2)") == [0.5]
+    assert settings.numbers(config, "rates", "(0.1, 0.2)") == (0.5,)
 
 
 def test_images_without_labels_are_left_out_and_counted():
@@ -142,11 +115,6 @@ def test_images_without_labels_are_left_out_and_counted():
     assert protocol.count_left_out([data], [found]) == {"bad": 1, "unlabeled": 2}
     with pytest.raises(UsageError, match="None of the 3 images of the test split has a label"):
         protocol.labeled(found._replace(labels=np.full(3, -1)), "test")
-
-
-def test_an_image_without_label_is_never_right():
-    correct = results.correct(np.eye(3)[[2, 2]], np.array([2, -1]))
-    assert correct["top1"].tolist() == correct["top5"].tolist() == [True, False]
 
 
 def _described(name, directory, trained_on):
@@ -178,6 +146,6 @@ def test_what_an_encoder_was_trained_on_and_what_it_is_measured_on_are_told_apar
 @pytest.mark.parametrize(("name", "split"), [("", "all"), ("folder", "all"), ("patterns", "train")])
 def test_splits_of_a_run_are_those_of_its_own_set_only(name, split):
     trained = ml_collections.ConfigDict({"data": {"name": "folder", "train_split": "all"}})
-    config = ml_collections.ConfigDict({"data": {"name": name, "train_split": ""}})
+    given = features.Source(name, "")
     encoder = types.SimpleNamespace(config=trained)
-    assert features.find_split(config, encoder, "train_split") == split
+    assert features.find_split("", given, encoder, "train_split") == split

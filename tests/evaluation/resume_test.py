@@ -8,7 +8,6 @@ import time
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from byol_jax.config import UsageError
 from byol_jax.distributed import pmap
@@ -133,7 +132,7 @@ def test_damaged_results_are_said_to_be_left_out(tmp_path, capfd):
 
 def test_the_work_of_other_settings_is_not_replaced(tmp_path):
     """An evaluation that was stopped goes on after another one has used its folder."""
-    first, second = ConfigDict({"seed": 0}), ConfigDict({"seed": 1})
+    first, second = {"seed": 0}, {"seed": 1}
     with pytest.raises(Killed), resume.opened(tmp_path, first, "sha") as work:
         work.remember("part", lambda: 1)
         raise Killed

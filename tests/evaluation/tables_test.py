@@ -3,6 +3,7 @@
 Expected values are the paper's and the reference's; what is called control must not come out.
 """
 
+import jax
 import ml_collections
 import numpy as np
 import pytest
@@ -13,14 +14,13 @@ from byol_jax.distributed import pmap
 from byol_jax.evaluation import (
     features,
     finetune,
+    finetune_trials,
     logistic_regression,
     protocol,
-    results,
     train_input,
 )
 from byol_jax.metrics import accuracy, knn
 from byol_jax.tasks import linear_eval as run_linear_eval
-from byol_jax.tasks import semi_supervised as run_finetune
 from byol_jax.tasks import transfer as run_transfer
 from byol_jax.training import optimizers
 from configs import linear_eval, semi_supervised, transfer
@@ -41,7 +41,7 @@ def linear_state(base_rate, batch_size, epochs, count):
     config.update({"batch_size": batch_size, "total_epochs": float(epochs)})
     found = features.Features(np.zeros((1, 2)), None, None)
     measured = run_linear_eval.Measured(subject_of(), found, found, 0)
-    return run_linear_eval._init(config, measured, count, [base_rate], 0)
+    return run_linear_eval._init(run_linear_eval.resolve(config), measured, count, [base_rate], 0)
 
 
 class Stop(Exception):
@@ -61,16 +61,17 @@ def trial(monkeypatch):
     def make(setting, count, **overrides):
         config = semi_supervised.get_config()
         config.update(overrides)
+        settings = finetune_trials.resolve(config)
         network = ml_collections.FrozenConfigDict({"embedding_size": 2})
         encoder = Encoder(network.embedding_size)
         setup = subject_of(encoder)
-        context = run_finetune.FinetuneContext(
+        context = finetune_trials.FinetuneContext(
             setup, None, lambda decay: decay, None, 0.1, NO_BAD, Work()
         )
         with pytest.raises(Stop) as found:
             chosen = np.zeros(count, np.int64)
-            run_finetune._train(
-                config, context, run_finetune.FinetuneParams(*setting), chosen, 0, "t"
+            finetune_trials.train(
+                settings, context, finetune_trials.FinetuneParams(*setting), chosen, 0, "t"
             )
         state, total_steps, decay = found.value.args
         return state.trial, total_steps, decay
@@ -146,10 +147,10 @@ def test_grids_are_the_papers(trial):
     )
     assert sorted(config.base_learning_rates) == sorted(G["grid|semi_learning_rates"])
     assert sorted(config.epochs) == sorted(G["grid|semi_epochs"])
-    lambdas = run_transfer._lambdas(transfer.get_config())
+    lambdas = run_transfer.resolve(transfer.get_config()).strengths()
     np.testing.assert_allclose(sorted(lambdas), sorted(G["grid|lambdas"]), rtol=1e-12)
     assert lambdas[0] == max(lambdas)  # from strong to weak
-    settings = run_finetune.make_settings(semi_supervised.get_config("finetune"))
+    settings = finetune_trials.resolve(semi_supervised.get_config("finetune")).rows()
     rates, decays = G["grid|finetune_learning_rates"], G["grid|finetune_weight_decays"]
     expected = {(r, d): f for r, row in zip(rates, G["grid|finetune_l2_factor"], strict=True)
                 for d, f in zip(decays, row, strict=True)}  # fmt: skip
@@ -299,10 +300,11 @@ def test_mean_average_precision(name):
 @pytest.mark.parametrize("name", sorted({k.split("|")[1] for k in G if k.startswith("topk|")}))
 def test_top_k_of_few_classes(name):
     logits, labels = G[f"topk|{name}|logits"], G[f"topk|{name}|labels"]
-    correct = results.correct(logits, labels)
-    for top, k in (("top1", 1), ("top5", 5)):
+    correct = accuracy.correct(logits, labels)
+    on_device = jax.jit(accuracy.correct)(logits, labels)
+    for top in ("top1", "top5"):
         np.testing.assert_array_equal(correct[top], G[f"topk|{name}|{top}"])
-        np.testing.assert_array_equal(accuracy.topk_correct(logits, labels, k=k), correct[top])
+        np.testing.assert_array_equal(on_device[top], correct[top])
 
 
 def test_mean_per_class_leaves_absent_classes_out():

@@ -53,8 +53,7 @@ def encoder_of(min_area=None):
 
 
 def area(value, encoder):
-    config = ml_collections.ConfigDict({"crop": {"min_area": value}})
-    return train_input.min_area(config, encoder)
+    return train_input.min_area(value, encoder)
 
 
 def test_the_least_area_is_the_configs_or_the_runs_or_the_papers():

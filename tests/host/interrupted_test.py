@@ -13,13 +13,10 @@ import pytest
 
 from byol_jax import main_loop
 from byol_jax.training import online_eval
-from tests.support import run_process
+from tests.support import run_process, systems
 
 ROOT = pathlib.Path(__file__).parents[2]
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
-]
+pytestmark = [pytest.mark.slow, systems.NEEDS_PROC]
 TASKS = {
     "knn": ("knn.py",),
     "linear_eval": ("linear_eval.py", "--config.total_epochs=3"),

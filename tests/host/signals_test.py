@@ -10,6 +10,7 @@ import time
 import pytest
 
 from byol_jax.host import processes, signals
+from tests.support import systems
 
 START = "from byol_jax.host import signals; import signal, sys, time\n"
 READY = "print('ready', file=sys.stderr, flush=True)"
@@ -133,7 +134,7 @@ def test_everything_is_put_back():
     assert before == ([signal.getsignal(number) for number in signals.STOPS], sys.unraisablehook)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@systems.NEEDS_PROC
 def test_children_do_not_hear_what_a_terminal_sends_to_all():
     with processes.deaf_children():
         child = subprocess.Popen(["sleep", "9"])

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from byol_jax.host import streams as console
+from tests.support import systems
 
 # The standard streams are protected; then whatever prints prints, and the work goes on.
 CODE = """
@@ -49,9 +50,10 @@ SCREENS = {
     "a terminal that is gone": lost_terminal,
     "a full disk": lambda: open("/dev/full", "w"),
 }
+MARKS = {"a full disk": systems.NEEDS_FULL_DEVICE}
 
 
-@pytest.mark.parametrize("screen", SCREENS)
+@pytest.mark.parametrize("screen", [pytest.param(s, marks=MARKS.get(s, ())) for s in SCREENS])
 def test_work_goes_on_without(screen, tmp_path):
     with SCREENS[screen]() as stream:
         status = run(tmp_path / "work", stdout=stream, stderr=stream)
@@ -80,6 +82,7 @@ def test_a_command_that_only_prints_ends_quietly_when_nobody_reads(screen, statu
     assert (done.returncode, done.stderr) == (status, b"")
 
 
+@systems.NEEDS_FULL_DEVICE
 def test_a_command_that_only_prints_says_that_the_disk_is_full():
     with open("/dev/full", "w") as stream:
         done = subprocess.run([sys.executable, "-c", PRINT], stdout=stream, stderr=subprocess.PIPE)

@@ -2,22 +2,39 @@
 
 import fractions
 
+import jax
 import numpy as np
 import pytest
 
 from byol_jax.metrics import accuracy, representation
 from tests.objectives.byol_test import HELPERS
 
-
-@pytest.mark.parametrize("k", [1, 5])
-def test_topk_equals_the_reference_also_in_ties(k):
-    actual = accuracy.topk_correct(HELPERS["logits"], HELPERS["labels"], k=k)
-    np.testing.assert_array_equal(actual, HELPERS[f"top{k}_correct"])
+FORMS = {"numpy": accuracy.correct, "jax": jax.jit(accuracy.correct)}  # one and the same function
 
 
-def test_constant_logits_score_only_the_last_class():
-    actual = accuracy.topk_correct(np.zeros((4, 4)), np.arange(4), k=1)
-    np.testing.assert_array_equal(actual, [0, 0, 0, 1])
+@pytest.mark.parametrize("form", FORMS)
+def test_topk_equals_the_reference_also_in_ties(form):
+    found = FORMS[form](HELPERS["logits"], HELPERS["labels"])
+    for name in ("top1", "top5"):
+        np.testing.assert_array_equal(found[name], HELPERS[f"{name}_correct"])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_constant_logits_score_only_the_last_class(form):
+    found = FORMS[form](np.zeros((4, 4)), np.arange(4))
+    np.testing.assert_array_equal(found["top1"], [0, 0, 0, 1])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_network_that_diverged_is_never_right(form):
+    found = FORMS[form](np.full((3, 8), np.nan, np.float32), np.array([0, 3, 7]))
+    assert not found["top1"].any() and not found["top5"].any()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_image_without_label_is_never_right(form):
+    found = FORMS[form](np.eye(3, dtype=np.float32)[[2, 2]], np.array([2, -1]))
+    assert found["top1"].tolist() == found["top5"].tolist() == [True, False]
 
 
 def test_feature_std_is_one_for_directions_of_all_kinds_and_zero_for_one():
@@ -158,8 +175,3 @@ def test_images_drawn_twice_count_twice_in_the_bootstrap_of_map11():
     drawn = [rng.integers(60, size=60) for _ in range(50)]
     expected = [brute_force_map11(scores[rows], multi_labels[rows]) for rows in drawn]
     np.testing.assert_allclose(found, np.percentile(expected, [2.5, 97.5]), atol=1e-12)
-
-
-def test_an_image_without_label_is_never_among_the_first():
-    found = accuracy.topk_correct(np.eye(3, dtype=np.float32)[[2, 2]], np.array([2, -1]), k=5)
-    assert found.tolist() == [1, 0]

@@ -182,7 +182,7 @@ def test_bfloat16_stays_near_float32_over_fifty_steps():
             batch_size=32, total_steps=50, **{"model.dtype": dtype, "optimizer.warmup_steps": 10}
         )
         job = build.build(config)
-        batches = build.make_train_batches(config, job.train)
+        batches = build.make_train_batches(job.settings, job.images.train)
         update, state = pmap.pmap_update(job.update), pmap.replicate(job.state)
         rows = []
         for _ in range(config.total_steps):

@@ -8,8 +8,9 @@ import platform
 
 import pytest
 
+from byol_jax import config as config_lib
 from byol_jax.report import collapse_rule, run_data, run_state, verdicts
-from byol_jax.training import collapse_monitor
+from byol_jax.training import collapse_monitor, settings
 from tests.conftest import make_config
 from tests.support.pages import CONFIG, make_run, row
 
@@ -37,7 +38,8 @@ def test_report_summary_and_guard_judge_alike():
         keys = {"min_feature_std": std, "min_effective_rank": rank}
         keys |= {"max_target_cosine": cosine, "patience": patience}
         config = make_config(**{f"collapse.{key}": value for key, value in keys.items()})
-        limits = collapse_monitor.make_limits(config)
+        section = config_lib.freeze(settings.Collapse, config.collapse)
+        limits = collapse_monitor.make_limits(section)
         guard = collapse_monitor.Guard(limits, patience=patience, stops=False, advice=[])
         judge = collapse_rule.Judge(collapse_rule.limits(config.to_dict()))
         rows, noticed = [], []
@@ -49,7 +51,7 @@ def test_report_summary_and_guard_judge_alike():
                 numbers = (float("nan") if v is None else v for v in named.values())
                 if guard.check(3 * step + again, collapse_monitor.Measures(*numbers)):
                     noticed.append(3 * step + again)
-                assert judge.is_collapsed == bool(collapse_monitor.find(rows, config))
+                assert judge.is_collapsed == bool(collapse_monitor.find(rows, section))
         assert judge.collapses == noticed[-10:] and noticed
 
 

@@ -1,6 +1,7 @@
 """Features to files: what comes back is what the encoder gives, under the right names."""
 
 import csv
+import functools
 import json
 import sys
 
@@ -12,6 +13,7 @@ from byol_jax.config import UsageError
 from byol_jax.data import datasets, eval_loader
 from byol_jax.tasks import embed as run_embed
 from configs import embed as config_file
+from tests.support import evaluations
 from tests.support.samples import drawn_picture, encode
 
 pytestmark = pytest.mark.slow  # each worker would train a run for them
@@ -161,9 +163,8 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_mistakes_are_refused_before_anything_is_written(case, run_folder, tmp_path):
     overrides, message = BAD[case]
-    with pytest.raises(UsageError, match=message):
-        embed(tmp_path / "out", run_folder, **overrides)
-    assert not (tmp_path / "out").exists()
+    run = functools.partial(embed, run=run_folder, **overrides)
+    evaluations.assert_refused(run, tmp_path / "out", message)
 
 
 def test_a_workdir_that_cannot_be_written_to(run_folder, tmp_path):

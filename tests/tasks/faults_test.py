@@ -18,7 +18,7 @@ import pytest
 from byol_jax.checkpoints import manager
 from byol_jax.host import signals
 from byol_jax.training import build
-from tests.support import run_process
+from tests.support import run_process, systems
 
 pytestmark = pytest.mark.slow
 
@@ -128,6 +128,7 @@ def test_told_to_stop_before_a_new_step_the_old_checkpoint_is_named(copy):
     assert "Stopped before a new step; the checkpoint of step 57 is there." in life.text()
 
 
+@systems.NEEDS_PROC
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_workdir_that_is_renamed_meanwhile_ends_the_run_with_all_in_one_place(
     processes, uninterrupted, tmp_path

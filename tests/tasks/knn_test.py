@@ -1,6 +1,6 @@
 """The kNN task: what it counts, what it chooses on, what it refuses, what it leaves."""
 
-import json
+import functools
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from byol_jax.evaluation.features import Features
 from byol_jax.metrics import knn as neighbors
 from byol_jax.tasks import knn as run_knn
 from configs import knn as config_file
+from tests.support import evaluations
 from tests.support.samples import drawn_picture, encode
 from tests.training.online_eval_test import clusters
 
@@ -26,8 +27,7 @@ def make_config(run="", **overrides):
 
 
 def measure(workdir, run, **overrides):
-    run_knn.run(make_config(run, **overrides), workdir)
-    return json.loads((workdir / "result.json").read_text())
+    return evaluations.measure(run_knn, make_config(run, **overrides), workdir)
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +65,8 @@ def test_the_accuracy_is_that_of_the_chosen_row_and_lies_in_its_interval(result)
 
 
 def test_frozen_means_frozen(run_folder, result, monkeypatch, tmp_path):
-    """Bit for bit: parameters and batch-norm statistics, in memory and in the checkpoint."""
-    assert result["checkpoint"] == result["before"]
-    held = []
-    load = encoders.load_encoder
-    monkeypatch.setattr(encoders, "load_encoder", lambda path: held.append(load(path)) or held[0])
-    measure(tmp_path, run_folder)
-    assert encoders.fingerprint(held[0].params, held[0].state) == result["before"]["sha256"]
-    assert load(str(run_folder)).identity == result["before"]
+    run = functools.partial(measure, tmp_path, run_folder)
+    evaluations.assert_frozen(run, run_folder, monkeypatch)
 
 
 def test_the_same_command_gives_the_same_numbers(run_folder, result, tmp_path):
@@ -88,7 +82,7 @@ def test_the_batch_size_changes_nothing_but_the_views(run_folder, result, tmp_pa
 
 def test_the_printed_table_has_the_numbers_of_the_file(result):
     text = run_knn.describe(result)
-    assert text.count("<- chosen on validation") == 1
+    assert text.count("<- chosen") == 1
     low, high = result["interval_95"]["top1"]
     assert f"top-1 {result['accuracy']['top1']:.2%} (95 % bootstrap interval {low:.2%}" in text
     assert "leave-one-out: top-1" in text and "uniformity" in text
@@ -126,7 +120,10 @@ def test_poisoned_labels_of_the_evaluated_images_never_change_what_is_chosen(fav
     clean = splits()
     bank = neighbors.Bank(clean.train.features, clean.train.labels, 4)
     labels = neighbors.predict(bank, clean.test.features, SETTINGS[favorite])
-    scores = [run_knn.score(s, SETTINGS, make_config(), 0) for s in (clean, splits(labels))]
+    scores = [
+        run_knn.score(s, SETTINGS, run_knn.resolve(make_config()), 0)
+        for s in (clean, splits(labels))
+    ]
     assert scores[1]["table"][favorite]["top1"] == 1
     assert scores[0]["selected"] == scores[1]["selected"]
     keys = ("validation_top1", "validation_top5")
@@ -135,13 +132,15 @@ def test_poisoned_labels_of_the_evaluated_images_never_change_what_is_chosen(fav
 
 
 def test_images_that_chose_the_setting_are_not_counted_in_leave_one_out():
-    scores = run_knn.score(splits(leave_one_out=True), SETTINGS, make_config(), 0)
+    scores = run_knn.score(splits(leave_one_out=True), SETTINGS, run_knn.resolve(make_config()), 0)
     assert scores["num_images"] == {"train": 200, "validation": 20, "evaluated": 180, "bad": 0}
     assert scores["protocol"].startswith("leave-one-out")
 
 
 def test_with_one_setting_nothing_is_chosen_and_all_images_are_counted():
-    scores = run_knn.score(splits(leave_one_out=True), SETTINGS[:1], make_config(), 0)
+    scores = run_knn.score(
+        splits(leave_one_out=True), SETTINGS[:1], run_knn.resolve(make_config()), 0
+    )
     assert scores["num_images"]["evaluated"] == 200 and scores["num_images"]["validation"] == 0
     assert scores["selected"]["on"].startswith("nothing") and "validation_top1" not in str(scores)
 
@@ -151,12 +150,7 @@ def test_with_one_setting_nothing_is_chosen_and_all_images_are_counted():
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Two classes of twenty images."""
-    for number in range(40):
-        path = tmp_path / "pictures" / ("cat" if number % 2 else "dog") / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode(drawn_picture(20, 24, seed=number)))
-    return tmp_path / "pictures"
+    return evaluations.write_pictures(tmp_path / "pictures")
 
 
 def of_folder(folder, **more):
@@ -207,9 +201,8 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_mistakes_are_refused_before_anything_is_written(case, run_folder, tmp_path):
     overrides, message = BAD[case]
-    with pytest.raises(UsageError, match=message):
-        measure(tmp_path / "out", run_folder, **overrides)
-    assert not (tmp_path / "out").exists()
+    run = functools.partial(measure, run=run_folder, **overrides)
+    evaluations.assert_refused(run, tmp_path / "out", message)
 
 
 @pytest.mark.parametrize("eval_split", ["test", "leave_one_out"])

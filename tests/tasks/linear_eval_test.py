@@ -1,5 +1,6 @@
 """Linear evaluation from end to end: what it changes, chooses, counts and refuses."""
 
+import functools
 import json
 import os
 import pathlib
@@ -10,11 +11,11 @@ import sys
 import numpy as np
 import pytest
 
-from byol_jax.checkpoints import encoders
 from byol_jax.config import UsageError
 from byol_jax.evaluation import features, results
 from byol_jax.tasks import linear_eval
 from configs import linear_eval as config_file
+from tests.support import evaluations
 from tests.support.samples import drawn_picture, encode
 
 pytestmark = pytest.mark.slow  # each worker would train a run for them
@@ -29,8 +30,7 @@ def make_config(run="", **overrides):
 
 
 def measure(workdir, run, **overrides):
-    linear_eval.run(make_config(run, **overrides), workdir)
-    return json.loads((workdir / "result.json").read_text())
+    return evaluations.measure(linear_eval, make_config(run, **overrides), workdir)
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +56,8 @@ def test_the_result_says_everything_about_itself(result):
 
 @pytest.mark.parametrize("mode", ["cached", "augmented"])
 def test_frozen_means_frozen(mode, run_folder, monkeypatch, tmp_path):
-    """Bit for bit: parameters and batch-norm statistics, in memory and in the checkpoint."""
-    held = []
-    load = encoders.load_encoder
-    before = load(str(run_folder)).identity
-    monkeypatch.setattr(encoders, "load_encoder", lambda path: held.append(load(path)) or held[0])
-    found = measure(tmp_path, run_folder, features=mode)
-    assert found["checkpoint"] == before
-    assert encoders.fingerprint(held[0].params, held[0].state) == before["sha256"]
-    assert load(str(run_folder)).identity == before
+    run = functools.partial(measure, tmp_path, run_folder, features=mode)
+    evaluations.assert_frozen(run, run_folder, monkeypatch)
 
 
 def test_poisoned_labels_of_the_evaluated_images_change_nothing_that_is_chosen(
@@ -134,10 +127,7 @@ def test_baselines_take_the_place_of_the_encoder(weights, run_folder, result, tm
 
 
 def test_a_folder_with_a_bad_image_is_learned_from_in_both_modes(run_folder, tmp_path):
-    for number in range(40):
-        path = tmp_path / "set" / ("cat" if number % 2 else "dog") / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode(drawn_picture(20, 24, seed=number)))
+    evaluations.write_pictures(tmp_path / "set")
     (tmp_path / "set" / "cat" / "bad.png").write_bytes(b"no image")
     keys = {"data.name": "folder", "data.dir": str(tmp_path / "set"), "batch_size": 8}
     keys |= {"data.train_split": "all", "data.eval_split": "all", "data.max_bad_share": 0.05}
@@ -205,9 +195,8 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_mistakes_are_refused_before_anything_is_written(case, run_folder, tmp_path):
     overrides, message = BAD[case]
-    with pytest.raises(UsageError, match=message):
-        measure(tmp_path / "out", run_folder, **overrides)
-    assert not (tmp_path / "out").exists()
+    run = functools.partial(measure, run=run_folder, **overrides)
+    evaluations.assert_refused(run, tmp_path / "out", message)
 
 
 def test_a_split_without_labels_is_refused(run_folder, tmp_path):

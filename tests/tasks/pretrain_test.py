@@ -11,7 +11,7 @@ from byol_jax.config import UsageError
 from byol_jax.tasks import pretrain
 from byol_jax.training import build, summary
 from byol_jax.workdir import run_folder as workdir
-from tests.conftest import final_state, make_config
+from tests.conftest import final_state, make_config, make_settings
 
 pytestmark = pytest.mark.slow  # each worker would train a run for them
 
@@ -88,18 +88,19 @@ def test_a_run_killed_before_its_last_probe_makes_up_for_it(run_folder, tmp_path
 
 
 def test_the_summary_is_shown(run_folder):
-    text = summary.summarize(run_folder, make_config())
+    text = summary.summarize(run_folder, make_settings().collapse)
     assert "random network" in text and "raw pixels" in text and str(run_folder) in text
 
 
 def test_a_collapsed_run_says_so(run_folder, tmp_path):
     shutil.copy(run_folder / "metrics.jsonl", tmp_path)
-    config = make_config(**{"collapse.patience": 2, "collapse.min_effective_rank": 0.0})
+    overrides = {"collapse.patience": 2, "collapse.min_effective_rank": 0.0}
+    collapse = make_settings(**overrides).collapse
     for step in (5, 6):
-        assert "COLLAPSED" not in summary.summarize(tmp_path, config)
+        assert "COLLAPSED" not in summary.summarize(tmp_path, collapse)
         with (tmp_path / "metrics.jsonl").open("a") as file:
             file.write(json.dumps({"step": step, "train/feature_std": 0.02}) + "\n")
-    assert "nearly the same projection (feature std 0.020)" in summary.summarize(tmp_path, config)
+    assert "nearly the same projection (feature std 0.020)" in summary.summarize(tmp_path, collapse)
 
 
 @pytest.mark.slow

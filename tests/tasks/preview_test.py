@@ -7,7 +7,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from byol_jax import config as config_lib
 from byol_jax.tasks import preview
+from byol_jax.training import settings
 from configs import preview as preview_config
 from tests.support.pages import EVIL, Elements
 from tests.support.samples import drawn_picture, random_images
@@ -18,7 +20,8 @@ FOLDER |= {"data.train_split": "all", "data.mean": (0.5,) * 3, "data.std": (0.5,
 
 def made(title, image, level):
     """One pixel after one augmentation of the default config alone, and the strength in words."""
-    changes = {change.title: change for change in preview.changes(preview_config.get_config())}
+    augment = config_lib.freeze(settings.Augment, preview_config.get_config().augment)
+    changes = {change.title: change for change in preview.changes(augment)}
     changed, words = changes[title].apply(jnp.asarray(image[None]), level)
     return np.asarray(changed[0, 0, 0]), words
 

@@ -1,15 +1,15 @@
 """Training a whole encoder on few labels, from end to end."""
 
-import json
+import functools
 
 import numpy as np
 import pytest
 
 from byol_jax.checkpoints import encoders
-from byol_jax.config import UsageError
 from byol_jax.evaluation import features, finetune, results
 from byol_jax.tasks import semi_supervised
 from configs import semi_supervised as config_file
+from tests.support import evaluations
 
 pytestmark = pytest.mark.slow  # each worker would train a run for them
 
@@ -23,8 +23,7 @@ def make_config(run="", preset="10percent", **overrides):
 
 
 def measure(workdir, run, preset="10percent", **overrides):
-    semi_supervised.run(make_config(run, preset, **overrides), workdir)
-    return json.loads((workdir / "result.json").read_text())
+    return evaluations.measure(semi_supervised, make_config(run, preset, **overrides), workdir)
 
 
 @pytest.fixture(scope="module")
@@ -128,9 +127,8 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_mistakes_are_refused_before_anything_is_written(case, run_folder, tmp_path):
     overrides, message = BAD[case]
-    with pytest.raises(UsageError, match=message):
-        measure(tmp_path / "out", run_folder, **overrides)
-    assert not (tmp_path / "out").exists()
+    run = functools.partial(measure, run=run_folder, **overrides)
+    evaluations.assert_refused(run, tmp_path / "out", message)
 
 
 def test_labels_of_a_validation_split_are_not_learned_from(run_folder, tmp_path):

@@ -1,5 +1,6 @@
 """The task of transfer: what it counts, what it chooses on, what it refuses, what it leaves."""
 
+import functools
 import json
 
 import numpy as np
@@ -17,7 +18,7 @@ from byol_jax.tasks import transfer
 from configs import transfer as config_file
 from tests.cli.config_test import Recording, config_lib
 from tests.data.datasets_test import ByolTestVoc
-from tests.support.samples import drawn_picture, encode
+from tests.support import evaluations
 from tests.training.online_eval_test import clusters
 
 pytestmark = pytest.mark.slow  # each worker would train a run for them
@@ -32,8 +33,7 @@ def make_config(run="", preset="", **overrides):
 
 
 def measure(workdir, run, **overrides):
-    transfer.run(make_config(run, **overrides), workdir)
-    return json.loads((workdir / "result.json").read_text())
+    return evaluations.measure(transfer, make_config(run, **overrides), workdir)
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +64,8 @@ def test_the_result_says_everything_about_itself(result):
 
 
 def test_frozen_means_frozen(run_folder, result, monkeypatch, tmp_path):
-    """Bit for bit: parameters and batch-norm statistics, in memory and in the checkpoint."""
-    held = []
-    load = encoders.load_encoder
-    monkeypatch.setattr(encoders, "load_encoder", lambda path: held.append(load(path)) or held[0])
-    measure(tmp_path, run_folder)
-    assert encoders.fingerprint(held[0].params, held[0].state) == result["before"]["sha256"]
-    assert load(str(run_folder)).identity == result["before"]
+    run = functools.partial(measure, tmp_path, run_folder)
+    evaluations.assert_frozen(run, run_folder, monkeypatch)
 
 
 def exact(strength):
@@ -125,9 +120,9 @@ def test_poisoned_labels_of_the_evaluated_images_change_nothing_but_the_score(me
     """They are the wrong ones, all of them, or shuffled."""
     right = measured(metric)
     wrong = np.random.default_rng(0).permutation((right.test.labels + 1) % 4)
-    config = make_config()
+    settings = transfer.resolve(make_config())
     clean, poisoned = (
-        transfer.score(config, found, 0) for found in (right, measured(metric, wrong))
+        transfer.score(settings, found, 0) for found in (right, measured(metric, wrong))
     )
     for key in ("selected", "table", "final", "train_accuracy", "num_images"):
         assert clean[key] == poisoned[key]
@@ -135,14 +130,14 @@ def test_poisoned_labels_of_the_evaluated_images_change_nothing_but_the_score(me
 
 
 def test_both_the_sweep_and_the_last_fit_show_that_they_are_at_work(capsys):
-    transfer.score(make_config(**{"lambdas.count": 2}), measured("top1"), 0)
+    transfer.score(transfer.resolve(make_config(**{"lambdas.count": 2})), measured("top1"), 0)
     shown = capsys.readouterr().err
     assert "sweep" in shown and "fit on all training images" in shown
 
 
 def test_mean_per_class_and_map_are_those_of_the_final_classifier():
-    config = make_config(**{"lambdas.count": 1, "lambdas.max": 1.0})
-    found = transfer.score(config, measured("mean_per_class"), 0)
+    settings = transfer.resolve(make_config(**{"lambdas.count": 1, "lambdas.max": 1.0}))
+    found = transfer.score(settings, measured("mean_per_class"), 0)
     data = measured()
     peer = sklearn.linear_model.LogisticRegression(max_iter=1000)
     peer.fit(data.train.features, data.train.labels)
@@ -152,7 +147,7 @@ def test_mean_per_class_and_map_are_those_of_the_final_classifier():
     assert found["accuracy"]["mean_per_class"] == pytest.approx(expected, abs=0.01)
     assert found["selected"]["on"].startswith("nothing")
     assert found["num_images"]["validation"] == 0
-    found = transfer.score(config, measured("map11"), 0)
+    found = transfer.score(settings, measured("map11"), 0)
     scores = np.stack(
         [
             peer.fit(data.train.features, data.train.labels == c).decision_function(
@@ -191,17 +186,12 @@ def test_a_set_like_voc_is_measured_by_its_mean_average_precision(run_folder, vo
 
 def test_other_tasks_say_which_one_measures_several_labels(run_folder, voc):
     with pytest.raises(UsageError, match="several labels each.*configs/transfer.py"):
-        protocol.open_subject(make_config(run_folder, **voc))
+        protocol.open_subject(transfer.resolve(make_config(run_folder, **voc)))
 
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Two classes of twenty wide images."""
-    for number in range(40):
-        path = tmp_path / "pictures" / ("cat" if number % 2 else "dog") / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode(drawn_picture(40, 60, seed=number)))
-    return tmp_path / "pictures"
+    return evaluations.write_pictures(tmp_path / "pictures", 40, 60)
 
 
 def of_folder(folder, **more):
@@ -248,9 +238,8 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_mistakes_are_refused_before_anything_is_written(case, run_folder, tmp_path):
     overrides, message = BAD[case]
-    with pytest.raises(UsageError, match=f"(?s){message}"):
-        measure(tmp_path / "out", run_folder, **overrides)
-    assert not (tmp_path / "out").exists()
+    run = functools.partial(measure, run=run_folder, **overrides)
+    evaluations.assert_refused(run, tmp_path / "out", message)
 
 
 def test_one_label_metrics_are_refused_for_several_labels(run_folder, voc, tmp_path):

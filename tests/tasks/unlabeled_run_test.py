@@ -10,7 +10,7 @@ from byol_jax.report import cli
 from byol_jax.tasks import pretrain
 from byol_jax.training import build, run_files, summary
 from byol_jax.workdir import run_folder
-from tests.conftest import final_state, make_config
+from tests.conftest import final_state, make_config, make_settings
 from tests.support import pages
 from tests.support.samples import drawn_picture, encode
 
@@ -74,7 +74,7 @@ def test_bad_images_are_counted_and_listed(unlabeled_run, pictures):
 def test_the_summary_has_dashes_where_labels_are_missing_and_the_number_of_bad_images(
     unlabeled_run,
 ):
-    text = summary.summarize(unlabeled_run, make_config())
+    text = summary.summarize(unlabeled_run, make_settings().collapse)
     rows = [line for line in text.splitlines() if line.startswith(("random network", "after 4"))]
     assert [row.split()[-4:-2] for row in rows] == [["-", "-"], ["-", "-"]]
     assert "raw pixels" not in text
@@ -93,10 +93,10 @@ def test_the_page_has_pictures_but_no_accuracy_where_labels_are_missing(unlabele
 def test_channels_are_measured_once_and_kept_with_the_run(unlabeled_run, pictures):
     card = run_files.read_card(unlabeled_run, warn=pytest.fail)
     job = build.build(unlabeled_config(pictures))
-    assert card == job.data_card
+    assert card == job.images.card
     assert (card.num_images, card.num_classes) == (22, 0) and card.fingerprint
     other = card._replace(mean=(0.1, 0.2, 0.3))
-    assert build.build(unlabeled_config(pictures), other).data_card == other
+    assert build.build(unlabeled_config(pictures), other).images.card == other
 
 
 def test_a_run_whose_images_have_changed_is_refused(unlabeled_run, pictures, tmp_path):

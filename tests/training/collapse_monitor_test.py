@@ -5,12 +5,11 @@ import numpy as np
 import pytest
 
 from byol_jax.objectives import byol
-from byol_jax.training import collapse_monitor, paper_settings
-from tests.conftest import make_config
+from byol_jax.training import collapse_monitor
+from tests.conftest import make_settings
 
 LIMITS = collapse_monitor.Measures(0.1, 2.0, 0.995)
 SOUND = collapse_monitor.Measures(0.8, 10.0, 0.9)
-SETTINGS = paper_settings.Settings(2.0, 1e-6, 0.99, 10.0)
 
 
 def guard(*, patience=1, stops=False):
@@ -46,15 +45,13 @@ def test_patience_counts_measurements_in_a_row_and_warns_once():
 
 
 def test_advice_fits_the_config():
-    config = make_config(**{"objective.name": "byol_no_predictor", "accumulate": 2})
+    sick = {"objective.name": "byol_no_predictor", "accumulate": 2}
     bad = SOUND._replace(feature_std=0.0)
-    config.collapse.patience = 1
-    text = collapse_monitor.make_guard(config, SETTINGS, warmup_steps=160).check(1, bad)
+    alert = {"collapse.patience": 1, "total_steps": 1600}
+    text = collapse_monitor.make_guard(make_settings(**sick, **alert)).check(1, bad)
     assert "has no predictor" in text and "batch norm sees 4 images" in text
     assert "optimizer.warmup_steps (now 160)" in text and "(now 2)" in text
-    config = make_config(batch_size=64)
-    config.collapse.patience = 1
-    text = collapse_monitor.make_guard(config, SETTINGS, warmup_steps=160).check(1, bad)
+    text = collapse_monitor.make_guard(make_settings(batch_size=64, **alert)).check(1, bad)
     assert "no predictor" not in text and "batch norm sees" not in text
 
 
@@ -65,7 +62,7 @@ def test_statistics_of_groups_and_exact_ones_are_counted_right():
         (exact, 64),
         (exact | {"model.bn_group_size": 1}, 16),  # of four devices
     ]:
-        assert collapse_monitor._images_of_a_norm(make_config(**overrides)) == images
+        assert collapse_monitor._images_of_a_norm(make_settings(**overrides)) == images
 
 
 def test_the_loss_is_four_minus_four_cosines():

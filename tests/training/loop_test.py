@@ -43,8 +43,8 @@ def test_metrics_come_at_their_steps_and_at_the_last():
 def test_hooks_come_after_the_metrics_of_their_step_and_see_its_state():
     seen = []
     hooks = [
-        loop.Hook(2, lambda step, state: seen.append((step, float(state)))),
-        loop.Hook(0, None),
+        loop.every(2, lambda step, state: seen.append((step, float(state)))),
+        loop.every(0, None),
     ]
     run(count, hooks=hooks, log=seen)
     assert seen == [(2, 1.0), (2, 2.0), (4, 3.0), (4, 4.0), (6, 5.0), (6, 6.0)]
@@ -83,7 +83,7 @@ def test_a_number_that_is_none_stops_the_run_before_a_hook_sees_it(name):
 
     seen = []
     with pytest.raises(loop.NonFiniteError, match=f"{name} of step 3 is nan"):
-        run(update, log_every=100, hooks=[loop.Hook(3, lambda step, state: seen.append(step))])
+        run(update, log_every=100, hooks=[loop.every(3, lambda step, state: seen.append(step))])
     assert not seen
 
 
@@ -107,7 +107,7 @@ def test_a_hook_may_be_interrupted_and_the_run_stops_after_its_step():
             probe(step, state)
 
     with loop.StopRequest() as stop:
-        hooks = [loop.Hook(3, try_probe)]
+        hooks = [loop.every(3, try_probe)]
         state, step, _ = run(count, hooks=hooks, should_stop=lambda: stop.is_made)
     assert step == state == 3
 

@@ -10,7 +10,7 @@ import pytest
 
 from byol_jax.models import encoder_spec
 from tests.checkpoints.deepmind_test import mapping, plain, whole_file
-from tests.support import golden_data
+from tests.support import golden_data, systems
 
 ROOT = pathlib.Path(__file__).parents[2]
 # The peak (VmHWM) is set back to what is in use, so that what importing took does not count.
@@ -53,7 +53,7 @@ def write_large_file(path, card):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not pathlib.Path("/proc/self/clear_refs").exists(), reason="needs Linux")
+@systems.NEEDS_PROC
 def test_an_encoder_takes_less_than_twice_its_size_of_a_file_of_four_times(tmp_path):
     path = tmp_path / "resnet50.pkl"
     size = write_large_file(path, encoder_spec.EncoderSpec("resnet50"))

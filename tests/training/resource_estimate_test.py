@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from byol_jax.config import UsageError
+from byol_jax.data import datasets
 from byol_jax.models import flops, microbatch, resnet
-from byol_jax.training import resource_estimate
-from tests.conftest import make_config
+from byol_jax.training import build, resource_estimate
+from tests.conftest import make_settings
 
 
 @pytest.mark.parametrize("encoder, billions", [("resnet18", 1.82), ("resnet50", 4.1)])
@@ -67,10 +69,10 @@ def make_forecast(**changes):
 
 
 def test_what_does_not_fit_is_warned_of_with_a_way_out():
-    config = make_config(batch_size=40)
+    settings = make_settings(batch_size=40)
     assert resource_estimate.fits(make_forecast())
-    assert "WARNING" not in resource_estimate.describe(make_forecast(), config)
-    text = resource_estimate.describe(make_forecast(batch_bytes=1_000_001), config)
+    assert "WARNING" not in resource_estimate.describe(make_forecast(), settings)
+    text = resource_estimate.describe(make_forecast(batch_bytes=1_000_001), settings)
     assert "will probably not fit" in text and "--config.model.remat=true" in text
     assert "a quarter more computation" in text  # ten passes instead of eight
     assert "--config.accumulate=2" in text and "--config.batch_size=20" in text
@@ -78,7 +80,7 @@ def test_what_does_not_fit_is_warned_of_with_a_way_out():
 
 
 def test_everything_is_said():
-    text = resource_estimate.describe(make_forecast(loop_rounds=4), make_config())
+    text = resource_estimate.describe(make_forecast(loop_rounds=4), make_settings())
     for part in ("24.0 MB of state", "2.00 M", "75.0 MB for activations", "of 100.0 MB"):
         assert part in text
     assert "8 GFLOP as compiled (one of 4 micro-batches), 7 GFLOP by formula" in text
@@ -92,15 +94,8 @@ def test_only_a_lack_of_memory_becomes_advice(name, monkeypatch):
         def lower(self, *_):
             raise jax.errors.JaxRuntimeError(name)
 
-    class Job:
-        train = resource_estimate.datasets.ArrayDataset(
-            np.zeros((8, 4, 4, 3), np.uint8), np.zeros(8, int), 2
-        )
-
-    expected = (
-        resource_estimate.config_checks.UsageError
-        if "RESOURCE" in name
-        else jax.errors.JaxRuntimeError
-    )
+    train = datasets.ArrayDataset(np.zeros((8, 4, 4, 3), np.uint8), np.zeros(8, int), 2)
+    job = build.Job(make_settings(), build.Images(train, train, None), None, None, None)
+    expected = UsageError if "RESOURCE" in name else jax.errors.JaxRuntimeError
     with pytest.raises(expected):
-        resource_estimate.make_forecast(make_config(), Job, Update(), None)
+        resource_estimate.make_forecast(job, Update(), None)

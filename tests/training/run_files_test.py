@@ -1,7 +1,6 @@
 """What an earlier start has left in a workdir, and the copies that checkpoints have."""
 
 import pytest
-from ml_collections import ConfigDict
 
 from byol_jax.checkpoints import manager
 from byol_jax.config import UsageError
@@ -9,9 +8,7 @@ from byol_jax.training import run_files
 from tests.checkpoints import manager_test
 from tests.workdir import run_folder_test
 
-CONFIG = ConfigDict(
-    {"seed": 0, "checkpoint_every_steps": 10, "total_steps": 40, "accept_changes": False}
-)
+CONFIG = {"seed": 0, "checkpoint_every_steps": 10, "total_steps": 40, "accept_changes": False}
 CARD = run_folder_test.CARD
 
 
@@ -47,7 +44,7 @@ def test_what_a_start_without_a_checkpoint_has_logged_is_moved_aside_by_name(sta
 @pytest.mark.parametrize("total", [40, None])
 def test_a_workdir_with_metrics_and_no_checkpoints_is_refused(total, started):
     """It had checkpoints: somebody has removed them, or they are on a disk that is not there."""
-    config = ConfigDict(CONFIG.to_dict() | {"total_steps": total})
+    config = CONFIG | {"total_steps": total}
     workdir = started(20, config)
     before = sorted(workdir.rglob("*"))
     with pytest.raises(UsageError, match="metrics up to step 20 but no checkpoint") as error:
@@ -59,7 +56,7 @@ def test_a_workdir_with_metrics_and_no_checkpoints_is_refused(total, started):
 
 
 def test_a_short_run_that_lost_its_only_checkpoint_is_refused(started):
-    config = ConfigDict(CONFIG.to_dict() | {"checkpoint_every_steps": 1000})
+    config = CONFIG | {"checkpoint_every_steps": 1000}
     workdir = started(40, config)
     with (workdir / "metrics.jsonl").open("a") as file:
         file.write('{"step": 40, "probe/feature_std": 1.0}\n')  # comes after the last checkpoint
@@ -70,7 +67,7 @@ def test_a_short_run_that_lost_its_only_checkpoint_is_refused(started):
 @pytest.mark.parametrize("step, every", [(10, 10), (19, 10), (40, 40), (40, 1000)])
 def test_a_run_killed_before_its_first_save_was_finished_begins_again(step, every, started):
     """A save goes on in the background, and may be cut off before there is anything of it."""
-    config = ConfigDict(CONFIG.to_dict() | {"checkpoint_every_steps": every})
+    config = CONFIG | {"checkpoint_every_steps": every}
     assert "earlier-1" in run_files.set_aside(started(step, config), config)
 
 
@@ -81,7 +78,7 @@ def test_a_run_killed_within_its_first_checkpoint_begins_again(started):
 
 
 def test_saving_more_often_than_before_does_not_make_an_earlier_start_suspicious(started):
-    config = ConfigDict(CONFIG.to_dict() | {"checkpoint_every_steps": 2})
+    config = CONFIG | {"checkpoint_every_steps": 2}
     assert "earlier-1" in run_files.set_aside(started(9), config)
 
 
@@ -89,7 +86,7 @@ def test_saving_more_often_than_before_does_not_make_an_earlier_start_suspicious
 @pytest.mark.parametrize("name", ["config", "data"])
 def test_a_small_damaged_file_comes_back_from_a_checkpoint(name, damage, tmp_path):
     run_files.store(tmp_path, CONFIG, CARD)
-    about = {"config": CONFIG.to_dict(), "data": CARD._asdict()}
+    about = {"config": CONFIG, "data": CARD._asdict()}
     manager_test.save(tmp_path, 1, about=about)
     path = tmp_path / f"{name}.json"
     whole = path.read_bytes()
@@ -99,7 +96,7 @@ def test_a_small_damaged_file_comes_back_from_a_checkpoint(name, damage, tmp_pat
     assert run_files.read_card(tmp_path, warn=warnings.append) == CARD
     (warning,) = warnings
     assert f"{path} is " in warning and "its copy in" in warning
-    other = ConfigDict(CONFIG.to_dict() | {"seed": 1})
+    other = CONFIG | {"seed": 1}
     with pytest.raises(UsageError, match="seed: 0 -> 1"):
         run_files.changes(tmp_path, other, warn=warnings.append)
     run_files.store(tmp_path, CONFIG, CARD)

@@ -2,23 +2,18 @@
 
 import pytest
 
+from byol_jax.data import datasets
 from byol_jax.training import build, resource_estimate, time_estimate
-from tests.conftest import make_config
+from tests.conftest import make_settings
 
 
-@pytest.fixture
-def job(monkeypatch):
-    """The parts that the estimate looks at, of a long run on large images."""
-    from byol_jax.data import datasets
-
-    data = datasets.RecordDataset(records=None, num_images=3000, num_classes=0)
-    fields = dict.fromkeys(build.Job._fields) | {"train": data, "total_steps": 3515}
+@pytest.fixture(autouse=True)
+def slow_device(monkeypatch):
     monkeypatch.setattr(resource_estimate, "matmul_speed", lambda dtype: 5e10)
-    return build.Job(**fields)
 
 
-def long_config(**overrides):
-    config = {
+def long_settings(**overrides):
+    changes = {
         "batch_size": 256,
         "total_steps": None,
         "total_epochs": 300.0,
@@ -26,31 +21,42 @@ def long_config(**overrides):
         "model.encoder": "resnet18",
         "model.stem": "imagenet",
     }
-    return make_config(**config | overrides)
+    return make_settings(num_images=3000, **changes | overrides)
 
 
-def test_a_run_of_days_says_so_with_smaller_settings_that_take_less(job):
-    config = long_config(**{"model.encoder": "resnet50"})
-    text = time_estimate.describe_time(config, job, 0)
+def make_job(settings):
+    """As much of a run as the estimate looks at."""
+    data = datasets.RecordDataset(records=None, num_images=3000, num_classes=0)
+    return build.Job(settings, build.Images(data, data, None), None, None, None)
+
+
+def test_a_run_of_days_says_so_with_smaller_settings_that_take_less():
+    settings = long_settings(**{"model.encoder": "resnet50"})
+    text = time_estimate.describe_time(make_job(settings), 0)
     assert " days to go" in text and "smaller settings" in text.lower()
-    found = list(time_estimate.smaller(config, job, flops_per_second=5e10))
+    found = list(time_estimate.smaller(settings, is_streamed=True, flops_per_second=5e10))
     flags, seconds = zip(*found, strict=True)
     assert flags[-1][:2] == ["--config.model.encoder=resnet18", "--config.data.image_size=96"]
     assert flags[-1][2].startswith("--config.total_epochs=")
     assert list(seconds) == sorted(seconds, reverse=True)
     assert seconds[-1] == pytest.approx(time_estimate.NIGHT, rel=0.1)
-    assert config.data.image_size == 224
 
 
-def test_a_short_run_says_only_how_long(job):
-    config = long_config(**{"data.image_size": 32, "model.encoder": "micro_resnet"})
-    job = job._replace(total_steps=10)
-    assert len(time_estimate.describe_time(config, job, 0).splitlines()) == 1
+def test_images_in_memory_are_not_advised_to_be_smaller():
+    settings = long_settings(**{"model.encoder": "resnet50"})
+    found = list(time_estimate.smaller(settings, is_streamed=False, flops_per_second=5e10))
+    assert found and "image_size" not in str(found)
 
 
-def test_what_is_left_counts_when_a_run_goes_on(job):
-    config = long_config()
-    whole, half = (time_estimate.seconds(config, n, flops_per_second=1e9) for n in (3000, 1500))
+def test_a_short_run_says_only_how_long():
+    small = {"data.image_size": 32, "model.encoder": "micro_resnet", "total_steps": 10}
+    job = make_job(long_settings(**small))
+    assert len(time_estimate.describe_time(job, 0).splitlines()) == 1
+
+
+def test_what_is_left_counts_when_a_run_goes_on():
+    settings = long_settings()
+    whole, half = (time_estimate.seconds(settings, n, flops_per_second=1e9) for n in (3000, 1500))
     assert whole == pytest.approx(2 * half)
 
 

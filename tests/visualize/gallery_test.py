@@ -11,7 +11,7 @@ from byol_jax.data import datasets, train_loader
 from byol_jax.distributed import pmap
 from byol_jax.training import build, online_eval
 from byol_jax.visualize import embedding_map, gallery, recorder
-from tests.conftest import make_config
+from tests.conftest import make_settings
 from tests.training.online_eval_test import clusters
 
 
@@ -87,28 +87,30 @@ def test_a_map_keeps_clusters_together():
 @pytest.mark.slow
 def test_pairs_are_the_views_of_the_first_step(small_patterns):
     """Those that a mapped function, as the training step is, makes with its own keys."""
-    config = make_config()
+    settings = make_settings()
     train = datasets.load("patterns", "train")
-    batches = train_loader.TrainBatches(train, batch_size=8, seed=config.seed)
+    batches = train_loader.TrainBatches(train, batch_size=8, seed=settings.seed)
     batch = next(batches)
     batches.close()
-    make_views = build.make_views(config, batch_size=config.batch_size)
+    size = settings.data.image_size
+    make_views = build.make_views(settings.augment, image_size=size, batch_size=8)
 
     def views(batch):
-        key = pmap.step_key(config.seed, jnp.int32(0))
+        key = pmap.step_key(settings.seed, jnp.int32(0))
         return make_views(key, batch)
 
     expected = jax.pmap(views, axis_name=pmap.AXIS)(pmap.shard(batch))
-    for ours, theirs in zip(recorder.first_views(config, batch), expected, strict=True):
+    for ours, theirs in zip(recorder.first_views(settings, batch), expected, strict=True):
         np.testing.assert_allclose(ours, 255 * np.asarray(theirs[0]), atol=0.51)
-    rows = recorder.find_rows(config, train, 8, {})
+    rows = recorder.find_rows(train, 8, {}, seed=settings.seed)
     for row, index in rows:
         np.testing.assert_array_equal(batch["images"][row], train.images[index])
 
 
 def test_a_gallery_that_fails_warns_and_says_how_to_make_it_later(tmp_path):
     said = []
-    config = make_config(**{"gallery.max_images": 10})
-    keeper = recorder.Curator(config, tmp_path, None, None, said.append)
+    settings = make_settings(**{"gallery.max_images": 10})
+    job = build.Job(settings, None, None, None, None)
+    keeper = recorder.Curator(job, tmp_path, None, said.append)
     keeper.see_probe(0, None)
     assert "configs/gallery.py" in said[0] and str(tmp_path) in said[0]

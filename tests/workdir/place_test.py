@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from byol_jax.workdir import place, run_folder
+from tests.support import systems
 
 
 @pytest.fixture
@@ -24,16 +25,19 @@ def found(folder):
     found.close()
 
 
+@systems.NEEDS_PROC
 def test_a_folder_that_stays_is_not_left(found, folder):
     (folder / "metrics.jsonl").write_text("{}")
     assert not found.is_left() and found.now() == folder
 
 
+@systems.NEEDS_PROC
 def test_a_renamed_folder_is_left_and_can_be_followed(found, folder):
     folder.rename(folder.with_name("kept"))
     assert found.is_left() and found.now() == folder.with_name("kept")
 
 
+@systems.NEEDS_PROC
 def test_a_renamed_folder_is_left_also_if_another_run_takes_its_place(found, folder, monkeypatch):
     folder.rename(folder.with_name("kept"))
     monkeypatch.setattr(os, "getpid", lambda: 1)

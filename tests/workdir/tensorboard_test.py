@@ -8,6 +8,7 @@ from tensorboardX import record_writer
 from tensorboardX.proto import event_pb2
 
 from byol_jax.workdir import tensorboard
+from tests.support import systems
 
 
 def read(folder):
@@ -39,6 +40,7 @@ def test_numbers_and_pictures_are_there_at_once(tmp_path):
     assert (value.image.height, value.image.width, value.tag) == (4, 6, "pairs")
 
 
+@systems.NEEDS_FULL_DEVICE
 def test_a_full_disk_is_an_error_and_nobody_waits(tmp_path, monkeypatch):
     board = tensorboard.TensorBoard(tmp_path, first_step=1)
     monkeypatch.setattr(board, "_file", open("/dev/full", "wb"))

@@ -4,7 +4,6 @@ import errno
 import os
 import threading
 import time
-import types
 
 import numpy as np
 import pytest
@@ -13,18 +12,14 @@ from byol_jax.config import UsageError
 from byol_jax.workdir import trackers
 
 
-def config(project):
-    return types.SimpleNamespace(wandb_project=project, to_dict=lambda: {"seed": 0})
-
-
 def test_nothing_is_tracked_unless_asked_for(tmp_path):
-    assert trackers.make_trackers(config(""), tmp_path) == () and not list(tmp_path.iterdir())
+    assert trackers.make_trackers("", tmp_path, {}) == () and not list(tmp_path.iterdir())
 
 
 def test_without_the_package_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
     with pytest.raises(UsageError, match=r"pip install '\.\[wandb\]'"):
-        trackers.make_trackers(config("birds"), tmp_path)
+        trackers.make_trackers("birds", tmp_path, {"seed": 0})
 
 
 class Recorder:
@@ -106,7 +101,7 @@ def test_sessions_of_an_offline_run_are_runs_of_their_own_in_one_group(tmp_path,
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     for step in (1, 2):
-        (tracker,) = trackers.make_trackers(config("birds"), tmp_path)
+        (tracker,) = trackers.make_trackers("birds", tmp_path, {"seed": 0})
         tracker.write(step, {"train/loss": 1.0, "train/nan": float("nan")})
         tracker.write_image(step, "pairs", np.zeros((8, 8, 3), np.uint8))
         tracker.close()

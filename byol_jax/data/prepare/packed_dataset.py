@@ -1,4 +1,4 @@
-"""A packed set: shrinks images, writes them shard by shard, and goes on where it was stopped.
+"""A packed set: writes shrunken images shard by shard, and goes on where it was stopped.
 
 Shards hold the images in the source's order, which is a hash's already: of the file name in a
 folder, of TFDS's key in a set. So ``train[:10000]`` of a set stays what it was.
@@ -12,13 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from typing import Any, NamedTuple
 
-import cv2
-import numpy as np
-import simplejpeg
-
 from byol_jax import config as config_lib
 from byol_jax.data import eval_loader, gray, image_decoding
-from byol_jax.data.prepare import array_record, pack_sources
+from byol_jax.data.prepare import array_record, pack_sources, shrinking
 from byol_jax.host import machine
 from byol_jax.workdir import console, files
 
@@ -52,34 +48,6 @@ class Shard(NamedTuple):
     path: pathlib.Path
     start: int
     stop: int
-
-
-def shrink(
-    data: bytes, *, shorter_side: int, quality: int, ranges: gray.Ranges | None = None
-) -> bytes:
-    """An image as a JPEG whose shorter side is at most so many pixels; none is enlarged.
-
-    Args:
-      data: the bytes of the file.
-      shorter_side: in pixels.
-      quality: of JPEG.
-      ranges: of grayscale of more than 8 bits, which becomes 8 bits.
-
-    Raises:
-      images.BadImageError: not an image that can be used.
-    """
-    image = image_decoding.EncodedImage(data, ranges)
-    side = min(image.height, image.width)
-    if image.format == "JPEG" and side <= shorter_side:
-        image.decode(shrink=8, fast=True)  # only to see whether it is damaged
-        return data
-    factor = next((n for n in (8, 4, 2) if side >= n * shorter_side), 1)
-    pixels = image.decode(shrink=factor)
-    if side > shorter_side:
-        size = [max(round(n * shorter_side / side), 1) for n in (image.width, image.height)]
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    pixels = np.ascontiguousarray(pixels)
-    return simplejpeg.encode_jpeg(pixels, quality, colorspace="RGB", colorsubsampling="420")
 
 
 class PackedSet:
@@ -157,7 +125,7 @@ class PackedSet:
     def _encode(self, split: str, index: int) -> bytes | image_decoding.BadImageError:
         try:
             example = self._source.splits[split].example(index)
-            example["image"] = shrink(
+            example["image"] = shrinking.shrink(
                 example["image"],
                 shorter_side=self._settings.shorter_side,
                 quality=self._settings.quality,

@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 
 from byol_jax.config import UsageError
 from byol_jax.data import datasets, image_decoding, image_folder
-from byol_jax.data.prepare import array_record, pack_sources, packed_dataset
+from byol_jax.data.prepare import array_record, pack_sources, packed_dataset, shrinking
 from byol_jax.tasks import convert, pack
 from byol_jax.workdir import files
 from configs import convert as convert_config
@@ -136,7 +136,7 @@ def test_bad_images_are_listed(packed):
 def test_a_run_stopped_anywhere_goes_on_to_the_same_bytes(
     packed, folder, tmp_path, monkeypatch, capsys
 ):
-    real, calls = packed_dataset.shrink, []
+    real, calls = shrinking.shrink, []
 
     def stops(data, **options):
         calls.append(data)
@@ -145,7 +145,7 @@ def test_a_run_stopped_anywhere_goes_on_to_the_same_bytes(
         return real(data, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(packed_dataset, "shrink", stops)
+        patch.setattr(shrinking, "shrink", stops)
         with pytest.raises(KeyboardInterrupt):
             pack.run(make_config(folder, tmp_path), tmp_path)
     left = {path.name for path in contents(tmp_path)}
@@ -313,7 +313,7 @@ def test_shrinking_turns_a_photo_upright():
     exif = PIL.Image.Exif()
     exif[274] = 6  # to be turned right
     data = samples.encode(samples.drawn_picture(80, 160), "JPEG", exif=exif)
-    image = image_decoding.EncodedImage(packed_dataset.shrink(data, shorter_side=SIDE, quality=90))
+    image = image_decoding.EncodedImage(shrinking.shrink(data, shorter_side=SIDE, quality=90))
     assert (image.height, image.width) == (80, SIDE)
 
 

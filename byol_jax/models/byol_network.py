@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from byol_jax.config import lookup
-from byol_jax.models import microbatch, resnet
+from byol_jax.models import dilation, microbatch, resnet
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -97,7 +97,7 @@ def make_forward(
       plan: how to save memory in training.
       mean: subtracted from the images, one number a channel; `std` divides them after that.
       axis: name of the mapped axis over which batch statistics are averaged; None: local ones.
-      output_stride: of the last map, finer than usual by dilation; see `resnet.dilated`.
+      output_stride: of the last map, finer than usual by dilation; see `dilation.dilated`.
 
     Raises:
       ValueError: if encoder, stem, padding or output stride is unknown; names the valid ones.
@@ -108,7 +108,7 @@ def make_forward(
         lookup(resnet.PADDINGS, padding, key="padding"),
     )
     if output_stride is not None:
-        spec = resnet.dilated(spec, stem_spec, output_stride)
+        spec = dilation.dilated(spec, stem_spec, output_stride)
     layers = resnet.Layers(
         pads,
         spec.bottleneck,

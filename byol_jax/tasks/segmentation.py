@@ -29,7 +29,7 @@ from byol_jax.evaluation import (
     windows,
 )
 from byol_jax.metrics import segmentation
-from byol_jax.models import dense_heads, encoder_spec, resnet
+from byol_jax.models import dense_heads, dilation, encoder_spec, resnet
 from byol_jax.objectives import dense
 from byol_jax.visualize import predictions
 from byol_jax.workdir import console
@@ -155,9 +155,9 @@ def require_geometry(encoder: encoders.Encoder, settings: SegmentationSettings) 
     card, stride, size = encoder.card, settings.output_stride, settings.crop_size
     spec, stem = resnet.ENCODERS[card.encoder], resnet.STEMS[card.stem]
     try:
-        resnet.dilated(spec, stem, stride)
+        dilation.dilated(spec, stem, stride)
     except ValueError:
-        usual = resnet.output_stride(spec, stem)
+        usual = dilation.output_stride(spec, stem)
         raise UsageError(
             f"{encoder.identity['path']} is a {card.encoder} with the stem '{card.stem}', whose "
             f"output stride is {usual}, or {usual // 2} with the last group dilated, not {stride}: "

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_jax.models import byol_network, dense_heads, encoder_spec, resnet
+from byol_jax.models import byol_network, dense_heads, dilation, encoder_spec, resnet
 from tests.support import golden_data
 
 GOLDEN = golden_data.load("dense")
@@ -43,29 +43,29 @@ def test_upsampling_with_aligned_corners_equals_the_golden_values(case):
 
 
 def test_output_stride_16_dilates_all_blocks_of_the_last_group():
-    spec = resnet.dilated(SPEC, STEM, 16)
+    spec = dilation.dilated(SPEC, STEM, 16)
     assert list(spec.strides) == CONFIG["strides"]
     assert list(spec.dilations) == CONFIG["dilations"]
-    assert resnet.dilated(SPEC, STEM, 8).dilations == (1, 1, 2, 4)
-    assert resnet.dilated(SPEC, STEM, 32) == SPEC
+    assert dilation.dilated(SPEC, STEM, 8).dilations == (1, 1, 2, 4)
+    assert dilation.dilated(SPEC, STEM, 32) == SPEC
 
 
 def test_a_stride_that_no_dilation_gives_is_refused():
     with pytest.raises(ValueError, match="16 is none of 8, 4, 2, 1"):
-        resnet.dilated(SPEC, resnet.STEMS["cifar"], 16)
+        dilation.dilated(SPEC, resnet.STEMS["cifar"], 16)
 
 
 @functools.cache
-def network(output_stride=16, dilation=CONFIG["head_dilation"]):
+def network():
     """Encoder and head as functions of (params, state), and their formula values."""
-    encoder = byol_network.make_forward(NAME, num_classes=0, output_stride=output_stride)
+    encoder = byol_network.make_forward(NAME, num_classes=0, output_stride=16)
 
     def head(x, is_training):
         make = dense_heads.FcnHead
         channels = CONFIG["head_channels"]
-        return make(CONFIG["classes"], layers=LAYERS, channels=channels, dilation=dilation)(
-            x, is_training or hk.running_init()
-        )
+        return make(
+            CONFIG["classes"], layers=LAYERS, channels=channels, dilation=CONFIG["head_dilation"]
+        )(x, is_training or hk.running_init())
 
     head = hk.transform_with_state(head)
     key, blank = jax.random.key(0), jnp.zeros((1, 33, 33, 3))

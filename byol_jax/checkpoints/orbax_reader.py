@@ -3,7 +3,7 @@
 import logging
 import pathlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -37,19 +37,7 @@ def load_networks(path: str, template: Any) -> Any:
     return template._replace(**step_folders.until_sound(path, load))
 
 
-class Saved(NamedTuple):
-    """A network as it was saved, on the host.
-
-    Attributes:
-      params: of encoder and heads.
-      state: running batch-norm statistics.
-    """
-
-    params: Any
-    state: Any
-
-
-def load_network(step_folder: pathlib.Path, built: Any, name: str) -> Saved:
+def load_network(step_folder: pathlib.Path, built: Any, name: str) -> encoder_spec.Network:
     """Reads parameters and state of one network with its heads, and no optimizer.
 
     Args:
@@ -61,7 +49,7 @@ def load_network(step_folder: pathlib.Path, built: Any, name: str) -> Saved:
       UsageError: the checkpoint is half-written or damaged, or of another encoder than ``built``.
     """
     names = (f"{name}_params", f"{name}_state")
-    return Saved(*_load(step_folder, names, built).values())
+    return encoder_spec.Network(*_load(step_folder, names, built).values())
 
 
 def _load(step_folder: pathlib.Path, names: Sequence[str], built: Any) -> dict[str, Any]:

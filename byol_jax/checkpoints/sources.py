@@ -34,16 +34,7 @@ DEEPMIND_LICENSE = (
 )
 
 
-class Network(NamedTuple):
-    """A network by Haiku's names, on the host.
-
-    Attributes:
-      params: of the encoder and of those heads that there are.
-      state: running batch-norm statistics.
-    """
-
-    params: Any
-    state: Any
+Network = encoder_spec.Network
 
 
 class Weights(NamedTuple):
@@ -152,7 +143,7 @@ def _open_run(path: str) -> Weights:
         raise UsageError(f"{run / 'config.json'} lacks a key of this version: {text}") from None
 
     def load(name: str) -> Network:
-        return Network(*orbax_reader.load_network(folder, encoder_spec.shapes(card)[0], name))
+        return orbax_reader.load_network(folder, encoder_spec.shapes(card)[0], name)
 
     loaders = {name: lambda name=name: load(name) for name in ("online", "target")}
     return Weights(str(folder), "run", int(folder.name), card, loaders, config)

@@ -22,6 +22,18 @@ IMAGE_SIZES = {"imagenet": 224, "cifar": 32, "cifar_margin": 32, "patch": 32}
 SMALL_ENCODERS = ("tiny_resnet", "micro_resnet")  # only ever used at 32 px
 
 
+class Network(NamedTuple):
+    """The numbers of a network.
+
+    Attributes:
+      params: of the encoder and of those heads that there are.
+      state: running batch-norm statistics.
+    """
+
+    params: Any
+    state: Any
+
+
 class EncoderSpec(NamedTuple):
     """How to build an encoder.
 
@@ -54,7 +66,7 @@ class EncoderSpec(NamedTuple):
     grey_ranges: Mapping[str, tuple[float, float]] | None = None
 
 
-# What a network's settings say of its encoder, by the same names.
+# What settings, specs and `byol_network.make_forward` call by the same names.
 _OF_MODEL = (
     *("encoder", "width_multiplier", "resnet_v2", "stem", "padding"),
     *("bn_decay_rate", "bn_eps", "zero_init_residual"),
@@ -89,36 +101,27 @@ def of_run(
 def make_forward(
     card: EncoderSpec,
     *,
-    num_classes: int = 0,
     projector: tuple[int, int] = (4096, 256),
-    axis: str | None = None,
-    output_stride: int | None = None,
+    num_classes: int = 0,
+    **options: Any,
 ) -> hk.TransformedWithState:
-    """The network of a card, as `byol_network.make_forward` describes it.
+    """The network of a spec: the one way to make it from what is stored of an encoder or a run.
 
     Args:
       card: of the encoder.
-      num_classes: of a linear classifier; 0 for none.
       projector: its hidden and its output size; of no account for ``part="encoder"``.
-      axis: over which batch statistics are averaged.
-      output_stride: of the last map; None: as the encoder is.
+      num_classes: of a linear classifier; 0 for none.
+      options: what `byol_network.make_forward` takes besides, such as ``axis`` or
+        ``output_stride``.
     """
     return byol_network.make_forward(
-        card.encoder,
-        num_classes=num_classes,
-        width_multiplier=card.width_multiplier,
-        resnet_v2=card.resnet_v2,
-        stem=card.stem,
-        zero_init_residual=card.zero_init_residual,
-        padding=card.padding,
-        projector_hidden_size=projector[0],
-        projector_output_size=projector[1],
-        bn_decay_rate=card.bn_decay_rate,
-        bn_eps=card.bn_eps,
+        **{name: getattr(card, name) for name in _OF_MODEL},
         mean=card.mean,
         std=card.std,
-        axis=axis,
-        output_stride=output_stride,
+        num_classes=num_classes,
+        projector_hidden_size=projector[0],
+        projector_output_size=projector[1],
+        **options,
     )
 
 

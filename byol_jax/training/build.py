@@ -15,7 +15,7 @@ from byol_jax import config as config_lib
 from byol_jax.augment import two_views
 from byol_jax.data import agreement, data_cards, datasets, eval_loader, train_loader
 from byol_jax.distributed import pmap
-from byol_jax.models import byol_network, encoder_spec, inference, microbatch
+from byol_jax.models import encoder_spec, inference, microbatch
 from byol_jax.objectives import byol
 from byol_jax.training import (
     config_checks,
@@ -107,15 +107,13 @@ def assemble(settings: PretrainSettings, images: Images) -> Job:
     Raises:
       UsageError: ``checkpoint`` holds no networks, or others than the settings build.
     """
-    forward = make_forward(settings.model, images.card)
+    forward = make_forward(settings, images.card)
     optimizer, learning_rate = make_optimizer(settings)
     state = train_step.init_state(
         forward, optimizer, seed=settings.seed, image_size=settings.data.image_size
     )
     if settings.checkpoint:
-        spec = encoder_spec.of_run(
-            settings.model, settings.data.image_size, images.card.mean, images.card.std
-        )
+        spec = encoder_of(settings, images.card)
         state = pretrained_init.load_networks(settings.checkpoint, state, spec)
     update = make_update(settings, images.card, optimizer, learning_rate)
     return Job(settings, images, forward, update, state)
@@ -147,32 +145,28 @@ def make_update(
 
 
 def make_forward(
-    model: settings_lib.Model, card: run_folder.DataCard, **training: Any
+    settings: PretrainSettings, card: run_folder.DataCard, **training: Any
 ) -> hk.TransformedWithState:
     """The network of a run, to draw its parameters or to use it once it is trained.
 
     Args:
-      model: its settings.
-      card: of the run's data.
+      settings: of the run.
+      card: of its data.
       training: what `byol_network.make_forward` takes besides, and changes no parameter.
     """
-    return byol_network.make_forward(
-        model.encoder,
-        num_classes=card.num_classes,
-        width_multiplier=model.width_multiplier,
-        resnet_v2=model.resnet_v2,
-        stem=model.stem,
-        zero_init_residual=model.zero_init_residual,
-        padding=model.padding,
-        projector_hidden_size=model.projector_hidden_size,
-        projector_output_size=model.projector_output_size,
+    model = settings.model
+    return encoder_spec.make_forward(
+        encoder_of(settings, card),
+        projector=(model.projector_hidden_size, model.projector_output_size),
         predictor_hidden_size=model.predictor_hidden_size,
-        bn_decay_rate=model.bn_decay_rate,
-        bn_eps=model.bn_eps,
-        mean=card.mean,
-        std=card.std,
+        num_classes=card.num_classes,
         **training,
     )
+
+
+def encoder_of(settings: PretrainSettings, card: run_folder.DataCard) -> encoder_spec.EncoderSpec:
+    """The encoder of a run."""
+    return encoder_spec.of_run(settings.model, settings.data.image_size, card.mean, card.std)
 
 
 def make_train_forward(
@@ -180,7 +174,7 @@ def make_train_forward(
 ) -> hk.TransformedWithState:
     """The same as training runs it: over devices, in fewer bits, or in less memory."""
     return make_forward(
-        settings.model,
+        settings,
         card,
         axis=axis,
         bn_groups=pmap.groups(settings.model.bn_group_size),

@@ -64,7 +64,7 @@ def make(settings):
         axis=None,
         parts=settings.micro_batches,
     )
-    state = abstract_state(build.make_forward(settings.model, CARD), optimizer, size)
+    state = abstract_state(build.make_forward(settings, CARD), optimizer, size)
     return loss, update, state
 
 

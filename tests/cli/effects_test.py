@@ -261,7 +261,7 @@ def signature(monkeypatch):
 
         monkeypatch.setattr(module, name, take)
 
-    record(build.byol_network, "make_forward")
+    record(build.encoder_spec.byol_network, "make_forward")
     record(build.two_views, "make_views")
     record(build.train_loader, "TrainBatches")
     record(build.online_eval, "Probe")

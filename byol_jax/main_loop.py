@@ -40,6 +40,8 @@ TASKS = {
     "linear_eval": "byol_jax.tasks.linear_eval",
     "semi_supervised": "byol_jax.tasks.semi_supervised",
     "transfer": "byol_jax.tasks.transfer",
+    "segmentation": "byol_jax.tasks.segmentation",
+    "depth": "byol_jax.tasks.depth",
     "knn": "byol_jax.tasks.knn",
     "embed": "byol_jax.tasks.embed",
     "export": "byol_jax.tasks.export",
@@ -58,13 +60,15 @@ LEFT = {
     "pretrain": "Its checkpoints, if there are any, are kept: rerun the same command to resume.",
     "linear_eval": _PARTS,
     "semi_supervised": _PARTS,
+    "segmentation": _PARTS,
+    "depth": _PARTS,
     "convert": _SHARDS,
     "pack": _SHARDS,
     "study": "Its runs have saved: rerun the same command to resume.",
 }
 NOTHING_LEFT = "Nothing was kept: rerun the same command to begin again."
 # Tasks whose folder is named after what they evaluate, unless it is given.
-EVALUATIONS = ("linear_eval", "semi_supervised", "transfer", "knn", "embed")
+EVALUATIONS = tuple("linear_eval semi_supervised transfer segmentation depth knn embed".split())
 
 # What ends a run with a message and status 1: on all processes alike, or perhaps on one alone.
 SHARED_FAILURES = (

@@ -20,6 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.task = "embed"
     config.preset = ""
     config.checkpoint = ""  # a run's workdir, or one of its checkpoints/<step>
+    config.layer = ""  # or group_0 ... group_3: the mean over the cells of an inner map
     config.format = "npz"  # npz | parquet | csv
     config.batch_size = 256
     config.data = ml_collections.ConfigDict()

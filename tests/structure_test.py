@@ -36,10 +36,16 @@ LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms.spli
 DOORS = {
     "absl": {"cli.command_line", "main_loop"},
     "array_record": {"data.prepare.array_record"},
-    "cv2": {"data.host_crops", "data.prepare.shrinking"},
+    "cv2": {"data.host_crops", "data.pixel_views", "data.prepare.shrinking"},
     "dill": set(),
     "google_crc32c": {"data.prepare.tfrecord"},
-    "grain": {"data.train_loader", "data.eval_loader"},
+    "grain": {
+        "data.train_loader",
+        "data.eval_loader",
+        "data.pixel_loader",
+        "data.pixel_sets",
+    },
+    "h5py": {"data.nyu"},
     "matplotlib": {"report.figures", "studies.plots"},
     "onnxruntime": {"export.torch_export"},
     "orbax": {"checkpoints.manager", "checkpoints.orbax_reader"},
@@ -56,6 +62,7 @@ DOORS = {
     "pyarrow": {"tasks.embed"},
     "safetensors": {"checkpoints.torch_checkpoint"},
     "simplejpeg": {"data.image_decoding", "data.prepare.shrinking"},
+    "scipy": {"data.nyu", "data.pixel_targets", "studies.results"},
     "sklearn": {
         "training.online_eval",
         "evaluation.logistic_regression",

@@ -3,6 +3,7 @@
 Shapes: b images of a batch, S the encoder's image size, F embedding size.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -32,6 +33,8 @@ class Encoder(NamedTuple):
       params: of the encoder alone, without heads.
       state: its running batch-norm statistics.
       network: "online" or "target", of the run.
+      maps: images [b, H, W, 3] as for ``encode``, of any size, which they keep -> float32
+        [b, h, w, c] of each block group.
     """
 
     encode: Callable[[np.ndarray], np.ndarray]
@@ -43,6 +46,37 @@ class Encoder(NamedTuple):
     params: Any
     state: Any
     network: str = "online"
+    maps: Callable[[np.ndarray], tuple[np.ndarray, ...]] | None = None
+
+    def feature_maps(self, images: Any, batch_size: int = 32) -> tuple[np.ndarray, ...]:
+        """The maps of every block group, as segmentation and detection use them.
+
+        Args:
+          images: as for `embed`, but of any size, which they keep.
+          batch_size: images at a time.
+
+        Returns:
+          float32 [N, h, w, c] of each group, from the finest to the coarsest. The mean over the
+          cells of the last one is the embedding, if images are of the encoder's size.
+
+        Raises:
+          ValueError: other images; says how to convert them.
+
+        >>> import numpy as np
+        >>> maps = encoder.feature_maps(np.zeros((3, 32, 32, 3), np.uint8))
+        >>> maps[-1].shape[-1] == encoder.embedding_size
+        True
+        """
+        images = image_arrays.require_images(images)
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more, not {batch_size}.")
+        size, count = pmap.round_up(min(batch_size, len(images))), len(images)
+        found = []
+        for start in range(0, count, size):
+            part = _prepare(images[start : start + size])
+            padding = [(0, size - len(part)), (0, 0), (0, 0), (0, 0)]
+            found.append([x[: len(part)] for x in self.maps(np.pad(part, padding))])
+        return tuple(np.concatenate(groups) for groups in zip(*found, strict=True))
 
     def embed(self, images: Any, batch_size: int = 256, progress: bool = False) -> np.ndarray:
         """Embeds images, the same numbers as configs/embed.py gives for them.
@@ -127,18 +161,35 @@ def make_encoder(
 ) -> Encoder:
     """An encoder of parameters and batch-norm statistics; works on all devices of the process."""
     size = card.image_size
-    encode = inference.make_encode(encoder_spec.make_forward(card), image_size=size)
+    forward = encoder_spec.make_forward(card)
+    encode, maps = inference.make_encode(forward, image_size=size), inference.make_maps(forward)
     shape = jax.eval_shape(encode, params, state, np.zeros((1, size, size, 3), np.uint8))
     on_devices = pmap.replicate((params, state))
 
     def run(images: np.ndarray) -> np.ndarray:
         return np.asarray(encode(*on_devices, pmap.spread(images)), np.float32)
 
-    return Encoder(run, size, shape.shape[-1], identity, config, card, params, state)
+    def run_maps(images: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tuple(np.asarray(x, np.float32) for x in maps(*on_devices, pmap.spread(images)))
+
+    embedding_size = shape.shape[-1]
+    return Encoder(run, size, embedding_size, identity, config, card, params, state, maps=run_maps)
+
+
+def pooled(encoder: Encoder, group: int) -> Encoder:
+    """An encoder whose embedding is the mean of the map of a block group, in place of the last."""
+    size = encoder.image_size
+    resize = jax.jit(functools.partial(inference.resize, size=size))
+
+    def encode(images: np.ndarray) -> np.ndarray:
+        return encoder.maps(np.asarray(resize(images)))[group].mean(axis=(1, 2))
+
+    channels = encoder.maps(np.zeros((1, size, size, 3), np.uint8))[group].shape[-1]
+    return encoder._replace(encode=encode, embedding_size=channels)
 
 
 def make_forward(
-    encoder: Encoder, *, axis: str | None, bn_decay_rate: float
+    encoder: Encoder, *, axis: str | None, bn_decay_rate: float, output_stride: int | None = None
 ) -> hk.TransformedWithState:
     """The network of an encoder, to be trained further.
 
@@ -146,8 +197,10 @@ def make_forward(
       encoder: whose network it is.
       axis: that batch statistics are averaged over; None: local ones.
       bn_decay_rate: of the running statistics.
+      output_stride: of the last map; None: as the encoder is.
     """
-    return encoder_spec.make_forward(encoder.card._replace(bn_decay_rate=bn_decay_rate), axis=axis)
+    card = encoder.card._replace(bn_decay_rate=bn_decay_rate)
+    return encoder_spec.make_forward(card, axis=axis, output_stride=output_stride)
 
 
 def fingerprint(params: Any, state: Any) -> str:

@@ -15,6 +15,7 @@ from byol_jax.training import optimizers
 
 UsageError = config_lib.UsageError
 
+OF_PIXELS = ("segmentation", "depth")  # tasks that predict every pixel
 OF_BYOL = ("pretrain", "preview", "bench_input")  # whose configs are those of configs/byol.py
 
 
@@ -306,6 +307,30 @@ RULES: tuple[Rule, ...] = (
         ("labels.share",),
         lambda c: not c.labels.list,
         "while labels.list={labels.list} says which images have labels: leave one of them out",
+    ),
+    *(
+        Rule(
+            (task,),
+            ("data.images", *keys),
+            lambda c: c.data.name == "folder",
+            "while data.name is {data.name}: add --config.data.name=folder",
+        )
+        for task, keys in (
+            ("segmentation", ("data.masks", "data.classes")),
+            ("depth", ("data.depths",)),
+        )
+    ),
+    Rule(
+        OF_PIXELS,
+        ("data.dir",),
+        lambda c: c.data.name != "folder",
+        "while data.name is folder, which takes data.images and a folder beside it: leave it out",
+    ),
+    Rule(
+        OF_PIXELS,
+        ("data.validation_share", "refit"),
+        lambda c: _count(c.learning_rates) > 1,
+        "while one of learning_rates is given: nothing is chosen; leave it out",
     ),
     Rule(
         ("gallery",),

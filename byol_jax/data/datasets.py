@@ -77,6 +77,10 @@ class Selected:
         """int8 [T] as in `tags`."""
         return self._records.multi_labels(int(self._indices[index]))
 
+    def target(self, index: int) -> np.ndarray:
+        """[H, W] what is known of every pixel; only of a set of `pixel_sets`."""
+        return self._records.target(int(self._indices[index]))
+
 
 class Joined:
     """Some records, and others after them."""

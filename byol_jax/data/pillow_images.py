@@ -152,6 +152,13 @@ def _deep_values(
         yield deep_color.values(upper_strip, lower_strip, data)
 
 
+def encode_png(pixels: np.ndarray) -> bytes:
+    """uint8 [H, W, 3] as a PNG; quick to write rather than small."""
+    file = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
 def load(image: PIL.Image.Image) -> None:
     """Decodes the image.
 

@@ -139,7 +139,7 @@ class TrainBatches:
         for index, reason in batch.pop("bad", ()):
             self.bad_images.setdefault(index, reason)
         if len(self.bad_images) > self._max_bad:
-            raise _too_many(self._data, self.bad_images)
+            raise too_many(self._data, self.bad_images)
         place = np.arange(self._batch_size, dtype=np.int32) * self._process_count
         return batch | {"place": place + self._process_index}
 
@@ -221,7 +221,7 @@ def _load_group(
             except image_decoding.BadImageError as error:
                 bad[index] = str(error)
                 if len(bad) > max_bad or len(bad) == data.num_images:
-                    raise _too_many(data, bad) from None
+                    raise too_many(data, bad) from None
                 index = int(rng.integers(data.num_images))
     named = {f"view{number}": view for number, view in enumerate(views, 1)}
     return named | {"labels": labels, "bad": list(bad.items())}
@@ -247,7 +247,8 @@ def _join(groups: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return batch | {"bad": [item for group in groups for item in group["bad"]]}
 
 
-def _too_many(data: datasets.RecordDataset, bad: dict[int, str]) -> TooManyBadImagesError:
+def too_many(data: datasets.RecordDataset, bad: dict[int, str]) -> TooManyBadImagesError:
+    """The error that more images are bad than may be, with three of them."""
     examples = bad if len(bad) >= 3 else bad | _find_bad(data)
     lines = [f"\n  {data.records.name(index)}: {reason}" for index, reason in examples.items()]
     return TooManyBadImagesError(

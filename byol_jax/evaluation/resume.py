@@ -96,11 +96,17 @@ class _Turns:
 def _without_metrics(update: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """The same update, of whose numbers the loop checks none.
 
-    A rate at which training diverges makes a bad row of the sweep; it must not end the others.
+    A rate at which training diverges makes a bad row of the sweep; it must not end the others. The
+    host is one step ahead and no more, which the loop sees to by those numbers.
     """
+    previous = None
 
     def run(state: Any, batch: Any) -> tuple[Any, dict[str, Any], None]:
-        return update(state, batch)[0], {}, None
+        nonlocal previous
+        state, metrics, _ = update(state, batch)
+        jax.block_until_ready(previous)
+        previous = metrics
+        return state, {}, None
 
     return run
 

@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from byol_jax.config import lookup
-from byol_jax.models import microbatch, norms, resnet
+from byol_jax.models import dilation, microbatch, norms, resnet
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-Part = Literal["online", "target", "encoder"]
+Part = Literal["online", "target", "encoder", "maps"]
 PREDICTORS = ("mlp", "linear", "none")
 
 
@@ -31,6 +31,7 @@ class Outputs(NamedTuple):
     projection: jax.Array | None = None  # [b, P]
     prediction: jax.Array | None = None  # [b, P]
     logits: jax.Array | None = None  # [b, C]
+    maps: tuple[jax.Array, ...] | None = None  # [b, h, w, channels] of each block group
 
 
 class HeadSpec(NamedTuple):
@@ -100,6 +101,7 @@ def make_forward(
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
     axis: str | None = None,
+    output_stride: int | None = None,
 ) -> hk.TransformedWithState:
     """Builds BYOL's network: encoder, projector, predictor, and a linear classifier.
 
@@ -107,8 +109,9 @@ def make_forward(
     float images [b, H, W, 3] in [0, 1], and gives ``(Outputs, new state)``; ``rng`` may be None.
     Calling it for view 1, then for view 2 with the new state, is what the reference does: batch
     statistics of each view, running ones that move twice. ``part`` is "online" (everything),
-    "target" (embedding and projection) or "encoder" (embedding only); parameters of what is left
-    out need not be there. The classifier sees a stop-gradient embedding.
+    "target" (embedding and projection), "encoder" (embedding only) or "maps" (that and the maps of
+    every block group); parameters of what is left out need not be there. The classifier sees a
+    stop-gradient embedding.
 
     Args:
       encoder: a key of `resnet.ENCODERS`; `width_multiplier` scales the channels of all its layers.
@@ -131,9 +134,11 @@ def make_forward(
       plan: how to save memory in training.
       mean: subtracted from the images, one number a channel; `std` divides them after that.
       axis: name of the mapped axis over which batch statistics are averaged; None: local ones.
+      output_stride: of the last map, finer than usual by dilation; see `dilation.dilated`.
 
     Raises:
-      ValueError: if encoder, stem, padding, norm or predictor is unknown; names the valid ones.
+      ValueError: if encoder, stem, padding, norm, predictor or output stride is unknown; names the
+        valid ones.
     """
     spec = lookup(resnet.ENCODERS, encoder, key="encoder")
     stem_spec, pads = (
@@ -142,6 +147,8 @@ def make_forward(
     )
     for chosen in (norm, head_norm):
         lookup(dict.fromkeys(norms.KINDS), chosen.kind, key="norm")
+    if output_stride is not None:
+        spec = dilation.dilated(spec, stem_spec, output_stride)
     layers = resnet.Layers(
         pads,
         spec.bottleneck,
@@ -215,7 +222,11 @@ def _forward(
     # Haiku creates the running statistics in training mode only, so initialize in that mode.
     is_training = is_training or hk.running_init()
     images = normalize(images)
-    embedding = make_encoder()(images.astype(dtype or images.dtype), is_training)
+    images = images.astype(dtype or images.dtype)
+    if part == "maps":
+        maps = make_encoder().maps(images, is_training)
+        return Outputs(resnet.pool(maps[-1]), maps=maps)
+    embedding = make_encoder()(images, is_training)
     if part == "encoder":
         return Outputs(embedding)
     projection = make_projector()(embedding, is_training)

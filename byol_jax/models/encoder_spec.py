@@ -135,7 +135,8 @@ def make_forward(
       card: of the encoder.
       projector: of no account for ``part="encoder"``; norm and bias are those of both heads.
       num_classes: of a linear classifier; 0 for none.
-      options: what `byol_network.make_forward` takes besides, such as ``axis``.
+      options: what `byol_network.make_forward` takes besides, such as ``axis`` or
+        ``output_stride``.
     """
     return byol_network.make_forward(
         **{name: getattr(card, name) for name in _OF_MODEL},
@@ -150,6 +151,17 @@ def make_forward(
         head_norm=projector.norm,
         **options,
     )
+
+
+def make_layers(card: EncoderSpec, *, axis: str | None) -> resnet.Layers:
+    """How a head on an encoder builds its layers, with the encoder's padding and batch norm.
+
+    Args:
+      card: of the encoder.
+      axis: over which batch statistics are averaged.
+    """
+    pads = resnet.PADDINGS[card.padding]
+    return resnet.Layers(pads, False, False, False, card.bn_decay_rate, card.bn_eps, axis)
 
 
 def shapes(card: EncoderSpec) -> tuple[Any, Any]:

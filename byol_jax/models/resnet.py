@@ -17,7 +17,10 @@ from byol_jax.models.batch_norm import BatchNorm
 
 
 class ResNetSpec(NamedTuple):
-    """One residual network: an entry per block group, channels at width multiplier 1."""
+    """One residual network: an entry per block group, channels at width multiplier 1.
+
+    Dilations are of the 3x3 convolutions of a group; empty: 1 everywhere.
+    """
 
     module: str
     blocks: tuple[int, ...]
@@ -25,6 +28,7 @@ class ResNetSpec(NamedTuple):
     strides: tuple[int, ...] = (1, 2, 2, 2)
     bottleneck: bool = False
     stem_channels: int = 64
+    dilations: tuple[int, ...] = ()
 
 
 _BASIC = (64, 128, 256, 512)
@@ -84,13 +88,23 @@ class Layers(NamedTuple):
     norm_spec: norms.NormSpec = norms.BATCH_NORM
 
     def conv(
-        self, channels: int, kernel: int, *, stride: int, name: str, margin: int = 0
+        self,
+        channels: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        name: str,
+        margin: int = 0,
+        dilation: int = 1,
     ) -> hk.Conv2D:
         """A convolution, without bias where a norm follows."""
-        pads = [(kernel // 2 + margin,) * 2] * 2 if margin else self.pads(kernel)
+        reach = (kernel - 1) * dilation + 1
+        pads = [(kernel // 2 + margin,) * 2] * 2 if margin else self.pads(reach)
         conv = norms.StandardizedConv if self.norm_spec.standardizes else hk.Conv2D
         with_bias = self.norm_spec.kind == "none"
-        return conv(channels, kernel, stride, padding=pads, with_bias=with_bias, name=name)
+        return conv(
+            channels, kernel, stride, dilation, padding=pads, with_bias=with_bias, name=name
+        )
 
     def norm(self, name: str, *, zero_scale: bool = False) -> microbatch.Norm:
         """A norm of the kind chosen, which its name says in place of "batch".
@@ -123,7 +137,16 @@ class ResidualBlock(hk.Module):
     before it (He et al. 2016, arXiv:1603.05027).
     """
 
-    def __init__(self, channels: int, *, stride: int, projects: bool, layers: Layers, name: str):
+    def __init__(
+        self,
+        channels: int,
+        *,
+        stride: int,
+        dilation: int,
+        projects: bool,
+        layers: Layers,
+        name: str,
+    ):
         super().__init__(name=name)
         self._resnet_v2, self._plan = layers.resnet_v2, layers.plan
         inner = channels // 4
@@ -135,7 +158,7 @@ class ResidualBlock(hk.Module):
         zero = layers.zero_init_residual and layers.bottleneck and not layers.resnet_v2
         self._pairs = [
             (
-                layers.conv(c, k, stride=s, name=f"conv_{i}"),
+                layers.conv(c, k, stride=s, name=f"conv_{i}", dilation=dilation),
                 layers.norm(f"batchnorm_{i}", zero_scale=zero and i == 2),
             )
             for i, (c, k, s) in enumerate(shapes)
@@ -174,13 +197,22 @@ class BlockGroup(hk.Module):
     """The residual blocks of one resolution, which the first one reaches with its stride."""
 
     def __init__(
-        self, channels: int, *, blocks: int, stride: int, projects: bool, layers: Layers, name: str
+        self,
+        channels: int,
+        *,
+        blocks: int,
+        stride: int,
+        dilation: int,
+        projects: bool,
+        layers: Layers,
+        name: str,
     ):
         super().__init__(name=name)
         self._blocks = [
             ResidualBlock(
                 channels,
                 stride=1 if i else stride,
+                dilation=dilation,
                 projects=projects and i == 0,
                 layers=layers,
                 name=f"block_{i}",
@@ -212,27 +244,35 @@ class ResNet(hk.Module):
         self._max_pool = layers.max_pool if stem.max_pool else None
         self._plan = layers.plan
         before = (spec.stem_channels, *spec.channels)
-        groups = zip(spec.channels, spec.blocks, spec.strides, before[:-1], strict=True)
+        dilations = spec.dilations or (1,) * len(spec.blocks)
+        groups = zip(spec.channels, spec.blocks, spec.strides, dilations, before[:-1], strict=True)
         self._groups = [
             BlockGroup(
                 c * width_multiplier,
                 blocks=b,
                 stride=s,
+                dilation=d,
                 projects=layers.always_project or s > 1 or c != c_before,
                 layers=layers,
                 name=f"block_group_{i}",
             )
-            for i, (c, b, s, c_before) in enumerate(groups)
+            for i, (c, b, s, d, c_before) in enumerate(groups)
         ]
 
     def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
+        return pool(self.maps(x, is_training)[-1])  # [b, F]
+
+    def maps(self, x: jax.Array, is_training: bool) -> tuple[jax.Array, ...]:
+        """What comes out of each block group [b, h, w, channels], the finest first."""
         passes = [] if self._initial_norm is None else [[self._initial_norm]]
         x = microbatch.advance(self._stem, x, passes, is_training=is_training, plan=self._plan)
+        found = []
         for group in self._groups:
             x = group(x, is_training)
+            found.append(x)
         if self._final_norm is not None:
-            x = jax.nn.relu(self._final_norm(x, is_training))
-        return jnp.mean(x, axis=(1, 2))  # [b, F]
+            found[-1] = jax.nn.relu(self._final_norm(x, is_training))
+        return tuple(found)
 
     def _stem(self, x: jax.Array, normalize: microbatch.Normalize) -> jax.Array:
         x = self._initial_conv(x)  # [b, H, W, 3] -> [b, H', W', stem channels]
@@ -247,6 +287,11 @@ def normalized_channels(encoder: str, *, width_multiplier: int = 1) -> list[int]
     inner = [channels // 4 for channels in spec.channels] if spec.bottleneck else []
     found = {spec.stem_channels, *spec.channels, *inner}
     return sorted(width_multiplier * channels for channels in found)
+
+
+def pool(x: jax.Array) -> jax.Array:
+    """Mean [b, C] over the pixels of maps [b, h, w, C]."""
+    return jnp.mean(x, axis=(1, 2))
 
 
 def embedding_size(encoder: str, *, width_multiplier: int = 1) -> int:

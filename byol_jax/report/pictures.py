@@ -227,9 +227,34 @@ def _are_points(points: Any, count: int) -> bool:
     )
 
 
+def _predictions(content: Mapping[str, Any], number: int) -> str:
+    del number
+    figures = []
+    for image in content["images"]:
+        parts = [
+            _image(image[part], f"{words}: {image['words']}", content["size"])
+            for part, words in (
+                ("image", "image"),
+                ("truth", "truth"),
+                ("predicted", "prediction"),
+            )
+        ]
+        words = escape(str(image["words"]))
+        figures.append(f'<div class="pair">{"".join(parts)}<div class="words">{words}</div></div>')
+    legend = "".join(
+        f'<span style="color:{escape(color)}">&#9632;</span> {escape(name)} '
+        for name, color in content["legend"]
+    )
+    return (
+        '<p class="note">Tested images, the truth, and what was predicted; light gray is not '
+        f'counted.</p><p class="note">{legend}</p><div class="pairs">{"".join(figures)}</div>'
+    )
+
+
 _SECTIONS: tuple[tuple[str, str, Callable[[Mapping[str, Any], int], str]], ...] = (
     ("pairs", "Views", _pairs),
     ("neighbours", "Nearest neighbors", _neighbors),
     ("atlas", "Map of the embeddings", _atlas),
     ("classes", "Classes", _classes),
+    ("predictions", "Predictions", _predictions),
 )

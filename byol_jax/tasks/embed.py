@@ -21,6 +21,7 @@ from byol_jax.data import eval_loader
 from byol_jax.evaluation import features as features_lib
 from byol_jax.evaluation import protocol, result_folder
 from byol_jax.evaluation import settings as settings_lib
+from byol_jax.models import resnet
 from byol_jax.workdir import console, files, run_folder
 
 UsageError = config_lib.UsageError
@@ -42,6 +43,7 @@ class EmbedSettings:
     """Settings of configs/embed.py."""
 
     checkpoint: str
+    layer: str
     format: str
     batch_size: int
     data: EmbedData
@@ -57,7 +59,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     start = time.monotonic()
     settings = resolve(config)
     make_writer = FORMATS[settings.format]
-    encoder = encoders.load_encoder(settings.checkpoint)
+    encoder = _of_layer(encoders.load_encoder(settings.checkpoint), settings.layer)
     given = features_lib.Source(settings.data.name, settings.data.dir)
     source = features_lib.find_source(given, encoder)
     split = _find_split(settings.data.split, encoder, source)
@@ -80,6 +82,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
             "file": path.name,
             "data": {**source._asdict(), "split": split},
             "num_images": {"embedded": count, "bad": data.num_images - count},
+            "layer": settings.layer,
             "embedding_size": encoder.embedding_size,
             "checkpoint": encoder.identity,
             "config": config.to_dict(),
@@ -94,6 +97,15 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         f"out: {encoder.embedding_size} features each, by {encoder.identity['path']}\n"
         f"Written: {path} ({console.format_size(path.stat().st_size)})"
     )
+
+
+def _of_layer(encoder: encoders.Encoder, layer: str) -> encoders.Encoder:
+    """The encoder, or one whose features are the mean over the cells of an inner map."""
+    if not layer:
+        return encoder
+    spec = resnet.ENCODERS[encoder.card.encoder]
+    names = {f"group_{i}": i for i in range(len(spec.blocks))}
+    return encoders.pooled(encoder, config_lib.lookup(names, layer, key="layer"))
 
 
 def resolve(config: Any) -> EmbedSettings:

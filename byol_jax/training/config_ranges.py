@@ -69,6 +69,14 @@ RANGES: Mapping[str, Range] = {
     "data.threads": Range(0, 4096),
     "data.workers": Range(0, 1024),
     "*image_size": Range(0, 8192, is_above=True),
+    "crop_size": Range(1, 8192, is_above=True),
+    "output_stride": Range(1, 64),
+    "*_scale": Range(0, 16, is_above=True),
+    "input_height": Range(8, 8192),
+    "input_width": Range(8, 8192),
+    "up_channels": Range(1, 2**16),
+    "head.channels": Range(1, 2**16),
+    "head.dilation": Range(1, 256),
     "*shorter_side": Range(8, 65_500),  # the longest side of a JPEG
     "mean": FRACTION,
     "std": SOME,
@@ -93,7 +101,7 @@ RANGES: Mapping[str, Range] = {
     "objective.*.prototypes": COUNT,
     "objective.*.frozen_steps": COUNT_OR_ZERO,
     "*base_learning_rate": POSITIVE,
-    "*base_learning_rates": POSITIVE,
+    "*learning_rates": POSITIVE,
     "*weight_decay": NOT_NEGATIVE,
     "*weight_decays": NOT_NEGATIVE,
     "*momentum": DECAY,
@@ -129,7 +137,7 @@ RANGES: Mapping[str, Range] = {
     "*_steps": COUNT,
     "*.k": COUNT,
 }
-WHOLE = ("*.k",)  # of those that hold several
+WHOLE = ("*.k", "up_channels")  # of those that hold several
 THREE = ("mean", "std", "data.mean", "data.std")  # red, green, blue
 
 

@@ -12,13 +12,14 @@ import pytest
 from byol_jax import config as config_lib
 from byol_jax import main_loop
 from byol_jax.augment import image_ops
+from byol_jax.cli import effect_rules
 from byol_jax.data import datasets
 from byol_jax.models import inference
 from byol_jax.training import build, config_checks, optimizers
 from byol_jax.training import settings as settings_lib
 from configs import byol
 from tests.conftest import make_config
-from tests.support import golden_data
+from tests.support import golden_data, pixel_worlds
 
 IMAGENET_TRAIN_IMAGES = 1_281_167
 
@@ -190,6 +191,14 @@ SHORT = {
     "transfer": {"lambdas.count": 2, "max_iterations": 5},
     "export": {"formats": "safetensors"},
     "gallery": {},
+    "segmentation": {
+        **{"total_steps": 1, "learning_rates": (0.1, 0.01), "batch_size": 4, "data.classes": "4"},
+        **{"output_stride": 4, "crop_size": 33, "head.channels": 4, "head.dilation": 1},
+    },
+    "depth": {
+        **{"total_steps": 1, "learning_rates": (0.1, 0.01), "batch_size": 4, "up_channels": (4,)},
+        **{"input_height": 32, "input_width": 32},
+    },
 }
 
 
@@ -198,6 +207,11 @@ SHORT = {
 def test_every_key_of_tasks_with_an_encoder_is_used(task, run_folder, tmp_path):
     config = importlib.import_module(f"configs.{task}").get_config()
     config.update_from_flattened_dict(SHORT[task] | {"checkpoint": str(run_folder)})
+    if task in effect_rules.OF_PIXELS:
+        pixel_worlds.write_folder(tmp_path / "world", count=30)
+        config.data.name = "folder"
+        for key in {"images", "masks", "depths"} & set(config.data):
+            config.data[key] = str(tmp_path / "world" / key)
     read = set()
     main_loop.load_task(task)(Recording(config, read), tmp_path)
     assert set(config_lib.flatten(config.to_dict())) - read - {"task"} == {"preset"}

@@ -171,6 +171,15 @@ REFUSED = {  # preset, what is typed, which of it has no effect, what is said
         {"labels.share": 0.2, "labels.list": "names.txt"},
         "labels.list=names.txt",
     ),
+    "masks": ("segmentation", None, {"data.masks": "masks"}, "data.name is voc2012: add"),
+    "depths": ("depth", None, {"data.depths": "depths"}, "data.name is nyu: add"),
+    "folders": (
+        "segmentation",
+        None,
+        {"data.dir": "/tmp", "data.name": "folder"},
+        "takes data.images",
+    ),
+    "one rate of depth": ("depth", None, {"refit": False}, "nothing is chosen"),
     "lengths": ("semi_supervised", None, {"epochs": (1.0,), "total_steps": 9}, "say the same"),
 }
 

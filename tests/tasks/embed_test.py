@@ -171,3 +171,18 @@ def test_a_workdir_that_cannot_be_written_to(run_folder, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="Cannot write to the workdir .*file"):
         embed(tmp_path / "file", run_folder)
+
+
+def test_an_inner_layer_is_the_mean_of_its_map(run_folder, pictures, tmp_path):
+    keys = {"data.name": "folder", "data.dir": str(pictures), "batch_size": 4}
+    found = {}
+    for layer in ("", "group_0", "group_1"):
+        folder = tmp_path / (layer or "whole")
+        result = embed(folder, run_folder, **keys, layer=layer)
+        found[layer] = read(folder, "npz")[0]
+        assert result["layer"] == layer and result["embedding_size"] == found[layer].shape[1]
+    assert found["group_0"].shape[1] == 48
+    np.testing.assert_allclose(found["group_1"], found[""], rtol=1e-4, atol=1e-5)
+    with pytest.raises(UsageError, match="Unknown layer: 'group_7'.*group_0, group_1"):
+        embed(tmp_path / "none", run_folder, **keys, layer="group_7")
+    assert not (tmp_path / "none").exists()

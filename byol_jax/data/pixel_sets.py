@@ -1,0 +1,114 @@
+"""Sets that know something of every pixel: which there are, and an image with what is known of it.
+
+Shapes: H x W pixels of an image.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import grain
+import numpy as np
+
+from byol_jax.data import datasets, eval_loader, image_decoding, nyu, pixel_folder, voc
+from byol_jax.host import machine
+
+
+class Place(NamedTuple):
+    """Where a set is.
+
+    Attributes:
+      dir: of sets with a layout of their own.
+      images: folder of images.
+      targets: folder of masks or depth maps.
+      num_classes: of masks in a folder.
+    """
+
+    dir: str = ""
+    images: str = ""
+    targets: str = ""
+    num_classes: int = 0
+
+
+Load = Callable[[Place, str], datasets.RecordDataset]
+
+
+def _masks(place: Place, split: str) -> datasets.RecordDataset:
+    return pixel_folder.load_masks(
+        place.images, place.targets, split, num_classes=place.num_classes
+    )
+
+
+LABELED: Mapping[str, Load] = {  # sets of labels, by name
+    "voc2012": lambda place, split: voc.load(place.dir, split, year=2012),
+    "voc2007": lambda place, split: voc.load(place.dir, split, year=2007),
+    "folder": _masks,
+}
+DEPTHS: Mapping[str, Load] = {  # sets of depth, by name
+    "nyu": lambda place, split: nyu.load_labeled(place.dir, split),
+    "nyu_h5": lambda place, split: nyu.load_files(place.dir, split),
+    "folder": lambda place, split: pixel_folder.load_depths(place.images, place.targets, split),
+}
+
+
+class Example(NamedTuple):
+    """An image with what is known of its pixels.
+
+    Attributes:
+      index: in its set.
+      pixels: uint8 [H, W, 3].
+      target: [H, W]: labels, or depth in meters.
+    """
+
+    index: int
+    pixels: np.ndarray
+    target: np.ndarray
+
+
+def read_example(data: datasets.RecordDataset, index: int) -> Example:
+    """Reads and decodes an image and its target.
+
+    Raises:
+      BadImageError: one of them cannot be used, or they are of different sizes.
+    """
+    encoded, _ = data.records.read(index)
+    pixels = image_decoding.EncodedImage(encoded, data.grey_ranges).decode()
+    target = data.records.target(index)
+    if target.shape != pixels.shape[:2]:
+        (height, width), (rows, columns) = pixels.shape[:2], target.shape
+        raise image_decoding.BadImageError(
+            f"{width} x {height} px, but what is known of its pixels is {columns} x {rows}"
+        )
+    return Example(index, pixels, target)
+
+
+def examples(
+    data: datasets.RecordDataset, bad: eval_loader.BadLimit | None = None
+) -> Iterator[Example]:
+    """Every image once, in order, read ahead by threads.
+
+    Args:
+      data: the split.
+      bad: notes those that cannot be used, which are left out.
+
+    Raises:
+      UsageError: more images cannot be used than may be.
+    """
+    threads = machine.processors()
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    read = functools.partial(_try_example, data)
+    stream = grain.MapDataset.range(data.num_images).map(read).to_iter_dataset(options)
+    for index, found in enumerate(stream):
+        if isinstance(found, Example):
+            yield found
+        elif bad is not None:
+            bad.note(data.records.name(index), str(found))
+
+
+def _try_example(
+    data: datasets.RecordDataset, index: int
+) -> Example | image_decoding.BadImageError:
+    try:
+        return read_example(data, index)
+    except image_decoding.BadImageError as error:
+        return error

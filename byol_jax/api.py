@@ -32,7 +32,7 @@ from byol_jax.host import signals
 from byol_jax.tasks import export as export_task
 from byol_jax.tasks import knn, linear_eval
 from byol_jax.tasks import pretrain as pretrain_task
-from byol_jax.training import config_ranges, run_writer
+from byol_jax.training import budget_run, config_ranges, run_writer
 from byol_jax.workdir import metrics_log
 
 ArrayDataset = datasets.ArrayDataset
@@ -146,6 +146,7 @@ def pretrain(
     _settle(config, overrides)
     folder = pathlib.Path(workdir or f"runs/pretrain-{config.preset}").expanduser()
     with _concluded(folder):
+        config = budget_run.fill(config, folder, train=train, test=test)
         is_over = pretrain_task.run(config, folder, train=train, test=test, callbacks=callbacks)
     if not is_over:
         raise KeyboardInterrupt(f"Saved in {folder}: make the same call to resume.")

@@ -13,7 +13,7 @@ from byol_jax.data import datasets, eval_loader, host_crops, image_decoding, tra
 from byol_jax.distributed import pmap
 from byol_jax.evaluation import result_folder
 from byol_jax.host import machine
-from byol_jax.training import build
+from byol_jax.training import budget_run, build
 from byol_jax.workdir import console
 
 STAGES = ("read", "decode", "crop")
@@ -27,6 +27,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
       UsageError: a mistake in the config, or no image that can be read.
     """
     config_lib.require_positive(config, "bench.seconds", "bench.step_batch_size")
+    config = budget_run.fill(config)
     data = datasets.load(config.data.name, config.data.train_split, data_dir=config.data.dir)
     data = datasets.with_grey_ranges(data, eval_loader.grey_ranges(data))
     rates = stage_rates(data, config) if isinstance(data, datasets.RecordDataset) else {}

@@ -40,7 +40,7 @@ CHANGEABLE = (
 )
 
 # Keys that runs of earlier versions lack, with what those did.
-LATER_KEYS = {"plugins": []}
+LATER_KEYS = {"plugins": [], "budget_minutes": None}
 
 # What a beginning writes, that the next one writes again; the first is moved last.
 _OF_A_BEGINNING = ("metrics.jsonl", "tensorboard", "gallery", "bad_images.txt", "wandb_id")

@@ -50,8 +50,14 @@ def seconds(config: Any, steps: int, *, flops_per_second: float) -> float:
       steps: of it.
       flops_per_second: of a matrix product on one device.
     """
+    images = steps * config.batch_size
+    return images * seconds_per_image(config, flops_per_second=flops_per_second)
+
+
+def seconds_per_image(config: Any, *, flops_per_second: float) -> float:
+    """The same of one image of a step; the batch size plays no part."""
     speed = resource_estimate.USUAL_SHARE * flops_per_second * _devices()
-    return steps * config.batch_size * resource_estimate.flops_of_an_image(config) / speed
+    return resource_estimate.flops_of_an_image(config) / speed
 
 
 def _devices() -> int:

@@ -12,10 +12,11 @@ from byol_jax import main_loop
 from byol_jax.augment import image_ops
 from byol_jax.data import datasets
 from byol_jax.models import inference
-from byol_jax.training import build, config_checks, optimizers
+from byol_jax.training import budget, budget_run, build, config_checks, optimizers
 from configs import byol
 from tests.conftest import make_config
 from tests.support import golden_data
+from tests.training import budget_test
 
 IMAGENET_TRAIN_IMAGES = 1_281_167
 
@@ -147,6 +148,7 @@ def test_every_key_of_every_preset_is_used(monkeypatch, tmp_path):
         config = make_config(**{"optimizer.name": optimizer, "accept_changes": True})
         with pytest.raises(Done):
             pretrain.run(Recording(config, read), tmp_path)
+    budget.minutes(Recording(byol.get_config("folder"), read), budget_test.FACTS)
     for preset in byol.PRESETS:
         keys = config_lib.flatten(byol.get_config(preset).to_dict())
         # `plugins`, `preset` and `task` are for the main loop.
@@ -184,7 +186,7 @@ def test_presets_build_and_take_a_step(preset, monkeypatch):
         | {"data.train_split": "train", "data.image_size": 32, "model.encoder": "micro_resnet"}
         | {"model.projector_hidden_size": 16, "model.predictor_hidden_size": 16}
     )
-    job = build.build(config)
+    job = build.build(budget_run.fill(config))
     shapes = jax.eval_shape(
         lambda state, batch: jax.vmap(
             job.update, axis_name=build.pmap.AXIS, in_axes=(None, 0), out_axes=(None, None, 0)

@@ -7,6 +7,8 @@ from byol_jax.training import budget_plan
 from byol_jax.training.budget_plan import Choice, Facts, Plan
 
 LARGE_SET = 100_000  # images, from which on the paper's windows are used
+# Saturation, hue and the probability of gray for small encoders.
+COLOR_OF_SMALL = (0.8, 0.5, 0.5, "strong, as in the default preset")
 
 
 def offer_heads(plan: Plan) -> None:
@@ -85,6 +87,3 @@ def _view(plan: Plan, facts: Facts, *, is_first: bool) -> dict[str, Choice]:
         "blur_probability": Choice(blur, "small or fine" if is_sharp else "the paper's"),
         "solarize_probability": Choice(0.0 if is_first else 0.2, "the paper's"),
     }
-
-
-COLOR_OF_SMALL = (0.8, 0.5, 0.5, "strong, or a small encoder learns colors and nothing else")

@@ -12,7 +12,7 @@ import numpy as np
 
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import run_facts, sources
-from byol_jax.data import datasets, image_decoding
+from byol_jax.data import datasets, eval_loader, image_decoding
 from byol_jax.distributed import multihost, pmap
 from byol_jax.training import budget, budget_plan, build, resource_estimate, time_estimate
 from byol_jax.workdir import console
@@ -109,7 +109,8 @@ def measure(train: datasets.Dataset) -> budget_plan.Facts:
     if is_in_memory:
         found = [(min(train.images.shape[1:3]), image) for image in train.images[:SAMPLE]]
     else:
-        found = list(_sample(train))
+        ranges = eval_loader.grey_ranges(train.take(SAMPLE))
+        found = list(_sample(datasets.with_grey_ranges(train, ranges)))
     if not found:
         raise UsageError(f"None of the first {SAMPLE} images can be used.")
     sides, images = zip(*found, strict=True)

@@ -52,6 +52,14 @@ def test_sizes_colors_and_brightness_are_those_of_the_images(config):
     assert 70 <= facts.side <= 81 and facts.brightness == pytest.approx(0.7, abs=0.02)
 
 
+def test_gray_of_twelve_bits_is_as_bright_as_its_range_makes_it(tmp_path):
+    for number in range(3):
+        pixels = np.linspace(0, 4095, 64 * 64).reshape(64, 64).astype(np.uint16)
+        PIL.Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    train = datasets.load("folder", "all", data_dir=str(tmp_path))
+    assert budget_run.measure(train).brightness == pytest.approx(0.5, abs=0.02)
+
+
 def test_arrays_are_measured_as_they_are():
     images = np.zeros((5, 24, 40, 3), np.uint8)
     images[..., 0] = 255

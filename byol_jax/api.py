@@ -27,7 +27,7 @@ from byol_jax.host import signals
 from byol_jax.tasks import export as export_task
 from byol_jax.tasks import knn, linear_eval
 from byol_jax.tasks import pretrain as pretrain_task
-from byol_jax.training import run_writer
+from byol_jax.training import budget_run, run_writer
 from byol_jax.workdir import metrics_log
 
 ArrayDataset = datasets.ArrayDataset
@@ -141,6 +141,7 @@ def pretrain(
     overrides_lib.settle(config, overrides)
     folder = pathlib.Path(workdir or f"runs/pretrain-{config.preset}").expanduser()
     with conclusion.concluded(folder):
+        config = budget_run.fill(config, folder, train=train, test=test)
         is_over = pretrain_task.run(
             config, folder, train=train, test=test, callbacks=callbacks, typed=overrides or ()
         )

@@ -6,7 +6,7 @@
 |---|---|---|---|
 | patterns (default) | embedded, 32 px; micro_resnet | 2 CPU cores, 2 min | kNN 93 %, linear 94 % |
 | cifar10 | CIFAR-10 from TFDS; micro_resnet | 2 CPU cores, 10 min | kNN 46 %, linear 50 % (+) |
-| folder | your own images in data.dir, 224 px; ResNet-18, 300 epochs | a GPU | |
+| folder | your own images in data.dir; the rest by budget_minutes and the images | any | (x) |
 | imagenette | Imagenette at 128 px, ResNet-18, 1000 epochs | 1 V100, 4 h (*) | 92.3 % online (*) |
 | imagenet-1000 | ImageNet at 224 px, ResNet-50 | 512 TPU v3, 8 h (*) | 74.0 to 74.5 % linear (*) |
 | imagenet-300, -100, -40 | as above, by the number of epochs | | -40: 61.5 % linear (*) |
@@ -17,6 +17,7 @@
 The paper's smaller batches (table 16) are micro-batches of a batch of 4096, whose gradients are
 averaged and whose learning rate, tau and weight decay stay: `accumulate` = 4096 / B.
 
+(x) docs/recipes.md: what is chosen and what it gave; typed values always win.
 (+) on a fifth of CIFAR-10, experiments/cifar10; on all of it, other numbers and more images.
 (*) what the reference's authors report ; not run here. These presets have their
 values; their data has to be prepared by TFDS (docs/your_images.md).
@@ -57,6 +58,8 @@ def _reference() -> ml_collections.ConfigDict:
     # Steps count if they are set, unless epochs were typed (--config.total_epochs=...).
     config.total_steps = config_dict.placeholder(int)
     config.total_epochs = config_dict.placeholder(float)
+    # Decides what is unset, in the preset folder: encoder, image size, length (docs/recipes.md).
+    config.budget_minutes = config_dict.placeholder(float)  # that the whole run may take
     config.checkpoint = ""  # start from the networks of this run, export or file
     config.checkpoint_every_steps = 1000
     config.keep_checkpoints = 3  # the newest
@@ -274,13 +277,27 @@ def _cifar10(config: ml_collections.ConfigDict) -> None:
 
 
 def _folder(config: ml_collections.ConfigDict) -> None:
-    config.batch_size = 256
-    config.total_epochs = 300.0
+    """What is unset follows from images, machine and time (docs/recipes.md)."""
+    config.batch_size = config_dict.placeholder(int)
     config.data.name = "folder"
-    config.model.encoder = "resnet18"
-    config.objective.base_target_ema = 0.99
-    config.optimizer.lars.base_learning_rate = 0.3
-    config.optimizer.lars.weight_decay = 1e-6
+    config.data.image_size = config_dict.placeholder(int)
+    for key in ("encoder", "stem", "padding"):
+        config.model[key] = config_dict.placeholder(str)
+    for key in ("width_multiplier", "projector_hidden_size", "projector_output_size"):
+        config.model[key] = config_dict.placeholder(int)
+    config.model.predictor_hidden_size = config_dict.placeholder(int)
+    config.model.resnet_v2 = config_dict.placeholder(bool)
+    config.objective.base_target_ema = config_dict.placeholder(float)
+    config.optimizer.warmup_epochs = config_dict.placeholder(float)
+    for key in ("base_learning_rate", "weight_decay", "trust_coefficient"):
+        config.optimizer.lars[key] = config_dict.placeholder(float)
+    config.augment.crop.min_area = config_dict.placeholder(float)
+    for view in (config.augment.view1, config.augment.view2):
+        for key in (
+            *("jitter_probability", "brightness", "contrast", "saturation", "hue"),
+            *("grayscale_probability", "blur_probability", "solarize_probability"),
+        ):
+            view[key] = config_dict.placeholder(float)
     config.probe.every_steps = 1000
     config.probe.max_images = 5000
 

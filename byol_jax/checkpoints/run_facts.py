@@ -20,6 +20,7 @@ CONFIG, DATA = "config.json", "data.json"
 # Keys that runs of earlier versions lack, with what those did.
 LATER_KEYS: Mapping[str, Any] = {
     "plugins": [],
+    "budget_minutes": None,
     "augment.crop.enabled": True,
     "augment.view1.extra": [],
     "augment.view2.extra": [],

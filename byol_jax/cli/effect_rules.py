@@ -11,7 +11,7 @@ from byol_jax.checkpoints import sources
 from byol_jax.data import datasets
 from byol_jax.models import resnet
 from byol_jax.objectives import table
-from byol_jax.training import optimizers
+from byol_jax.training import budget, optimizers
 
 UsageError = config_lib.UsageError
 
@@ -111,7 +111,7 @@ def _view_rules() -> list[Rule]:
         Rule(
             OF_BYOL,
             tuple(f"augment.{view}.{key}" for key in keys),
-            lambda c, view=view, name=name: c.augment[view][f"{name}_probability"] > 0,
+            lambda c, view=view, name=name: c.augment[view][f"{name}_probability"] != 0,
             f"while augment.{view}.{name}_probability is 0: "
             f"add --config.augment.{view}.{name}_probability=0.5, for example",
         )
@@ -121,6 +121,13 @@ def _view_rules() -> list[Rule]:
 
 
 RULES: tuple[Rule, ...] = (
+    Rule(
+        OF_BYOL,
+        ("budget_minutes",),
+        lambda c: not budget.is_complete(c),
+        "on preset {preset}, whose config leaves nothing unset that a time could decide: take "
+        "--config=configs/byol.py:folder, or leave it out",
+    ),
     *(
         Rule(
             OF_BYOL,

@@ -14,6 +14,7 @@ from byol_jax.distributed import multihost, pmap
 from byol_jax.host import signals
 from byol_jax.metrics import representation
 from byol_jax.training import (
+    budget_run,
     build,
     collapse_monitor,
     loop,
@@ -65,6 +66,7 @@ def run(
         loop.NothingDoneError: it was stopped before its first step.
         coordination.OtherProcessError: another process failed; only the first one uses the workdir.
     """
+    config = budget_run.fill(config, workdir, train=train, test=test)
     with contextlib.ExitStack() as stack:
         job = _build(
             workdir,

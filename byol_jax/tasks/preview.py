@@ -16,7 +16,7 @@ from byol_jax import config as config_lib
 from byol_jax.augment import extra, image_ops, random_resized_crop
 from byol_jax.data import datasets, eval_loader, train_loader
 from byol_jax.report import augmentations, figures, run_data, writing
-from byol_jax.training import build, config_checks
+from byol_jax.training import budget_run, build, config_checks
 from byol_jax.training import settings as settings_lib
 from byol_jax.visualize import gallery, recorder, thumbnails
 from byol_jax.workdir import console, files
@@ -55,6 +55,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         writing.require_ours(page, picture)
     except run_data.ReportError as error:
         raise UsageError(str(error)) from None
+    config = budget_run.fill(config)
     config_checks.check(config)
     data = config_lib.freeze(settings_lib.Data, config.data, prefix="data.")
     train = datasets.load(data.name, data.train_split, data_dir=data.dir)

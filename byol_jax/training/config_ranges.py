@@ -55,6 +55,7 @@ ANY = Range(-math.inf, math.inf)
 # By the whole key, or by its end behind a star; the first that fits counts.
 RANGES: Mapping[str, Range] = {
     "seed": COUNT_OR_ZERO,
+    "budget_minutes": Range(0, 1e6, is_above=True),
     "*labels.share": SOME,
     "*validation_share": PART,
     "*_share": FRACTION,

@@ -64,8 +64,14 @@ def seconds(
       steps: of it.
       flops_per_second: of a matrix product on one device.
     """
+    images = steps * settings.batch_size
+    return images * seconds_per_image(settings, flops_per_second=flops_per_second)
+
+
+def seconds_per_image(settings: settings_lib.PretrainSettings, *, flops_per_second: float) -> float:
+    """The same of one image of a step; the batch size plays no part."""
     speed = resource_estimate.USUAL_SHARE * flops_per_second * _devices()
-    return steps * settings.batch_size * resource_estimate.flops_of_an_image(settings) / speed
+    return resource_estimate.flops_of_an_image(settings) / speed
 
 
 def _devices() -> int:

@@ -15,11 +15,12 @@ from byol_jax.augment import image_ops
 from byol_jax.cli import effect_rules
 from byol_jax.data import datasets
 from byol_jax.models import inference
-from byol_jax.training import build, config_checks, optimizers
+from byol_jax.training import budget, budget_run, build, config_checks, optimizers
 from byol_jax.training import settings as settings_lib
 from configs import byol
 from tests.conftest import make_config
 from tests.support import golden_data, pixel_worlds
+from tests.training import budget_test
 
 IMAGENET_TRAIN_IMAGES = 1_281_167
 
@@ -177,6 +178,7 @@ def test_every_key_of_every_preset_is_used(monkeypatch, tmp_path):
             with pytest.raises(Done):
                 pretrain.run(Recording(config, read), tmp_path)
     assert fields(settings_lib.PretrainSettings) - used == set()
+    budget.minutes(Recording(byol.get_config("folder"), read), budget_test.FACTS)
     for preset in byol.PRESETS:
         keys = config_lib.flatten(byol.get_config(preset).to_dict())
         # The main loop reads three of them; the last is for comparing configs as dictionaries.
@@ -227,7 +229,7 @@ def test_presets_build_and_take_a_step(preset, monkeypatch):
         | {"data.train_split": "train", "data.image_size": 32, "model.encoder": "micro_resnet"}
         | {"model.projector_hidden_size": 16, "model.predictor_hidden_size": 16}
     )
-    job = build.build(config)
+    job = build.build(budget_run.fill(config))
     shapes = jax.eval_shape(
         lambda state, batch: jax.vmap(
             job.update, axis_name=build.pmap.AXIS, in_axes=(None, 0), out_axes=(None, None, 0)

@@ -112,6 +112,7 @@ REFUSED = {  # preset, what is typed, which of it has no effect, what is said
     "threads": ("byol", None, {"data.threads": 2}, "in memory"),
     "bad images": ("byol", None, {"data.max_bad_share": 0.5}, "in memory"),
     "on the host": ("byol", "folder", {"augment.crop.method": "linear"}, "cut on the host"),
+    "budget of another preset": ("byol", None, {"budget_minutes": 5.0}, "byol.py:folder"),
     "two lengths": ("byol", None, {"total_epochs": 2.0, "total_steps": 9}, "say the same"),
     "two warm-ups": (
         "byol",
@@ -304,6 +305,7 @@ OTHER = {  # values unlike the default's
     "model.bn_eps": 1e-3,
     "data.dir": "/tmp",
     "total_epochs": 3.0,
+    "budget_minutes": 5.0,
 }
 
 

@@ -12,8 +12,8 @@ from configs import byol
 from tests.conftest import make_config, make_settings
 
 RESOLVED = {"origins", "unset"}  # of no key
-# Keys for the main loop and for comparing configs; the optimizers, of which one is taken.
-OTHERS = {"task", "preset", "plugins", "accept_changes"}
+# Keys for the main loop, and for comparing and completing configs; the optimizers and objectives,
+OTHERS = {"task", "preset", "plugins", "accept_changes", "budget_minutes"}
 OTHERS |= {"optimizer.lars", "optimizer.sgd", "optimizer.adamw"}
 SECTIONS = {f"objective.{name}" for name in table.OBJECTIVES}
 

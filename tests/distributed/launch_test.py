@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-FOLDER = pathlib.Path(__file__).parents[2] / "experiments" / "tpu_pod"
+FOLDER = pathlib.Path(__file__).parents[2] / "launch"
 
 
 def call(script, *arguments, **variables):
@@ -65,6 +65,13 @@ def test_a_dry_run_of_the_slurm_script():
     assert done.returncode == 0, done.stderr
     assert "srun --kill-on-bad-exit=1" in done.stdout and "imagenet-40" in done.stdout
     assert "scontrol requeue" in done.stdout
+
+
+def test_every_task_of_the_slurm_script_sees_the_gpus_of_its_node():
+    """With ``--gpus-per-task`` CUDA numbers the only one that a task sees 0."""
+    text = (FOLDER / "slurm.sh").read_text()
+    assert "#SBATCH --gpus-per-node=8" in text and "#SBATCH --ntasks-per-node=8" in text
+    assert "--gpu-bind=none" in text and "--gpus-per-task" not in text
 
 
 def test_shellcheck_has_nothing_to_say():

@@ -129,7 +129,7 @@ def make_encoder(
     size = card.image_size
     encode = inference.make_encode(encoder_spec.make_forward(card), image_size=size)
     shape = jax.eval_shape(encode, params, state, np.zeros((1, size, size, 3), np.uint8))
-    on_devices = pmap.replicate((params, state))
+    on_devices = pmap.replicate_locally((params, state))
 
     def run(images: np.ndarray) -> np.ndarray:
         return np.asarray(encode(*on_devices, pmap.spread(images)), np.float32)

@@ -163,7 +163,8 @@ def make_update(
     Args:
       loss_fn: what `make_loss` gives.
       optimizer: updates the online parameters, the probe's among them.
-      make_views: (key, batch) -> two views, float [b, H, W, 3] in [0, 1].
+      make_views: (key, batch) -> two views, float [b, H, W, 3] in [0, 1]. It is called with each
+        micro-batch, so that what it draws for an image may depend on its ``place`` alone.
       seed: of the augmentations; the key of a step depends on seed and step alone.
       learning_rate: for the metrics; the optimizer has its own.
       target_ema: tau of every step.
@@ -178,14 +179,19 @@ def make_update(
       nothing.
     """
 
-    grad = _in_micro_batches(jax.grad(loss_fn, has_aux=True), parts)
+    grad_of_views = jax.grad(loss_fn, has_aux=True)
+
+    def grad_of_images(online_params, state, key, batch, weights):
+        views = make_views(key, batch)
+        return grad_of_views(online_params, state, views, batch["labels"], weights)
+
+    grad = _in_micro_batches(grad_of_images, parts)
 
     def update(state: TrainState, batch: two_views.Batch):
         key = pmap.step_key(seed, state.step)
-        views = make_views(key, batch)
         weights, labeled_share = label_weights(batch["labels"], axis=axis)
         grads, (scalars, online_state, target_state, projection) = grad(
-            state.online_params, state, views, batch["labels"], weights
+            state.online_params, state, key, batch, weights
         )
         if axis:
             grads, scalars = jax.lax.pmean((grads, scalars), axis)
@@ -210,16 +216,20 @@ def make_update(
 
 
 def _in_micro_batches(grad: Callable[..., Any], parts: int) -> Callable[..., Any]:
-    """The same function of a batch, computed a part of it at a time: means over the parts."""
+    """The same function of a batch, computed a part of it at a time: means over the parts.
+
+    Views are made of a part at a time, too: as floats, those of a whole batch take many times the
+    memory of its images.
+    """
     if parts == 1:
         return grad
 
-    def accumulated(online_params: Any, state: TrainState, *batch: Any):
+    def accumulated(online_params: Any, state: TrainState, key: jax.Array, *batch: Any):
         def one(carry: Any, part: Any):
             total, online_state, target_state = carry
             state_now = state._replace(online_state=online_state, target_state=target_state)
             grads, (scalars, online_state, target_state, projection) = grad(
-                online_params, state_now, *part
+                online_params, state_now, key, *part
             )
             total = jax.tree.map(jnp.add, total, grads)
             return (total, online_state, target_state), (scalars, projection)

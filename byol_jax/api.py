@@ -144,7 +144,7 @@ def pretrain(
     elif test is not None:
         raise UsageError("test is given without train: give both.")
     _settle(config, overrides)
-    folder = pathlib.Path(workdir or f"runs/pretrain-{config.preset}").expanduser()
+    folder = _folder(workdir or f"runs/pretrain-{config.preset}")
     with _concluded(folder):
         is_over = pretrain_task.run(config, folder, train=train, test=test, callbacks=callbacks)
     if not is_over:
@@ -270,7 +270,7 @@ def _evaluate(
         if workdir is None:
             folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         else:
-            folder = pathlib.Path(workdir).expanduser()
+            folder = _folder(workdir)
         with _concluded(folder) if workdir else signals.in_a_program():
             run(config, folder, given=protocol.Given(encoder, splits))
         return json.loads((folder / result_folder.FILE).read_text())
@@ -307,7 +307,7 @@ def export(
     else:
         config.checkpoint = os.fspath(encoder)
     _settle(config, {"formats": ",".join(formats), **(overrides or {})})
-    folder = pathlib.Path(workdir).expanduser()
+    folder = _folder(workdir)
     with signals.in_a_program():
         export_task.run(config, folder)
     return folder
@@ -322,6 +322,11 @@ def _read(config: str | ml_collections.ConfigDict, task: str) -> Any:
     if found.get("task") != task:
         raise UsageError(f"The config is of the task '{found.get('task')}', not '{task}'.")
     return found
+
+
+def _folder(workdir: Path) -> pathlib.Path:
+    config_lib.require_local(workdir, flag="workdir")
+    return pathlib.Path(workdir).expanduser()
 
 
 def _settle(config: Any, changes: Mapping[str, Any] | None) -> None:

@@ -91,6 +91,7 @@ def find(path: str) -> pathlib.Path:
     Raises:
       UsageError: there is no such path, or no finished checkpoint at it.
     """
+    config_lib.require_local(path, flag="--config.checkpoint")
     folder = pathlib.Path(path).expanduser()
     if not path or not folder.exists():
         wrong = f"No checkpoint at {path}: no such path." if path else "No checkpoint was given."

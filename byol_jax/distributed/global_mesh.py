@@ -5,10 +5,12 @@ second for those of a ResNet-50 (experiments/scale/dispatch.md). What an update 
 same; `pmap.pmap_update` chooses.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -75,6 +77,45 @@ def replicate(state: Any, axis: str) -> Any:
     return jax.tree.map(
         lambda x: jax.make_array_from_process_local_data(everywhere, np.asarray(x)), state
     )
+
+
+def checksums(x: jax.Array, axis: str) -> jax.Array:
+    """One number for each device, of the bits that it holds of an array that all should hold alike.
+
+    Nothing but that leaves a device: copies of a large state would stall training for seconds.
+
+    Args:
+      x: with a copy on each of several devices, of all processes or of this one.
+      axis: name of the axis over them.
+
+    Returns:
+      uint32 [D], of which each process can read the numbers of its own devices.
+    """
+    is_local = x.is_fully_addressable
+    return _checksum(axis, len(x.sharding.device_set) if is_local else None)(x)
+
+
+@functools.cache
+def _checksum(axis: str, num_local: int | None) -> Callable[[jax.Array], jax.Array]:
+    """A program for every shape, each of which compiles in no time; one for all takes minutes."""
+    spec = jax.sharding.PartitionSpec
+    mesh = _mesh(axis)
+    if num_local is not None:
+        mesh = jax.sharding.Mesh(np.array(jax.local_devices()[:num_local]), (axis,))
+    return jax.jit(
+        jax.shard_map(
+            _sum_of_bits, mesh=mesh, in_specs=spec(), out_specs=spec(axis), check_vma=False
+        )
+    )
+
+
+def _sum_of_bits(x: jax.Array) -> jax.Array:
+    """Every word times an odd number of its own, so that a swap changes the sum, too; [1]."""
+    x = x.astype(jnp.uint8) if x.dtype == jnp.bool_ else x
+    words = {1: jnp.uint8, 2: jnp.uint16}.get(x.dtype.itemsize, jnp.uint32)
+    bits = jax.lax.bitcast_convert_type(x, words).reshape(-1).astype(jnp.uint32)
+    odd = jax.lax.iota(jnp.uint32, bits.size) * jnp.uint32(2654435761) | jnp.uint32(1)
+    return jnp.sum(bits * odd, dtype=jnp.uint32)[None]
 
 
 def _mesh(axis: str) -> jax.sharding.Mesh:

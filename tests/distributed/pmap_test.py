@@ -55,6 +55,30 @@ def test_assert_replicated_notices_a_forgotten_mean():
         multihost.assert_replicated({"w": wrong})
 
 
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int32", "bfloat16", "float32"])
+def test_copies_are_compared_bit_by_bit(dtype):
+    """Two numbers that change places, a lost sign of zero, and numbers that are none."""
+    devices = jax.local_devices()[:2]
+    sharding = jax.sharding.NamedSharding(
+        jax.sharding.Mesh(np.array(devices), (pmap.AXIS,)), jax.sharding.PartitionSpec()
+    )
+
+    def held(*copies):
+        parts = [
+            jax.device_put(jnp.asarray(copy).astype(dtype), device)
+            for copy, device in zip(copies, devices, strict=True)
+        ]
+        return jax.make_array_from_single_device_arrays(parts[0].shape, sharding, parts)
+
+    multihost.assert_replicated({"w": held([0, 1, 1], [0, 1, 1])})
+    with pytest.raises(AssertionError, match="devices disagree about"):
+        multihost.assert_replicated({"w": held([0, 1, 1], [1, 0, 1])})
+    if "float" in dtype:
+        multihost.assert_replicated({"w": held([np.nan], [np.nan])})
+        with pytest.raises(AssertionError, match="disagree"):
+            multihost.assert_replicated({"w": held([0.0], [-0.0])})
+
+
 def test_keys_differ_by_seed_and_step():
     keys = jax.vmap(lambda seed, step: jax.random.key_data(pmap.step_key(seed, step)))
     seeds, steps = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])

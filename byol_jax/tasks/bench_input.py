@@ -13,7 +13,7 @@ from byol_jax.data import datasets, eval_loader, host_crops, image_decoding, tra
 from byol_jax.distributed import pmap
 from byol_jax.evaluation import result_folder
 from byol_jax.host import machine
-from byol_jax.training import build
+from byol_jax.training import build, precision
 from byol_jax.workdir import console
 
 STAGES = ("read", "decode", "crop")
@@ -113,6 +113,7 @@ def step_rate(config: Any) -> float:
         config.batch_size = config.bench.step_batch_size
     elif jax.default_backend() == "cpu":  # the presets' batches are for accelerators
         config.batch_size = min(config.batch_size, 16 * jax.device_count())
+    config.model.dtype = config.model.dtype or precision.default()
     job = build.build(config)
     batches = build.make_train_batches(config, job.train)
     batch = pmap.shard(next(batches))

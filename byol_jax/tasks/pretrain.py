@@ -19,6 +19,7 @@ from byol_jax.training import (
     collapse_monitor,
     loop,
     online_eval,
+    precision,
     resource_estimate,
     run_files,
     run_writer,
@@ -63,9 +64,13 @@ def run(
         loop.NothingDoneError: it was stopped before its first step.
         coordination.OtherProcessError: another process failed; only the first one uses the workdir.
     """
+    config.model.dtype = multihost.on_writer(
+        lambda: precision.dtype_of(config, workdir), what="reading the workdir"
+    )
     with contextlib.ExitStack() as stack:
         job = _build(config, workdir, train, test)
-        console.say(f"{time_estimate.describe_run(config, job, workdir)}\n")
+        console.say(time_estimate.describe_run(config, job, workdir))
+        console.say(f"{precision.describe(config.model.dtype)}\n")
         multihost.on_writer(lambda: _open(stack, workdir, config), what="opening the workdir")
         stop = stack.enter_context(loop.StopRequest())
         return _Run(config, workdir, job, stop, callbacks).run()

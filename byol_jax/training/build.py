@@ -22,6 +22,7 @@ from byol_jax.training import (
     online_eval,
     optimizers,
     paper_settings,
+    precision,
     pretrained_init,
     train_step,
 )
@@ -174,7 +175,7 @@ def make_train_forward(
         data_card,
         axis=axis,
         bn_groups=pmap.groups(config.model.bn_group_size),
-        dtype=config_checks.DTYPES[config.model.dtype],
+        dtype=config_checks.DTYPES[config.model.dtype or precision.default()],
         plan=microbatch.Plan(config.model.remat, config.accumulate if is_exact else 1),
     )
 

@@ -39,7 +39,8 @@ def check(config: Any) -> None:
     config_lib.lookup(random_resized_crop.KERNELS, section.method, key="augment.crop.method")
     config_lib.lookup(optimizers.OPTIMIZERS, config.optimizer.name, key="optimizer.name")
     config_lib.lookup(collapse_monitor.ACTIONS, config.collapse.action, key="collapse.action")
-    config_lib.lookup(DTYPES, config.model.dtype, key="model.dtype")
+    if config.model.dtype is not None:  # else `precision` decides
+        config_lib.lookup(DTYPES, config.model.dtype, key="model.dtype")
     _check_division(config, jax.device_count())
 
 

@@ -230,6 +230,9 @@ class _Run:
         update, state = pmap.pmap_update(self._job.update), pmap.replicate(state)
         forecast = resource_estimate.make_forecast(self._config, self._job, update, state)
         self._progress.say(resource_estimate.describe(forecast, self._config))
+        left = self._job.total_steps - first_step
+        if bound := time_estimate.describe_bound(self._config, left, forecast):
+            self._progress.say(bound)
         return update, state
 
     def _is_probe_due(self, first_step: int) -> bool:

@@ -75,6 +75,14 @@ def describe_time(config: Any, job: build.Job, first_step: int) -> str:
     return "\n".join(lines)
 
 
+def describe_bound(config: Any, steps: int, forecast: resource_estimate.Forecast) -> str:
+    """What is left by the compiled step, if memory bounds it, which operations do not tell."""
+    if not forecast.is_bound_by_memory:
+        return ""
+    left = steps * config.batch_size / forecast.images_per_second
+    return f"By memory at least {duration(left)} to go, which counts instead of the first estimate."
+
+
 def smaller(
     config: Any, job: build.Job, *, flops_per_second: float
 ) -> Iterator[tuple[list[str], float]]:

@@ -1,12 +1,17 @@
 """The scripts that start runs elsewhere: what they would do, and that shellcheck likes them."""
 
 import pathlib
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 
 import pytest
+import yaml
+from absl import flags
+
+from byol_jax.cli import command_line
 
 FOLDER = pathlib.Path(__file__).parents[2] / "launch"
 
@@ -72,6 +77,71 @@ def test_every_task_of_the_slurm_script_sees_the_gpus_of_its_node():
     text = (FOLDER / "slurm.sh").read_text()
     assert "#SBATCH --gpus-per-node=8" in text and "#SBATCH --ntasks-per-node=8" in text
     assert "--gpu-bind=none" in text and "--gpus-per-task" not in text
+
+
+# Manifests: what can be checked without a cluster and without the services' own schemas.
+
+
+def arguments_of(text):
+    """Flags for the program in a manifest, as the shell or Kubernetes fills them in."""
+    words = re.findall(r"--[\w.]+=(?:\"[^\n]*\"|\S+)", text)
+    values = {"num_processes": "4", "process_id": "3", "coordinator": "first:1234"}
+    flags = [word.split("=", 1) for word in words]
+    return [f"{name}={values.get(name[2:], value)}" for name, value in flags]
+
+
+def manifest(name):
+    text = (FOLDER / name).read_text()
+    return yaml.safe_load(text), text
+
+
+def test_the_jobset_starts_one_process_a_node_which_find_each_other():
+    found, _ = manifest("gke.yaml")
+    assert (found["apiVersion"], found["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
+    (workers,) = found["spec"]["replicatedJobs"]
+    job = workers["template"]["spec"]
+    (container,) = job["template"]["spec"]["containers"]
+    env = {variable["name"]: variable for variable in container["env"]}
+    assert job["completionMode"] == "Indexed" and job["backoffLimit"] == 0
+    assert str(job["parallelism"]) == str(job["completions"]) == env["NUM_PROCESSES"]["value"]
+    index = env["PROCESS_ID"]["valueFrom"]["fieldRef"]["fieldPath"]
+    assert index == "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+    # A pod of a JobSet is reached as <set>-<job>-<replica>-<index>.<set>.
+    name, job_name = found["metadata"]["name"], workers["name"]
+    assert f"--coordinator={name}-{job_name}-0-0.{name}:1234" in container["args"]
+    assert found["spec"]["network"]["enableDNSHostnames"] is True
+    mounts = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounts == {volume["name"] for volume in job["template"]["spec"]["volumes"]}
+    assert job["template"]["metadata"]["annotations"]["gke-gcsfuse/volumes"] == "true"
+    assert found["spec"]["failurePolicy"]["maxRestarts"] > 0
+
+
+def test_the_task_of_skypilot_is_a_run_on_spot_with_a_mounted_bucket():
+    found, text = manifest("skypilot.yaml")
+    assert set(found) == {
+        *("name", "num_nodes", "resources", "workdir", "file_mounts", "setup", "run"),
+    }
+    assert found["resources"]["use_spot"] is True and found["num_nodes"] > 1
+    assert found["file_mounts"]["/bucket"]["mode"] == "MOUNT"
+    for variable in ("SKYPILOT_NODE_IPS", "SKYPILOT_NUM_NODES", "SKYPILOT_NODE_RANK"):
+        assert f"${variable}" in found["run"]
+    for part in ("setup", "run"):
+        subprocess.run(["bash", "-n"], input=found[part], text=True, check=True)
+
+
+@pytest.mark.parametrize("name", ["gke.yaml", "skypilot.yaml"])
+def test_manifests_type_what_the_program_takes(name, monkeypatch):
+    found, text = manifest(name)
+    if name == "gke.yaml":
+        (workers,) = found["spec"]["replicatedJobs"]
+        (container,) = workers["template"]["spec"]["template"]["spec"]["containers"]
+        text = "\n".join(container["args"])
+    else:
+        text = found["run"]
+    arguments = arguments_of(text)
+    assert len(arguments) == 7 and any(a.startswith("--workdir=/bucket/") for a in arguments)
+    monkeypatch.chdir(FOLDER.parent)
+    command_line.arrange(["main_loop", *arguments], flags.FLAGS)
 
 
 def test_shellcheck_has_nothing_to_say():

@@ -167,6 +167,8 @@ def leave_out_traces() -> None:
     logging.getLogger("absl").addFilter(_is_not_of_orbax)
     if sys.excepthook is sys.__excepthook__:  # else it is somebody's, as in a notebook
         sys.excepthook = _pass_over_late_callbacks
+    if not isinstance(sys.unraisablehook, _LateCallbacksLeftOut):
+        sys.unraisablehook = _LateCallbacksLeftOut(sys.unraisablehook)
 
 
 def _is_not_of_orbax(record: logging.LogRecord) -> bool:
@@ -178,6 +180,17 @@ def _pass_over_late_callbacks(kind: type[BaseException], error: BaseException, t
     """Leaves out what TensorStore prints when one of several reads or writes has failed."""
     if str(error) != "Event loop is closed":
         sys.__excepthook__(kind, error, trace)
+
+
+class _LateCallbacksLeftOut:
+    """The same of what TensorStore's threads hand to ``sys.unraisablehook``."""
+
+    def __init__(self, hook: Callable[[Any], object]):
+        self._hook = hook
+
+    def __call__(self, unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            self._hook(unraisable)
 
 
 class Reader:

@@ -139,7 +139,7 @@ def pretrain(
     elif test is not None:
         raise UsageError("test is given without train: give both.")
     overrides_lib.settle(config, overrides)
-    folder = pathlib.Path(workdir or f"runs/pretrain-{config.preset}").expanduser()
+    folder = _folder(workdir or f"runs/pretrain-{config.preset}")
     with conclusion.concluded(folder):
         config = budget_run.fill(config, folder, train=train, test=test)
         is_over = pretrain_task.run(
@@ -256,8 +256,7 @@ def _evaluate(
     config.checkpoint = encoder.identity["path"]
     splits = {"train": train} if test is None else {"train": train, "test": test}
     with contextlib.ExitStack() as stack:
-        folder = workdir or stack.enter_context(tempfile.TemporaryDirectory())
-        folder = pathlib.Path(folder).expanduser()
+        folder = _folder(workdir or stack.enter_context(tempfile.TemporaryDirectory()))
         with conclusion.concluded(folder) if workdir else signals.in_a_program():
             run(config, folder, given=protocol.Given(encoder, splits))
         return json.loads((folder / result_folder.FILE).read_text())
@@ -295,7 +294,12 @@ def export(
     else:
         config.checkpoint = os.fspath(encoder)
     overrides_lib.settle(config, {"formats": ",".join(formats), **(overrides or {})})
-    folder = pathlib.Path(workdir).expanduser()
+    folder = _folder(workdir)
     with signals.in_a_program():
         export_task.run(config, folder)
     return folder
+
+
+def _folder(workdir: Path) -> pathlib.Path:
+    config_lib.require_local(workdir, flag="workdir")
+    return pathlib.Path(workdir).expanduser()

@@ -8,7 +8,9 @@ import difflib
 import importlib.machinery
 import importlib.util
 import json
+import os
 import pathlib
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -34,6 +36,28 @@ def lookup(table: Mapping[str, T], name: str, *, key: str) -> T:
     if name not in table:
         raise UsageError(f"Unknown {key}: '{name}'.{suggest(str(name), table)}")
     return table[name]
+
+
+def require_local(path: str | os.PathLike[str], *, flag: str) -> None:
+    """Raises if a path names a bucket or another address, which would become a local folder.
+
+    Args:
+      path: as it was given.
+      flag: it was given by, such as ``--workdir``.
+
+    Raises:
+      UsageError: saying how to mount the bucket.
+    """
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)/?(.*)", os.fspath(path))
+    if not found:
+        return
+    scheme, bucket, below = found.groups()
+    mounts = {"gs": f"gcsfuse --implicit-dirs {bucket}", "s3": f"mount-s3 {bucket}"}
+    how = f"mount it ({mounts[scheme]} ~/{bucket})" if scheme in mounts else "mount or copy it"
+    raise UsageError(
+        f"{flag}={os.fspath(path)} is an address of {scheme}://, and only folders are read and "
+        f"written: {how} and type {flag}={os.path.join('~', bucket, below)}."
+    )
 
 
 def require_positive(config: Any, *keys: str) -> None:

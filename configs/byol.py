@@ -129,7 +129,9 @@ def _model() -> ml_collections.ConfigDict:
     model.bn_decay_rate = 0.9
     model.bn_eps = 1e-5
     model.bn_group_size = config_dict.placeholder(int)  # devices with common statistics; unset: all
-    model.dtype = "float32"  # float32 | bfloat16: of convolutions and linear layers in training
+    # Of convolutions and linear layers in training: float32 | bfloat16; unset, as in presets of
+    # ImageNet: bfloat16 on GPUs and TPUs. A run keeps what it began with.
+    model.dtype = "float32"
     model.remat = False  # compute residual blocks again for the gradient instead of storing them
     return model
 
@@ -315,6 +317,7 @@ def _imagenette(config: ml_collections.ConfigDict) -> None:
 
 def _imagenet(config: ml_collections.ConfigDict, epochs: float, **settings: float) -> None:
     """Settings that are left out are the reference's for the length that the run has."""
+    config.model.dtype = config_dict.placeholder(str)
     config.data.train_split = "train_and_valid"  # 1,281,167 images, as the reference
     config.data.mean, config.data.std = IMAGENET_MEAN, IMAGENET_STD
     config.total_epochs = float(epochs)

@@ -226,6 +226,15 @@ def test_wrong_overrides_are_refused_before_anything_is_written(case, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_the_address_of_a_bucket_is_no_workdir_and_no_folder_of_images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(byol_jax.UsageError, match="workdir=gs://lab/a is an address"):
+        byol_jax.pretrain("configs/byol.py", workdir="gs://lab/a")
+    with pytest.raises(byol_jax.UsageError, match="data.dir=gs://lab/a is an address"):
+        datasets.load("folder", "train", data_dir="gs://lab/a")
+    assert not list(tmp_path.iterdir())
+
+
 def test_overrides_are_set_in_the_type_of_the_key():
     config = make_config()
     values = {"total_epochs": 3, "data.mean": [0.1, 0.2, 0.3], "batch_size": np.int64(4)}

@@ -82,6 +82,7 @@ DOORS = {
 }
 TEXTS_OF_JAX = {  # what only one room may mention
     r"jax\.pmap\(": "distributed",
+    r"jax\.shard_map\(": "distributed",
     r"(?<!byol_)jax\.distributed": "distributed",
 }
 # What a task that can be resumed keeps its finished work with.

@@ -41,7 +41,7 @@ def digest_arrays(*trees: Any) -> str:
         named = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
         for name, leaf in sorted(named.items()):
             digest.update(f"{name} {leaf.dtype} {leaf.shape}\n".encode())
-            digest.update(np.ascontiguousarray(leaf).tobytes())
+            digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
     return digest.hexdigest()
 
 

@@ -164,7 +164,7 @@ def make_encoder(
     forward = encoder_spec.make_forward(card)
     encode, maps = inference.make_encode(forward, image_size=size), inference.make_maps(forward)
     shape = jax.eval_shape(encode, params, state, np.zeros((1, size, size, 3), np.uint8))
-    on_devices = pmap.replicate((params, state))
+    on_devices = pmap.replicate_locally((params, state))
 
     def run(images: np.ndarray) -> np.ndarray:
         return np.asarray(encode(*on_devices, pmap.spread(images)), np.float32)

@@ -3,6 +3,7 @@
 One process reads and writes them, and no trace of processes or devices is in them.
 """
 
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -10,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from byol_jax import config as config_lib
@@ -57,16 +59,21 @@ class Checkpoints:
             multiprocessing_options=orbax_reader.alone(),
         )
         self._manager = ocp.CheckpointManager(self._folder.absolute(), options=options)
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
+        self._started: concurrent.futures.Future[None] | None = None
 
     def save(self, step: int, state: Any, iterator_state: dict[str, Any]) -> None:
         """Starts to save; returns as soon as the state has been copied off the device.
 
         Raises:
-          SaveError: this or the previous checkpoint could not be written.
+          SaveError: the previous checkpoint could not be written; of this one, `finish` says it.
         """
-        if step in self._manager.all_steps():
-            return
-        state = jax.device_get(state)
+        self.finish()
+        if step not in self._manager.all_steps():
+            self._started = self._thread.submit(self._write, step, _copy(state), iterator_state)
+
+    def _write(self, step: int, state: Any, iterator_state: dict[str, Any]) -> None:
+        """In a thread, since digests of gigabytes take seconds."""
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
             iterator=ocp.args.JsonSave(iterator_state),
@@ -75,10 +82,13 @@ class Checkpoints:
                 {"content": self._about, "sha256": checksums.digest_json(self._about)}
             ),
         )
-        self._try(lambda: self._manager.save(step, args=items))
+        self._manager.save(step, args=items)
 
     def finish(self) -> None:
         """Waits until everything is on disk; raises `SaveError` if that fails."""
+        started, self._started = self._started, None
+        if started:
+            self._try(started.result)
         self._try(self._manager.wait_until_finished)
 
     def _try(self, call: Callable[[], Any]) -> None:
@@ -102,10 +112,19 @@ class Checkpoints:
 
     def close(self) -> None:
         """Ends the threads that write, without a word about what they could not."""
+        self._thread.shutdown()
         try:
             self._manager.close()
         except Exception:  # said by `save` or `finish`, or of no interest next to another error
             pass
+
+
+def _copy(state: Any) -> Any:
+    """A state on the host, whatever becomes of the devices' buffers, which are given away."""
+    state = jax.device_get(state)
+    if jax.default_backend() == "cpu":  # where it shows these buffers
+        state = jax.tree.map(np.array, state)
+    return state
 
 
 class Restored(NamedTuple):

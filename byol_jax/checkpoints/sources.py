@@ -72,6 +72,7 @@ def open_weights(path: str) -> Weights:
     Raises:
       UsageError: no such path, or nothing at it that can be used; says what is wrong.
     """
+    config_lib.require_local(path, flag="--config.checkpoint")
     file = pathlib.Path(path).expanduser()
     if (
         file.name in (export_contents.MODEL, export_contents.WEIGHTS)

@@ -149,6 +149,8 @@ class _Words:
                 raise UsageError(f"--{name} has no value: type --{name}=VALUE.")
             yield value
         section, _, key = name.partition(".")
+        if name == "workdir":
+            config_lib.require_local(value, flag="--workdir")
         if section == "config":
             typed_values.check(key, kind, value)
 

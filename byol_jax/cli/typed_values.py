@@ -15,6 +15,8 @@ def check(key: str, kind: type, text: str) -> None:
     Raises:
       UsageError: naming the key and what to type.
     """
+    if kind is str:
+        config_lib.require_local(text, flag=f"--config.{key}")
     is_right = NAMES.get(key, _KINDS.get(kind))
     problem = is_right(key, text) if is_right else ""
     if problem:

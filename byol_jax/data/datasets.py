@@ -198,6 +198,8 @@ def load(name: str, split: str, *, data_dir: str | None = None) -> Dataset:
     Raises:
       UsageError: unknown set or split, a set that is not prepared, labels out of range.
     """
+    if data_dir:
+        config_lib.require_local(data_dir, flag="--config.data.dir")
     if name == ARRAYS:
         raise UsageError(
             "These images are arrays that Python handed over, and in no file: give another set by "

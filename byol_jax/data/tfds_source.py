@@ -196,6 +196,7 @@ def _find(name: str, data_dir: str | None) -> tuple[str, Any]:
     where = os.path.expanduser(
         data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     )
+    config_lib.require_local(where, flag="TFDS_DATA_DIR")
     try:
         builder = tfds.builder(name, data_dir=where)
     except tfds.core.registered.DatasetNotFoundError:

@@ -28,7 +28,8 @@ def initialize(
     """Joins the processes of one run; to be called before anything else of JAX.
 
     Without arguments the processes of a TPU pod, of SLURM and of what else JAX knows find each
-    other, and where there is only one nothing happens.
+    other, and where there is only one nothing happens. Under SLURM the tasks of a node divide its
+    GPUs, whether each of them sees all or only its own.
 
     Args:
       coordinator: host and port of process 0, such as ``10.0.0.1:1234``.
@@ -37,7 +38,8 @@ def initialize(
       silent_seconds: a process that is not heard of for so long counts as dead.
 
     Raises:
-      UsageError: some arguments are given and not all, or they make no sense.
+      UsageError: some arguments are given and not all, or they make no sense; or the GPUs of a
+        node do not divide by its tasks.
       coordination.OtherProcessError: the other processes did not come.
     """
     if silent_seconds < 5 * liveness.BEAT_SECONDS:
@@ -56,6 +58,7 @@ def initialize(
         with _limit_of_joining(coordinator, num_processes):
             jax.distributed.initialize(
                 *given,
+                local_device_ids=None if coordinator else _slurm_device_ids(),
                 initialization_timeout=2 * JOIN_SECONDS,
                 heartbeat_timeout_seconds=round(4 * silent_seconds),
                 shutdown_timeout_seconds=EXIT_SECONDS,
@@ -73,6 +76,44 @@ def initialize(
         ) from None
     if jax.process_count() > 1:
         coordination.start(silent_seconds)
+
+
+def _slurm_device_ids() -> list[int] | None:
+    """The GPUs of this task, numbered as it sees them; None leaves the choice to JAX.
+
+    JAX gives task i of a node the GPU of ordinal i. That is one too few where a task has several,
+    and does not exist where SLURM shows each task only its own (``--gpus-per-task``): CUDA numbers
+    what a process sees from 0.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    task = os.environ.get("SLURM_LOCALID")
+    if task is None or not visible or os.environ.get("JAX_LOCAL_DEVICE_IDS"):
+        return None
+    count = len(visible.split(","))
+    on_node = int(os.environ.get("SLURM_GPUS_ON_NODE") or 0)
+    is_shared = count == on_node if on_node else count > 1
+    if not is_shared:  # no other task sees these
+        return list(range(count))
+    tasks = _slurm_tasks_on_node()
+    if count % tasks:
+        raise UsageError(
+            f"{count} GPUs of this node do not divide by its {tasks} tasks: set "
+            f"--ntasks-per-node={count}, or a divisor of it."
+        )
+    share = count // tasks
+    return list(range(int(task) * share, (int(task) + 1) * share))
+
+
+def _slurm_tasks_on_node() -> int:
+    """Tasks of this step on this node, of a list such as ``8(x3),4``: one number for each node."""
+    listed = (
+        os.environ.get("SLURM_STEP_TASKS_PER_NODE") or os.environ.get("SLURM_TASKS_PER_NODE") or "1"
+    )
+    counts: list[int] = []
+    for part in listed.split(","):
+        tasks, _, nodes = part.rstrip(")").partition("(x")
+        counts += [int(tasks)] * int(nodes or 1)
+    return counts[int(os.environ.get("SLURM_NODEID", "0"))]
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from byol_jax import config as config_lib
-from byol_jax.distributed import coordination, pmap
+from byol_jax.distributed import coordination, global_mesh, pmap
 
 T = TypeVar("T")
 UsageError = config_lib.UsageError
@@ -33,13 +33,19 @@ def is_writer() -> bool:
 
 def assert_replicated(state: Any) -> None:
     """Raises on all processes if devices hold different copies: a mean over them was forgotten."""
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        shards = [np.asarray(piece.data) for piece in getattr(leaf, "addressable_shards", [])]
-        if any(not np.array_equal(shards[0], other, equal_nan=True) for other in shards[1:]):
-            raise AssertionError(f"devices disagree about {jax.tree_util.keystr(path)}")
-        if shards and jax.process_count() > 1:
-            digest.update(np.ascontiguousarray(shards[0]))
+    held = {
+        jax.tree_util.keystr(path): global_mesh.checksums(leaf, pmap.AXIS)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+        if isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1
+    }
+    own = {  # of the devices of this process
+        name: [int(np.asarray(shard.data)[0]) for shard in sums.addressable_shards]
+        for name, sums in held.items()
+    }
+    wrong = next((name for name, sums in own.items() if len(set(sums)) > 1), None)
+    if wrong:
+        raise AssertionError(f"devices disagree about {wrong}")
+    digest = hashlib.sha256(json.dumps(own and [s[0] for s in own.values()]).encode())
     if len(set(gather_json(digest.hexdigest(), what="comparing states"))) > 1:
         raise AssertionError("processes disagree about the state")
 

@@ -1,8 +1,7 @@
-"""The only module that knows of more than one device or process: pmap, replication, agreement.
+"""Runs an update on all devices: pmap, replication, parts of batches.
 
 The state has no device axis anywhere: it enters pmap with ``in_axes=None`` and leaves it with
-``out_axes=None``. Batches carry a leading axis D of local devices. With several processes, every
-function below that says "all processes" has to be called by all of them, in the same order.
+``out_axes=None``. Batches carry a leading axis D of local devices.
 """
 
 from collections.abc import Callable
@@ -12,6 +11,7 @@ import jax
 import numpy as np
 
 from byol_jax import config as config_lib
+from byol_jax.distributed import global_mesh
 
 T = TypeVar("T")
 UsageError = config_lib.UsageError
@@ -42,14 +42,18 @@ def groups(size: int | None) -> list[list[int]] | None:
 def pmap_update(update: Callable[..., Any], *, num_devices: int | None = None) -> Callable:
     """Runs ``update(state, batch) -> (state, metrics, outputs)`` on every device of all processes.
 
+    One process does so by pmap, several by one program on global arrays (`global_mesh`).
+
     Args:
         update: state and metrics must come out equal on all devices (means over `AXIS`).
-        num_devices: use only the first so many local devices; None uses all.
+        num_devices: use only the first so many devices of a single process; None uses all.
 
     Returns:
         A function of the state (without device axis; its buffers are donated) and a batch
         [D, b, ...]; ``outputs`` keep the device axis.
     """
+    if jax.process_count() > 1:
+        return global_mesh.GlobalUpdate(update, AXIS)
     return jax.pmap(
         update,
         axis_name=AXIS,
@@ -61,13 +65,20 @@ def pmap_update(update: Callable[..., Any], *, num_devices: int | None = None) -
 
 
 def replicate(state: Any, *, num_devices: int | None = None) -> Any:
-    """Copies a state to every local device in the form that `pmap_update` gives back.
+    """Copies a state to every device in the form that `pmap_update` gives back.
 
     Without it the second step would be compiled once more, for its new kind of input.
     """
+    if jax.process_count() > 1:
+        return global_mesh.replicate(state, AXIS)
+    return replicate_locally(state, num_devices=num_devices)
+
+
+def replicate_locally(tree: Any, *, num_devices: int | None = None) -> Any:
+    """Copies arrays to every device of this process, for functions that only it calls."""
     devices = np.array(jax.local_devices()[:num_devices])
     mesh = jax.sharding.Mesh(devices, (AXIS,))
-    return jax.device_put(state, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
 
 def step_key(seed: int, step: jax.Array) -> jax.Array:
@@ -84,8 +95,8 @@ def shard(batch: Any, *, num_devices: int | None = None) -> Any:
 def spread(batch: np.ndarray) -> Any:
     """Places a batch on all local devices, an equal part of its first axis on each.
 
-    A function of `replicate`'s parameters and of this runs on all of them. A batch that does not
-    divide by their number is copied to each instead.
+    A function of `replicate_locally`'s parameters and of this runs on all of them. A batch that
+    does not divide by their number is copied to each instead.
     """
     mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
     divides = len(batch) % jax.local_device_count() == 0

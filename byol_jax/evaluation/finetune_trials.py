@@ -198,7 +198,7 @@ def evaluate(
     title: str,
 ) -> dict[str, dict[str, Any]]:
     """Whether each image is right, and how many are left out; logits are extracted as features."""
-    on_devices = pmap.replicate(network)
+    on_devices = pmap.replicate_locally(network)
     classifier = context.setup.encoder._replace(
         encode=lambda images: np.asarray(context.classify(on_devices, pmap.spread(images))),
         embedding_size=context.setup.train.num_classes,

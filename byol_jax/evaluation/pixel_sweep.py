@@ -163,7 +163,7 @@ def _evaluate(
 ) -> tuple[np.ndarray, list[Shown]]:
     """The rows of all images that can be used, in order, and some images to look at."""
     mine = np.arange(jax.process_index(), data.num_images, jax.process_count())
-    on_devices, indices, rows, shown = pmap.replicate(network), [], [], []
+    on_devices, indices, rows, shown = pmap.replicate_locally(network), [], [], []
 
     def fill() -> None:
         bar = console.progress_bar(total=len(mine), done=0, unit="img", title=title)

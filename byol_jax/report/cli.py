@@ -58,6 +58,11 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    for path in (*options.runs, options.out or ""):
+        if "://" in path:
+            raise ReportError(
+                f"{path} is no folder: mount the bucket, or copy the run, and give that."
+            )
     out = pathlib.Path(options.out).expanduser() if options.out else None
     if options.watch:
         from byol_jax.report import live_server

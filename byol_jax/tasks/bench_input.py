@@ -13,7 +13,7 @@ from byol_jax.data import datasets, eval_loader, host_crops, image_decoding, tra
 from byol_jax.distributed import pmap
 from byol_jax.evaluation import result_folder
 from byol_jax.host import machine
-from byol_jax.training import budget_run, build
+from byol_jax.training import budget_run, build, precision
 from byol_jax.training import settings as settings_lib
 from byol_jax.workdir import console
 
@@ -124,6 +124,7 @@ def _of_step(config: Any) -> Any:
         config.batch_size = config.bench.step_batch_size
     elif jax.default_backend() == "cpu":  # the presets' batches are for accelerators
         config.batch_size = min(config.batch_size, 16 * jax.device_count())
+    config.model.dtype = config.model.dtype or precision.default()
     return config
 
 

@@ -19,6 +19,7 @@ from byol_jax.training import (
     collapse_monitor,
     loop,
     online_eval,
+    precision,
     resource_estimate,
     run_files,
     run_saver,
@@ -67,12 +68,16 @@ def run(
         coordination.OtherProcessError: another process failed; only the first one uses the workdir.
     """
     config = budget_run.fill(config, workdir, train=train, test=test)
+    config.model.dtype = multihost.on_writer(
+        lambda: precision.dtype_of(config, workdir), what="reading the workdir"
+    )
     with contextlib.ExitStack() as stack:
         job = _build(
             workdir,
             lambda card: build.build(config, card, train=train, test=test, typed=typed),
         )
-        console.say(f"{time_estimate.describe_run(job, workdir)}\n")
+        console.say(time_estimate.describe_run(job, workdir))
+        console.say(f"{precision.describe(job.settings.model.dtype)}\n")
         stored = config.to_dict()
         multihost.on_writer(lambda: _open(stack, workdir, stored), what="opening the workdir")
         stop = stack.enter_context(loop.StopRequest())
@@ -222,6 +227,9 @@ class _Run:
         update, state = pmap.pmap_update(self._job.update), pmap.replicate(state)
         forecast = resource_estimate.make_forecast(self._job, update, state)
         self._progress.say(resource_estimate.describe(forecast, self._settings))
+        left = self._settings.total_steps - first_step
+        if bound := time_estimate.describe_bound(self._settings, left, forecast):
+            self._progress.say(bound)
         return update, state
 
     def _is_probe_due(self, first_step: int) -> bool:

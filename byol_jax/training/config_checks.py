@@ -55,7 +55,8 @@ def check(config: Any) -> None:
     config_lib.lookup(train_step.TARGET_INITS, objective.target_init, key="objective.target_init")
     config_lib.lookup(optimizers.OPTIMIZERS, config.optimizer.name, key="optimizer.name")
     config_lib.lookup(collapse_monitor.ACTIONS, config.collapse.action, key="collapse.action")
-    config_lib.lookup(DTYPES, config.model.dtype, key="model.dtype")
+    if config.model.dtype is not None:  # else `precision` decides
+        config_lib.lookup(DTYPES, config.model.dtype, key="model.dtype")
     _check_model(config.model)
     optimizers.parse_multipliers(config.optimizer.multipliers)
     _check_division(config, jax.device_count())

@@ -158,11 +158,13 @@ def check(config: Any) -> None:
 
 
 def check_value(key: str, value: Any) -> None:
-    """Checks one value; what has no range is not looked at.
+    """Checks one value; of texts, that none is the address of a bucket.
 
     Raises:
       UsageError: naming the key and what it may be.
     """
+    if isinstance(value, str):
+        config_lib.require_local(value, flag=f"--config.{key}")
     allowed = find(key)
     if allowed is None or value is None or isinstance(value, str | bool):
         return

@@ -33,6 +33,8 @@ class Forecast(NamedTuple):
       loop_rounds: micro-batches one after the other, of which the compiler counts one.
       images_per_device: of a step.
       matmul_flops_per_second: measured on one device.
+      compiled_bytes: that a device reads and writes, as the compiler counts, a loop as one round.
+      memory_bytes_per_second: measured on one device; None where caches take what is counted.
     """
 
     parameters: int
@@ -45,12 +47,29 @@ class Forecast(NamedTuple):
     loop_rounds: int
     images_per_device: int
     matmul_flops_per_second: float
+    compiled_bytes: float | None = None
+    memory_bytes_per_second: float | None = None
+
+    @property
+    def is_bound_by_memory(self) -> bool:
+        """Whether reading and writing takes longer than computing."""
+        return self._memory_seconds > self._computing_seconds
 
     @property
     def images_per_second(self) -> float:
         """What all devices together will want from the input, about."""
-        speed = USUAL_SHARE * self.matmul_flops_per_second * jax.device_count()
-        return speed * self.images_per_device / self.formula_flops
+        seconds = max(self._memory_seconds, self._computing_seconds)
+        return self.images_per_device * jax.device_count() / seconds
+
+    @property
+    def _computing_seconds(self) -> float:
+        return self.formula_flops / (USUAL_SHARE * self.matmul_flops_per_second)
+
+    @property
+    def _memory_seconds(self) -> float:
+        if not self.compiled_bytes or not self.memory_bytes_per_second:
+            return 0.0
+        return self.compiled_bytes * self.loop_rounds / self.memory_bytes_per_second
 
 
 def make_forecast(job: build.Job, update: Any, state: Any) -> Forecast:
@@ -84,6 +103,8 @@ def make_forecast(job: build.Job, update: Any, state: Any) -> Forecast:
         loop_rounds=settings.accumulate,
         images_per_device=images,
         matmul_flops_per_second=matmul_speed(settings.model.dtype),
+        compiled_bytes=costs.get("bytes accessed"),
+        memory_bytes_per_second=memory_speed(),
     )
 
 
@@ -147,6 +168,22 @@ def matmul_speed(dtype: str) -> float:
     return 3 * 2 * size**3 / (time.perf_counter() - start)
 
 
+def memory_speed() -> float | None:
+    """Bytes a second that one device reads and writes, from three passes over 256 MB.
+
+    None on a CPU, whose caches hold much of what the compiler counts.
+    """
+    if jax.default_backend() == "cpu":
+        return None
+    x = jnp.ones(1 << 26)
+    add = jax.jit(lambda x: x + 1)
+    add(x).block_until_ready()
+    start = time.perf_counter()
+    for _ in range(3):
+        add(x).block_until_ready()
+    return 3 * 2 * x.nbytes / (time.perf_counter() - start)
+
+
 def describe(forecast: Forecast, settings: settings_lib.PretrainSettings) -> str:
     """What a person wants to know before waiting; the last line warns, if there is reason to."""
     f = forecast
@@ -158,12 +195,23 @@ def describe(forecast: Forecast, settings: settings_lib.PretrainSettings) -> str
         f"for activations and {_megabytes(f.batch_bytes)} for images, of "
         f"{_megabytes(f.available_bytes)}.",
         f"A step of {f.images_per_device} images a device takes {compiled} as compiled{rounds}, "
-        f"{f.formula_flops / 1e9:.3g} GFLOP by formula; at {USUAL_SHARE:.0%} of the speed of a "
-        f"matrix product here, the input has to bring {f.images_per_second:,.0f} images/s.",
+        f"{f.formula_flops / 1e9:.3g} GFLOP by formula; {_bound(f)}, the input has to bring "
+        f"{f.images_per_second:,.0f} images/s.",
     ]
     if not fits(f):
         lines.append(f"WARNING: this batch will probably not fit into memory. {_advice(settings)}")
     return "\n".join(lines)
+
+
+def _bound(f: Forecast) -> str:
+    """What a step has to wait for, and at which speed."""
+    if not f.is_bound_by_memory:
+        return f"at {USUAL_SHARE:.0%} of the speed of a matrix product here"
+    gigabytes = f.compiled_bytes * f.loop_rounds / 1e9
+    return (
+        f"it is bound by the memory of the device ({gigabytes:.3g} GB read and written at "
+        f"{f.memory_bytes_per_second / 1e9:,.0f} GB/s), and at that speed"
+    )
 
 
 def fits(forecast: Forecast) -> bool:

@@ -101,6 +101,8 @@ class RunWriter:
     def save(self, step: int, state: Any, iterator_state: dict[str, Any]) -> None:
         """Starts to save; raises `manager.SaveError` if this or the last one failed."""
         if self._checkpoints:
+            if not self.is_left():
+                self.logger.reopen()
             self._checkpoints.save(step, state, iterator_state)
 
     def finish(self) -> None:

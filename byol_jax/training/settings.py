@@ -12,7 +12,7 @@ from typing import Any
 
 from byol_jax import config as config_lib
 from byol_jax.augment import image_ops
-from byol_jax.training import optimizers, paper_settings
+from byol_jax.training import optimizers, paper_settings, precision
 
 UsageError = config_lib.UsageError
 
@@ -216,6 +216,9 @@ def resolve(config: Any, *, num_images: int, typed: Collection[str] = ()) -> Pre
         config,
         total_steps=total_steps,
         total_epochs=None if config.total_steps is not None else config.total_epochs,
+        model=config_lib.freeze(
+            Model, config.model, prefix="model.", dtype=config.model.dtype or precision.default()
+        ),
         objective=objective_of(config, base_target_ema=found.base_target_ema),
         optimizer=Optimizer(
             config.optimizer.name,

@@ -97,6 +97,16 @@ def describe_time(job: build.Job, first_step: int) -> str:
     return "\n".join(lines)
 
 
+def describe_bound(
+    settings: settings_lib.PretrainSettings, steps: int, forecast: resource_estimate.Forecast
+) -> str:
+    """What is left by the compiled step, if memory bounds it, which operations do not tell."""
+    if not forecast.is_bound_by_memory:
+        return ""
+    left = steps * settings.batch_size / forecast.images_per_second
+    return f"By memory at least {duration(left)} to go, which counts instead of the first estimate."
+
+
 def smaller(
     settings: settings_lib.PretrainSettings, *, is_streamed: bool, flops_per_second: float
 ) -> Iterator[tuple[list[str], float]]:

@@ -131,7 +131,8 @@ def make_update(
     Args:
       loss_fn: what `step_loss.make_loss` gives.
       optimizer: updates the online parameters, the probe's among them.
-      make_views: (key, batch) -> two views, float [b, H, W, 3] in [0, 1].
+      make_views: (key, batch) -> two views, float [b, H, W, 3] in [0, 1]. It is called with each
+        micro-batch, so that what it draws for an image may depend on its ``place`` alone.
       seed: of the augmentations; the key of a step depends on seed and step alone.
       learning_rate: for the metrics; the optimizer has its own.
       target_ema: tau of every step; None without a target network.
@@ -147,19 +148,23 @@ def make_update(
       nothing.
     """
 
-    grad = _in_micro_batches(jax.grad(loss_fn, has_aux=True), parts)
+    grad_of_views = jax.grad(loss_fn, has_aux=True)
+
+    def grad_of_images(online_params, state, key, batch, weights):
+        views = make_views(key, batch)
+        own_key = jax.random.fold_in(key, _OBJECTIVE)  # one that no view has
+        return grad_of_views(online_params, state, views, batch["labels"], weights, key=own_key)
+
+    grad = _in_micro_batches(grad_of_images, parts)
 
     def update(state: TrainState, batch: two_views.Batch):
         key = pmap.step_key(seed, state.step)
-        views = make_views(key, batch)
         weights, labeled_share = label_weights(batch["labels"], axis=axis)
         if constrain is not None:
             own = constrain(contract.own_params(state.online_params))
             state = state._replace(online_params=state.online_params | own)
-        # The objective's key is one that no view has.
-        objective_key = jax.random.fold_in(key, _OBJECTIVE)
         grads, (scalars, online_state, target_state, objective_state, projection) = grad(
-            state.online_params, state, views, batch["labels"], weights, key=objective_key
+            state.online_params, state, key, batch, weights
         )
         if axis:
             grads, scalars = jax.lax.pmean((grads, scalars), axis)
@@ -193,17 +198,18 @@ def make_update(
 def _in_micro_batches(grad: Callable[..., Any], parts: int) -> Callable[..., Any]:
     """The same function of a batch, computed a part of it at a time: means over the parts.
 
-    Objectives that compare images, or have a state, are not computed so.
+    Views are made of a part at a time, too: as floats, those of a whole batch take many times the
+    memory of its images. Objectives that compare images, or have a state, are not computed so.
     """
     if parts == 1:
         return grad
 
-    def accumulated(online_params: Any, state: TrainState, *batch: Any, key: jax.Array):
+    def accumulated(online_params: Any, state: TrainState, key: jax.Array, *batch: Any):
         def one(carry: Any, part: Any):
             total, online_state, target_state = carry
             state_now = state._replace(online_state=online_state, target_state=target_state)
             grads, (scalars, online_state, target_state, _, projection) = grad(
-                online_params, state_now, *part, key=key
+                online_params, state_now, key, *part
             )
             total = jax.tree.map(jnp.add, total, grads)
             return (total, online_state, target_state), (scalars, projection)

@@ -36,6 +36,7 @@ class Logger:
             "TensorBoard",
             lambda: tensorboard.TensorBoard(workdir / "tensorboard", first_step=first_step + 1),
         )
+        self._board = board
         self._trackers = (board, *others)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
@@ -51,6 +52,16 @@ class Logger:
         """A picture, uint8 [H, W, 3], for those who show some."""
         for tracker in self._trackers:
             tracker.write_image(step, name, pixels)
+
+    def reopen(self) -> None:
+        """Closes the files and goes on in them.
+
+        A bucket that is mounted has what was written to a file only once that is closed.
+        """
+        with run_folder.writing(self._path):
+            self._file.close()
+            self._file = self._path.open("a")
+        self._board.reopen()
 
     def close(self) -> None:
         """Closes everything; `write` has said it if one of the files could not be written to."""

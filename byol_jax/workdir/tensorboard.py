@@ -30,7 +30,8 @@ class TensorBoard:
     def __init__(self, folder: pathlib.Path, *, first_step: int):
         folder.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{int(time.time())}.{platform.node()}.{os.getpid()}"
-        self._file = (folder / name).open("wb")
+        self._path = folder / name
+        self._file = self._path.open("wb")
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._add(event_pb2.Event(file_version="brain.Event:2"))
         self._add(event_pb2.Event(step=first_step, session_log=start))
@@ -47,6 +48,11 @@ class TensorBoard:
         content = summary.image(name, pixels, dataformats="HWC")
         self._add(event_pb2.Event(step=step, summary=content))
         self._file.flush()
+
+    def reopen(self) -> None:
+        """Closes the file and goes on in it."""
+        self._file.close()
+        self._file = self._path.open("ab")
 
     def close(self) -> None:
         """Closes the file."""

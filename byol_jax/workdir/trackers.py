@@ -65,6 +65,10 @@ class Harmless:
         """A picture, uint8 [H, W, 3]."""
         self._try(lambda tracker: tracker.write_image(step, name, pixels))
 
+    def reopen(self) -> None:
+        """Closes the file of a tracker that has one, and goes on in it."""
+        self._try(lambda tracker: tracker.reopen())
+
     def close(self) -> None:
         """Sends what is left."""
         self._try(lambda tracker: tracker.close())

@@ -4,7 +4,12 @@ import errno
 import json
 import os
 import shutil
+import sys
+import threading
+import types
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -167,6 +172,41 @@ def test_a_first_checkpoint_that_cannot_be_written_promises_nothing(tmp_path, mo
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(checkpoints._manager, "save", fail)
+    checkpoints.save(1, make_state(), ITERATOR)
     with pytest.raises(manager.SaveError, match="No space left on device; there is none yet"):
-        checkpoints.save(1, make_state(), ITERATOR)
+        checkpoints.finish()
     checkpoints.close()
+
+
+def test_training_goes_on_while_a_checkpoint_is_digested_and_changes_nothing_of_it(
+    tmp_path, monkeypatch
+):
+    go_on, digests = threading.Event(), manager._digests
+
+    def wait(*arguments):
+        assert go_on.wait(10), "save waits for digests"
+        return digests(*arguments)
+
+    monkeypatch.setattr(manager, "_digests", wait)
+    checkpoints = manager.Checkpoints(tmp_path, keep=5, about=ABOUT)
+    state = jax.tree.map(jnp.asarray, make_state())
+    expected = jax.tree.map(np.array, state)
+    checkpoints.save(1, state, ITERATOR)
+    step = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
+    jax.block_until_ready(step(state))
+    go_on.set()
+    checkpoints.finish()
+    checkpoints.close()
+    restored = manager.restore_newest(tmp_path, expected, warn=pytest.fail)
+    jax.tree.map(np.testing.assert_array_equal, restored.state, expected)
+
+
+def test_late_callbacks_of_failed_writes_are_left_out_and_nothing_else(monkeypatch):
+    """Also where another hook is in force, as while a signal is reacted to."""
+    seen = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: seen.append(str(found.exc_value)))
+    for _ in range(2):
+        orbax_reader.leave_out_traces()
+    for text in ("Event loop is closed", "another"):
+        sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError(text)))
+    assert seen == ["another"]

@@ -49,6 +49,11 @@ MISTAKES = {
     "--config=CITATION.cff": "Mistake in the config file CITATION.cff, line 1: SyntaxError",
     "--config=pyproject.toml": "Mistake in the config file pyproject.toml, line",
     "--config=byol_jax/config.py": "has no function get_config",
+    "--workdir=gs://lab/runs/a": "type --workdir=~/lab/runs/a",
+    "--workdir s3://lab/runs": "mount-s3 lab ~/lab",
+    "--config.data.dir=gs://lab/photos": "gcsfuse --implicit-dirs lab ~/lab",
+    "--config.checkpoint=https://lab.org/run": "address of https://",
+    "--config=configs/export.py --config.checkpoint=gs://lab/run": "only folders are read",
     "--config.batch_size.x=1": "Type --config.batch_size=VALUE",
     "--config.data=x": "is a section; its keys are --config.data.dir",
     "--config.batch_size": "--config.batch_size has no value",
@@ -73,6 +78,18 @@ def test_a_mistake_becomes_one_line_that_says_what_to_type(words, monkeypatch):
     with pytest.raises(config_lib.UsageError) as error:
         parse(*words.split())
     assert MISTAKES[words] in str(error.value) and "\n" not in str(error.value)
+
+
+def test_no_text_key_of_any_config_takes_the_address_of_a_bucket():
+    """Whatever key holds a path, also in a config file of one's own."""
+    for path in CONFIGS:
+        config = config_files.load(str(path))
+        for key, kind in config_files.kinds(config).items():
+            if kind is str:
+                with pytest.raises(config_lib.UsageError, match=f"{key}=az://x is an address"):
+                    typed_values.check(key, kind, "az://x")
+                with pytest.raises(config_lib.UsageError, match=f"{key}=az://x is an address"):
+                    config_ranges.check_value(key, "az://x")
 
 
 def test_whoever_types_what_is_said_is_understood(monkeypatch):

@@ -8,10 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_jax.distributed import cluster, multihost, pmap
+from byol_jax.distributed import cluster, global_mesh, multihost, pmap
+
+WAYS = {
+    "pmap": (pmap.pmap_update, pmap.replicate),
+    "one program": (
+        lambda update: global_mesh.GlobalUpdate(update, pmap.AXIS),
+        lambda state: global_mesh.replicate(state, pmap.AXIS),
+    ),
+}
 
 
-def test_shard_and_replicate_give_pmap_what_it_gives_back():
+@pytest.mark.parametrize("way", WAYS)
+def test_shard_and_replicate_give_an_update_what_it_gives_back(way):
     traces = []
 
     def update(state, batch):
@@ -19,16 +28,24 @@ def test_shard_and_replicate_give_pmap_what_it_gives_back():
         total = jax.lax.psum(batch["x"].sum(), pmap.AXIS)
         return {"n": state["n"] + total}, {"total": total}, batch["x"]
 
-    step = pmap.pmap_update(update)
-    state = pmap.replicate({"n": np.float32(0)})
+    make, replicate = WAYS[way]
+    step, state = make(update), replicate({"n": np.float32(0)})
     batch = pmap.shard({"x": np.arange(8, dtype=np.float32)})
     assert batch["x"].shape == (4, 2)
+    step.lower(state, batch).compile()
     for _ in range(3):
+        given = state["n"]
         state, metrics, outputs = step(state, batch)
+        assert given.is_deleted()
     assert state["n"].shape == () and state["n"] == 3 * 28 and metrics["total"] == 28
-    assert outputs.shape == (4, 2)
+    np.testing.assert_array_equal(outputs, batch["x"])
     assert len(traces) == 1
     multihost.assert_replicated(state)
+
+
+def test_several_processes_use_one_program(monkeypatch):
+    monkeypatch.setattr(pmap.jax, "process_count", lambda: 2)
+    assert isinstance(pmap.pmap_update(lambda state, batch: state), global_mesh.GlobalUpdate)
 
 
 def test_assert_replicated_notices_a_forgotten_mean():
@@ -36,6 +53,30 @@ def test_assert_replicated_notices_a_forgotten_mean():
     wrong, _, _ = update(jnp.zeros(()), pmap.shard({"x": np.arange(4.0)}))
     with pytest.raises(AssertionError, match="disagree"):
         multihost.assert_replicated({"w": wrong})
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int32", "bfloat16", "float32"])
+def test_copies_are_compared_bit_by_bit(dtype):
+    """Two numbers that change places, a lost sign of zero, and numbers that are none."""
+    devices = jax.local_devices()[:2]
+    sharding = jax.sharding.NamedSharding(
+        jax.sharding.Mesh(np.array(devices), (pmap.AXIS,)), jax.sharding.PartitionSpec()
+    )
+
+    def held(*copies):
+        parts = [
+            jax.device_put(jnp.asarray(copy).astype(dtype), device)
+            for copy, device in zip(copies, devices, strict=True)
+        ]
+        return jax.make_array_from_single_device_arrays(parts[0].shape, sharding, parts)
+
+    multihost.assert_replicated({"w": held([0, 1, 1], [0, 1, 1])})
+    with pytest.raises(AssertionError, match="devices disagree about"):
+        multihost.assert_replicated({"w": held([0, 1, 1], [1, 0, 1])})
+    if "float" in dtype:
+        multihost.assert_replicated({"w": held([np.nan], [np.nan])})
+        with pytest.raises(AssertionError, match="disagree"):
+            multihost.assert_replicated({"w": held([0.0], [-0.0])})
 
 
 def test_keys_differ_by_seed_and_step():

@@ -8,7 +8,7 @@ import pytest
 from byol_jax.config import UsageError
 from byol_jax.data import datasets
 from byol_jax.models import flops, microbatch, resnet
-from byol_jax.training import build, resource_estimate
+from byol_jax.training import build, resource_estimate, time_estimate
 from tests.conftest import make_settings
 
 
@@ -86,6 +86,41 @@ def test_everything_is_said():
     assert "8 GFLOP as compiled (one of 4 micro-batches), 7 GFLOP by formula" in text
     # 0.4 x 7 GFLOP/s x 4 devices, at 0.7 GFLOP an image
     assert "16 images/s" in text
+
+
+def test_a_step_is_as_slow_as_the_slower_of_computing_and_memory():
+    """0.4 x 7 GFLOP/s for 7 GFLOP: 2.5 s; 6 GB at 1 or 4 GB/s: 6 s or 1.5 s."""
+    fast, slow = (
+        make_forecast(compiled_bytes=6e9, memory_bytes_per_second=speed) for speed in (4e9, 1e9)
+    )
+    assert not fast.is_bound_by_memory and slow.is_bound_by_memory
+    devices = jax.device_count()
+    assert fast.images_per_second == pytest.approx(10 * devices / 2.5)
+    assert slow.images_per_second == pytest.approx(10 * devices / 6)
+    found = make_settings()
+    assert "of the speed of a matrix product" in resource_estimate.describe(fast, found)
+    text = resource_estimate.describe(slow, found)
+    assert "bound by the memory of the device (6 GB read and written at 1 GB/s)" in text
+    assert "matrix product" not in text
+
+
+def test_a_round_of_micro_batches_is_counted_as_often_as_it_runs():
+    forecast = make_forecast(compiled_bytes=2e9, memory_bytes_per_second=1e9, loop_rounds=3)
+    assert forecast.images_per_second == pytest.approx(10 * jax.device_count() / 6)
+
+
+def test_where_memory_bounds_a_step_the_time_left_is_said_again():
+    found = make_settings(batch_size=40)
+    slow = make_forecast(compiled_bytes=6e9, memory_bytes_per_second=1e9)
+    left = time_estimate.duration(1000 * 40 / slow.images_per_second)
+    assert left in time_estimate.describe_bound(found, 1000, slow)
+    assert time_estimate.describe_bound(found, 1000, make_forecast()) == ""
+
+
+def test_a_compiled_step_tells_its_bytes_and_a_cpu_no_speed_of_memory():
+    compiled = jax.jit(lambda x: x + 1).lower(jnp.ones(1000)).compile()
+    assert compiled.cost_analysis()["bytes accessed"] == 8000
+    assert resource_estimate.memory_speed() is None
 
 
 @pytest.mark.parametrize("name", ["RESOURCE_EXHAUSTED: out of memory", "INTERNAL: something"])

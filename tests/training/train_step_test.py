@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from byol_jax.augment import image_ops, two_views
-from byol_jax.distributed import multihost, pmap
+from byol_jax.distributed import global_mesh, multihost, pmap
 from byol_jax.models import byol_network, inference
 from byol_jax.objectives import table
 from byol_jax.training import optimizers, step_loss, train_step
@@ -130,8 +130,11 @@ def test_gradient_norms_equal_the_reference(case):
 
 
 @functools.cache
-def golden_run(num_devices, *, dtype=np.float32, synchronized=True):
-    """Our update as the reference's run had it, and the state it starts from."""
+def golden_run(num_devices, *, dtype=np.float32, synchronized=True, is_global=False):
+    """Our update as the reference's run had it, and the state it starts from.
+
+    It runs as with one process, or with global arrays, as with several.
+    """
     config = RUN_CONFIG
     learning_rate = optimizers.learning_rate_schedule(
         config["base_learning_rate"],
@@ -158,6 +161,8 @@ def golden_run(num_devices, *, dtype=np.float32, synchronized=True):
         axis=pmap.AXIS,
     )
     state = cast(formula_state(config, golden_data.make_forward(config), optimizer), dtype)
+    if is_global:
+        return global_mesh.GlobalUpdate(update, pmap.AXIS), state
     return pmap.pmap_update(update, num_devices=num_devices), state
 
 
@@ -171,10 +176,13 @@ def golden_batch(step, num_devices, dtype=np.float32):
 
 
 @functools.cache
-def train(num_devices, *, dtype=np.float32, synchronized=True):
+def train(num_devices, *, dtype=np.float32, is_global=False, **options):
     """All steps: the final state, and the scalars of every step as arrays."""
-    update, state = golden_run(num_devices, dtype=dtype, synchronized=synchronized)
-    state = pmap.replicate(state, num_devices=num_devices)
+    update, state = golden_run(num_devices, dtype=dtype, is_global=is_global, **options)
+    if is_global:
+        state = global_mesh.replicate(state, pmap.AXIS)
+    else:
+        state = pmap.replicate(state, num_devices=num_devices)
     rows = []
     for step in range(RUN_CONFIG["num_steps"]):
         state, scalars, _ = update(state, golden_batch(step, num_devices, dtype))
@@ -281,6 +289,21 @@ def test_four_devices_equal_one_to_rounding_in_float64():
 
 
 @pytest.mark.slow
+def test_the_program_of_several_processes_equals_pmap_to_rounding_in_float64():
+    with jax.enable_x64(True):
+        mapped, logs = train(4, dtype=np.float64)
+        whole, logs_of_whole = train(4, dtype=np.float64, is_global=True)
+    assert_logs_close(logs_of_whole, "dev4|log", atol=1e-3)
+    for name in train_step.TrainState._fields:
+        for a, b in zip(
+            *(jax.tree.leaves(getattr(state, name)) for state in (mapped, whole)), strict=True
+        ):
+            np.testing.assert_allclose(a, b, atol=1e-9, rtol=0, err_msg=name)
+    for name in logs:
+        np.testing.assert_allclose(logs[name], logs_of_whole[name], atol=1e-9, rtol=0, err_msg=name)
+
+
+@pytest.mark.slow
 def test_without_synchronized_batch_norm_four_devices_differ():
     """The tests above would notice a missing reduction."""
     with pytest.raises(AssertionError):
@@ -310,6 +333,72 @@ def test_views_of_a_step_depend_on_seed_and_step_alone():
     for other in (other_step, other_seed):
         assert np.abs(np.asarray(first) - np.asarray(other)).mean() > 0.01
     assert np.abs(np.asarray(first[0]) - np.asarray(first[1])).mean() > 0.01
+
+
+def _small_views(key, batch):
+    """Views that compile in no time, and need as much memory as real ones."""
+    drawn = jax.random.uniform(key, (2, 64))[:, batch["place"]]
+    pixels = batch["images"].astype(jnp.float32) / 255
+    return tuple(jnp.sort(pixels * each[:, None, None, None], axis=1) for each in drawn)
+
+
+def _views_of_micro_batches(parts, make_views):
+    """An update of 64 images that gives the mean of each view of each image as its projection."""
+
+    def loss(online_params, state, views, labels, weights):
+        del labels, weights
+        seen = jnp.stack([view.mean(axis=(1, 2, 3)) for view in views], axis=1)
+        return online_params["m"]["w"], ({}, state.online_state, state.target_state, seen)
+
+    update = train_step.make_update(
+        loss,
+        optax.sgd(1.0),
+        make_views,
+        seed=3,
+        learning_rate=lambda step: 1.0,
+        target_ema=lambda step: 1.0,
+        axis=None,
+        parts=parts,
+    )
+    params, nothing = {"m": {"w": jnp.zeros(())}}, jnp.zeros(())
+    state = train_step.TrainState(
+        jnp.int32(0), params, params, nothing, nothing, optax.sgd(1.0).init(params)
+    )
+    images = np.random.default_rng(0).integers(0, 256, (64, 40, 40, 3)).astype(np.uint8)
+    place = np.arange(64, dtype=np.int32)
+    batch = {"images": images, "labels": np.zeros(64, np.int32), "place": place}
+    return jax.jit(update).lower(state, batch).compile(), (state, batch)
+
+
+@functools.cache
+def _views_of_parts(parts, make_views=_small_views):
+    compiled, arguments = _views_of_micro_batches(parts, make_views)
+    _, _, seen = compiled(*arguments)
+    return np.asarray(seen), compiled.memory_analysis().temp_size_in_bytes
+
+
+def test_micro_batches_bound_the_memory_of_augmentations():
+    assert _views_of_parts(8)[1] < _views_of_parts(1)[1] / 4
+
+
+BYOL_VIEWS = two_views.make_views(
+    image_ops.BYOL_VIEW1,
+    image_ops.BYOL_VIEW2,
+    image_size=16,
+    area_range=(0.3, 1.0),
+    method="linear",
+    batch_size=64,
+)
+
+
+@pytest.mark.parametrize(
+    "make_views",
+    [_small_views, pytest.param(BYOL_VIEWS, marks=pytest.mark.slow)],
+    ids=["small", "byol"],
+)
+def test_what_happens_to_an_image_does_not_depend_on_its_micro_batch(make_views):
+    whole, parts = _views_of_parts(1, make_views)[0], _views_of_parts(8, make_views)[0]
+    np.testing.assert_allclose(parts, whole, atol=1e-6, rtol=0)  # what is drawn is the same
 
 
 def test_views_that_the_host_has_cut_are_not_cut_again():

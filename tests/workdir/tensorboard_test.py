@@ -40,6 +40,16 @@ def test_numbers_and_pictures_are_there_at_once(tmp_path):
     assert (value.image.height, value.image.width, value.tag) == (4, 6, "pairs")
 
 
+def test_a_file_that_is_closed_and_opened_again_goes_on(tmp_path):
+    board = tensorboard.TensorBoard(tmp_path, first_step=1)
+    board.write(1, {"loss": 2.0})
+    before = board._file
+    board.reopen()
+    assert before.closed
+    board.write(2, {"loss": 1.0})
+    assert [event.step for event in read(tmp_path)] == [0, 1, 1, 2]
+
+
 @systems.NEEDS_FULL_DEVICE
 def test_a_full_disk_is_an_error_and_nobody_waits(tmp_path, monkeypatch):
     board = tensorboard.TensorBoard(tmp_path, first_step=1)

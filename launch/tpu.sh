@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A pretraining run on a Cloud TPU slice, from creating the slice to deleting it.
 #
-#   experiments/tpu_pod/tpu.sh [--dry-run] COMMAND...
+#   launch/tpu.sh [--dry-run] COMMAND...
 #
 # Commands, in the order that a run needs them (all: every one but stop and resume):
 #   bucket   make the bucket that holds data and results       once

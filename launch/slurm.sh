@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # A pretraining run on GPU nodes: one process a GPU, which find each other by SLURM's variables.
 #
-#   sbatch experiments/tpu_pod/slurm.sh [ARGUMENTS OF byol_jax.main_loop]
+#   sbatch launch/slurm.sh [ARGUMENTS OF byol_jax.main_loop]
 #
 # Ten minutes before its time is over, SLURM sends SIGTERM to the run, which saves and ends, and this
 # script queues it again; so it does after a preemption. The same workdir goes on where it was.
-# DRY_RUN=1 experiments/tpu_pod/slurm.sh prints each command and runs none.
+# DRY_RUN=1 launch/slurm.sh prints each command and runs none.
 #SBATCH --job-name=byol
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=8
-#SBATCH --gpus-per-task=1
+#SBATCH --gpus-per-node=8
 #SBATCH --cpus-per-task=8
 #SBATCH --time=24:00:00
 #SBATCH --signal=B:TERM@600
@@ -31,7 +31,9 @@ run() {
 stopped=false
 trap 'stopped=true; scancel --signal=TERM "$SLURM_JOB_ID.0"' TERM  # to all tasks of the step
 
-command=(srun --kill-on-bad-exit=1 "$PYTHON" -m byol_jax.main_loop "$@" --workdir="$WORKDIR")
+# Every task sees all GPUs of its node and takes its own: NCCL needs to see both ends of a copy.
+command=(srun --kill-on-bad-exit=1 --gpu-bind=none "$PYTHON" -m byol_jax.main_loop
+  "$@" --workdir="$WORKDIR")
 if [[ -n ${DRY_RUN:-} ]]; then
   run "${command[@]}"
   run scontrol requeue "${SLURM_JOB_ID:-JOB}"

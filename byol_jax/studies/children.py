@@ -125,7 +125,7 @@ class Child:
                 pass_fds=(descriptor,),
                 env=dict(env),
             )
-        if processors:  # before it has started a thread
+        if processors and hasattr(os, "sched_setaffinity"):  # before it has started a thread
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(self._process.pid, processors)
 

@@ -20,7 +20,7 @@ class Checkpoints:
 
 @pytest.fixture
 def writer(tmp_path):
-    made = run_writer.RunWriter(None, tmp_path, None)
+    made = run_writer.RunWriter(None, {}, tmp_path, None)
     made.logger = metric_writer.Logger(tmp_path)
     made._checkpoints = Checkpoints()
     made._checkpoints.files = [made.logger._file, made.logger._board._tracker._file]

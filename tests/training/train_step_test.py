@@ -345,10 +345,10 @@ def _small_views(key, batch):
 def _views_of_micro_batches(parts, make_views):
     """An update of 64 images that gives the mean of each view of each image as its projection."""
 
-    def loss(online_params, state, views, labels, weights):
-        del labels, weights
+    def loss(online_params, state, views, labels, weights, key):
+        del labels, weights, key
         seen = jnp.stack([view.mean(axis=(1, 2, 3)) for view in views], axis=1)
-        return online_params["m"]["w"], ({}, state.online_state, state.target_state, seen)
+        return online_params["m"]["w"], ({}, state.online_state, state.target_state, (), seen)
 
     update = train_step.make_update(
         loss,

@@ -93,22 +93,8 @@ class _Turns:
         return any(multihost.gather_json(self._stop.is_made, what=self._what))
 
 
-def _without_metrics(update: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """The same update, of whose numbers the loop checks none.
-
-    A rate at which training diverges makes a bad row of the sweep; it must not end the others. The
-    host is one step ahead and no more, which the loop sees to by those numbers.
-    """
-    previous = None
-
-    def run(state: Any, batch: Any) -> tuple[Any, dict[str, Any], None]:
-        nonlocal previous
-        state, metrics, _ = update(state, batch)
-        jax.block_until_ready(previous)
-        previous = metrics
-        return state, {}, None
-
-    return run
+def _accept(_step: int, _metrics: Mapping[str, Any]) -> None:
+    """A rate at which training diverges makes a bad row of the sweep; it must not end others."""
 
 
 class Unfinished:
@@ -193,7 +179,7 @@ class Unfinished:
                 turns.note_saved()
 
             state, step = loop.run(
-                _without_metrics(update),
+                update,
                 pmap.replicate(state),
                 map(pmap.shard, batches),
                 first_step=first_step,
@@ -203,6 +189,7 @@ class Unfinished:
                 hooks=[loop.Hook(turns.is_save_due, save)],
                 progress=loop.Bar(bar),
                 should_stop=turns.should_stop,
+                check=_accept,
             )
             if turns.is_stop_made():  # perhaps since the last vote
                 self._save(name, state, step, batches)

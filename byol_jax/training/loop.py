@@ -7,7 +7,7 @@ device wait.
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import jax
@@ -17,6 +17,7 @@ import tqdm
 from byol_jax.distributed import multihost
 from byol_jax.host import signals
 
+Check = Callable[[int, Mapping[str, np.ndarray]], None]
 NOTHING_TO_SAVE = "Stopped before a step: rerun the same command to begin again."
 
 
@@ -170,6 +171,13 @@ class StopRequest:
             yield
 
 
+def require_finite(step: int, metrics: Mapping[str, np.ndarray]) -> None:
+    """Raises NonFiniteError, naming a metric that is not finite, and its step."""
+    for name, value in metrics.items():
+        if not np.isfinite(value):
+            raise NonFiniteError(f"{name} of step {step} is {value}.")
+
+
 def run(
     update: Callable[[Any, Any], tuple[Any, dict[str, Any], Any]],
     state: Any,
@@ -182,11 +190,12 @@ def run(
     hooks: Sequence[Hook],
     progress: Bar,
     should_stop: Callable[[], bool] = lambda: False,
+    check: Check = require_finite,
 ) -> tuple[Any, int]:
     """Runs updates until ``total_steps`` are done or it is asked to stop.
 
     Args:
-      update: (state, batch) -> (state, metrics, outputs); all metrics are scalars.
+      update: (state, batch) -> (state, metrics, outputs); all metrics are scalars, at least one.
       state: state after ``first_step`` updates; its buffers are given away.
       batches: one batch a step.
       first_step: updates done before.
@@ -196,12 +205,13 @@ def run(
       hooks: called in this order when their turn comes.
       progress: what the person sees.
       should_stop: asked before the first step and after each, while the device still works on it.
+      check: called with (steps done, metrics) of a step before a hook or a person sees it.
 
     Returns:
       The state, and the number of updates that made it.
 
     Raises:
-      NonFiniteError: naming a metric that is not finite, and its step.
+      NonFiniteError: by ``check``, unless it is another one.
     """
     pending, previous = None, None
     step = first_step
@@ -221,7 +231,7 @@ def run(
             progress.restart(step)  # compilation is no part of the speed
         # Metrics of the last step that was to be logged: this step was handed out above, so the
         # device is busy while the host fetches and writes them.
-        _flush(pending, on_metrics)
+        _flush(pending, check, on_metrics)
         pending = None
         if step % log_every == 0 or step == total_steps:
             pending = (step, metrics, outputs)
@@ -232,32 +242,26 @@ def run(
                 jax.block_until_ready(metrics)
             # Before a hook saves or measures this state: its numbers are sound, and all rows of
             # metrics up to it are written, so that a checkpoint never is ahead of the log.
-            _check_finite(step, jax.device_get(metrics))
-            _flush(pending, on_metrics)
+            check(step, jax.device_get(metrics))
+            _flush(pending, check, on_metrics)
             pending = None
             _run_hooks(due, step, state, progress)
             is_stopped = is_stopped or should_stop()  # hooks may take longer than steps
-    _flush(pending, on_metrics)
+    _flush(pending, check, on_metrics)
     if step > first_step:
-        _check_finite(step, jax.device_get(metrics))
+        check(step, jax.device_get(metrics))
     return state, step
 
 
-def _flush(pending: Any, on_metrics: Callable[..., None]) -> None:
+def _flush(pending: Any, check: Check, on_metrics: Callable[..., None]) -> None:
     if pending is None:
         return
     step, metrics, outputs = pending
     with multihost.waiting(f"step {step}"):
         jax.block_until_ready(metrics)
     metrics = jax.device_get(metrics)
-    _check_finite(step, metrics)
+    check(step, metrics)
     on_metrics(step, metrics, outputs)
-
-
-def _check_finite(step: int, metrics: dict[str, np.ndarray]) -> None:
-    for name, value in metrics.items():
-        if not np.isfinite(value):
-            raise NonFiniteError(f"{name} of step {step} is {value}.")
 
 
 def _run_hooks(due: list[Hook], step: int, state: Any, progress: Bar) -> None:

@@ -64,6 +64,7 @@ def batch():
     return {"image": rng.random((8, 5, 5, 3)).astype(np.float32), "target": labels}
 
 
+@pytest.mark.slow
 def test_four_devices_do_what_one_does():
     one, _, _ = jax.jit(make_update(None))(make_state(False), batch())
     many = pmap.pmap_update(make_update(pmap.AXIS))

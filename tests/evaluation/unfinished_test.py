@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from byol_jax.evaluation import resume
+from tests.support import waiting
 
 
 class Batches:
@@ -67,6 +68,10 @@ def train(work, update=count, total_steps=6):
 
 def test_training_that_diverges_comes_to_its_end(work):
     assert train(work[0]) == 6 and work[1] == []
+
+
+def test_the_host_is_one_step_ahead_and_no_more(work):
+    assert train(work[0], waiting.counting(count)) == 6
 
 
 def test_what_is_due_is_saved_once(work, monkeypatch):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_jax.models import byol_network, dense_heads, dilation, encoder_spec, resnet
+from byol_jax.models import byol_network, dense_heads, dilation, encoder_spec, norms, resnet
 from tests.support import golden_data
 
 GOLDEN = golden_data.load("dense")
@@ -23,6 +23,14 @@ SPEC = resnet.ResNetSpec(
 )
 LAYERS = resnet.Layers(resnet.PADDINGS["same"], True, False, False, 0.9, 1e-5, None)
 STEM = resnet.STEMS["imagenet"]
+OF_NORM = ("norm", "norm_groups", "weight_standardization")  # of a card, as in a `NormSpec`
+NORMS = {
+    "batch": norms.BATCH_NORM,
+    "group": norms.NormSpec("group", 2),
+    "standardized": norms.NormSpec("group", 2, standardizes=True),
+    "layer": norms.NormSpec("layer"),
+    "none": norms.NormSpec("none"),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -120,8 +128,10 @@ def test_what_others_get_wrong_about_dilation_differs(side):
         assert golden_data.relerr(maps[3], other) > 0.1, control
 
 
-def test_dilation_changes_no_parameter():
-    card = encoder_spec.EncoderSpec("resnet18")
+@pytest.mark.parametrize("norm", NORMS)
+def test_dilation_changes_no_parameter(norm):
+    options = dict(zip(OF_NORM, NORMS[norm], strict=True))
+    card = encoder_spec.EncoderSpec(NAME, **options)
     trees = [
         jax.eval_shape(
             functools.partial(
@@ -135,6 +145,17 @@ def test_dilation_changes_no_parameter():
         for stride in (32, 16, 8)
     ]
     assert trees[0] == trees[1] == trees[2]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_convolution_is_dilated_before_every_norm(norm):
+    layers = LAYERS._replace(norm_spec=NORMS[norm])
+    forward = hk.transform(lambda x: layers.conv(1, 3, name="conv", dilation=2)(x))
+    x = np.zeros((1, 7, 7, 1), np.float32)
+    x[0, 3, 3] = 1
+    params = forward.init(jax.random.key(0), x)
+    rows, columns = np.nonzero(np.asarray(jax.jit(forward.apply)(params, None, x))[0, :, :, 0])
+    assert set(rows) == set(columns) == {1, 3, 5} and len(rows) == 9
 
 
 @pytest.mark.parametrize("side, place", [(65, 32), (64, 40)])
@@ -168,7 +189,7 @@ def test_an_up_projection_equals_the_golden_values():
         return make(x, hk.running_init())
 
     forward = hk.transform_with_state(block)
-    params, state = jax.tree.map(np.asarray, forward.init(jax.random.key(0), x))
+    params, state = jax.tree.map(np.asarray, jax.jit(forward.init)(jax.random.key(0), x))
     params["up"] = {f"w_{branch}": GOLDEN[f"up|w_5x5_{branch}"] for branch in ("main", "side")}
     params["up/conv"]["w"] = GOLDEN["up|w_3x3"]
     for name in ("main", "out", "side"):
@@ -178,7 +199,7 @@ def test_an_up_projection_equals_the_golden_values():
         params[norm] = {key: values[key] for key in ("scale", "offset")}
         for key in ("mean", "var"):
             state[f"{norm}/~/{key}_ema"]["average"] = values[key]
-    found, _ = forward.apply(params, state, None, x)
+    found, _ = jax.jit(forward.apply)(params, state, None, x)
     np.testing.assert_allclose(found, GOLDEN["up|exact|out"], atol=1e-5)
 
 

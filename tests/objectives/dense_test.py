@@ -17,7 +17,8 @@ def cross_entropy(logits, labels, **options):
 
 
 def test_cross_entropy_is_a_mean_over_the_pixels_of_the_batch_that_count():
-    loss, grad = jax.value_and_grad(cross_entropy)(GOLDEN["ce|logits"], GOLDEN["ce|labels"])
+    function = jax.jit(jax.value_and_grad(cross_entropy))
+    loss, grad = function(GOLDEN["ce|logits"], GOLDEN["ce|labels"])
     assert float(loss) == pytest.approx(float(GOLDEN["ce|mean_valid"]), abs=1e-5)
     assert abs(float(loss) - float(GOLDEN["ce|mean_all_pixels"])) > 0.01
     np.testing.assert_allclose(grad, GOLDEN["ce|grad_mean_valid"], atol=3e-8)
@@ -25,14 +26,14 @@ def test_cross_entropy_is_a_mean_over_the_pixels_of_the_batch_that_count():
 
 def test_a_batch_of_ignored_pixels_has_no_loss_and_no_gradient():
     labels = np.full_like(GOLDEN["ce|labels"], 255)
-    loss, grad = jax.value_and_grad(cross_entropy)(GOLDEN["ce|logits"], labels)
+    loss, grad = jax.jit(jax.value_and_grad(cross_entropy))(GOLDEN["ce|logits"], labels)
     assert loss == 0 and not np.any(grad)
 
 
 @pytest.mark.parametrize("case", BERHU)
 def test_the_reverse_huber_loss_equals_the_golden_values(case):
     values = {key: GOLDEN[f"berhu|{case}|{key}"] for key in ("pred", "truth", "loss")}
-    function = jax.value_and_grad(dense.reverse_huber)
+    function = jax.jit(jax.value_and_grad(dense.reverse_huber))
     loss, grad = function(values["pred"], values["truth"])
     assert float(loss) == pytest.approx(float(values["loss"]), rel=1e-6, abs=1e-12)
     expected = GOLDEN[f"berhu|{case}|grad_c_constant"]
@@ -63,6 +64,7 @@ def test_devices_with_unequal_numbers_of_counted_pixels_give_the_loss_of_the_who
         shared = jax.vmap(lambda o, t: loss(o, t, axis="x"), axis_name="x")
         return jnp.mean(shared(outputs[:, None], jnp.asarray(truth)[:, None]))
 
-    one, many = (jax.value_and_grad(f)(outputs) for f in (lambda o: loss(o, truth), of_devices))
+    functions = [jax.jit(jax.value_and_grad(f)) for f in (lambda o: loss(o, truth), of_devices)]
+    one, many = (function(outputs) for function in functions)
     np.testing.assert_allclose(many[0], one[0], rtol=1e-6)
     np.testing.assert_allclose(many[1], one[1], rtol=1e-5, atol=1e-8)

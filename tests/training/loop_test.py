@@ -10,6 +10,7 @@ import pytest
 
 from byol_jax.host import signals
 from byol_jax.training import loop, summary
+from tests.support import waiting
 
 
 def run(update, *, first_step=0, total_steps=6, log_every=2, hooks=(), log=None, should_stop=bool):
@@ -38,6 +39,10 @@ def count(state, batch):
 
 def test_metrics_come_at_their_steps_and_at_the_last():
     assert run(count, total_steps=5)[1:] == (5, [(2, 1.0), (4, 3.0), (5, 4.0)])
+
+
+def test_the_host_is_one_step_ahead_and_no_more():
+    assert run(waiting.counting(count), log_every=100)[1] == 6
 
 
 def test_hooks_come_after_the_metrics_of_their_step_and_see_its_state():

@@ -27,7 +27,7 @@ def test_a_run_leaves_config_metrics_checkpoints_and_events(run_folder):
     galleries = {path.name for path in (run_folder / "gallery").iterdir()}
     assert galleries == {
         "start.npz",
-        *(f"{n}.json" for n in "pairs neighbors atlas classes".split()),
+        *(f"{n}.json" for n in "pairs neighbours atlas classes".split()),
     }
     (events,) = (run_folder / "tensorboard").iterdir()
     assert all(words in events.read_bytes() for words in (b"pairs", b"neighbours"))

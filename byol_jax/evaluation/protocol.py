@@ -64,7 +64,7 @@ def load_encoder(checkpoint: str, given: Given) -> encoders.Encoder:
     return given.encoder or encoders.load_encoder(checkpoint)
 
 
-def open_subject(
+def open_setup(
     settings: settings_lib.EvalSettings, *, or_multi_labels: bool = False, given: Given = NOTHING
 ) -> EvalSetup:
     """Loads the encoder of ``checkpoint`` and opens the splits of ``data``.

@@ -168,7 +168,8 @@ def test_bad_configs_are_refused_before_anything_is_written(case, tmp_path):
 @pytest.mark.slow
 def test_a_checkpoint_of_another_encoder_is_refused(run_folder):
     config = make_config(checkpoint=str(run_folder), **{"model.encoder": "tiny_resnet"})
-    with pytest.raises(UsageError, match="of another encoder.*set --config.model.encoder=micro_resnet"):
+    message = "of another encoder.*set --config.model.encoder=micro_resnet"
+    with pytest.raises(UsageError, match=message):
         build.build(config)
 
 

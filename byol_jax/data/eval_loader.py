@@ -99,7 +99,7 @@ def eval_batches(
       batch_size: b.
       image_size: of the center crops of encoded images; images in memory keep their size.
       bad: notes images that cannot be used, which are left out; None: nobody needs to know.
-      share: of the shorter side that is cropped from encoded images.
+      fraction: of the shorter side that is cropped from encoded images.
 
     Raises:
       UsageError: more images cannot be used than may be.

@@ -151,7 +151,7 @@ def center_crop(
     Args:
       image: where to cut.
       size: in pixels.
-      share: of the shorter side; 1: the largest square.
+      fraction: of the shorter side; 1: the largest square.
       is_reduced: decode a JPEG smaller by the rule of training views.
 
     Raises:

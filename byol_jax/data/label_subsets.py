@@ -61,7 +61,7 @@ def balanced(
     Args:
       labels: [N]; -1 without, which are not among N where a fraction of it is taken.
       among: positions in ``labels`` to choose from.
-      share: of N; each class gets share x N / C images, rounded.
+      fraction: of N; each class gets fraction x N / C images, rounded.
       num_classes: C.
       seed: decides which.
 

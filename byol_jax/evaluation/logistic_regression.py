@@ -125,7 +125,7 @@ def fit_tags(
 
     Args:
       features: [N, F].
-      tags: [N, C]; 1 has the class, 0 has not, -1 is not counted.
+      multi_labels: [N, C]; 1 has the class, 0 has not, -1 is not counted.
       strengths: lambdas, best from strong to weak.
       solver: when to stop.
       start: where the first regressions start; None: at zero.

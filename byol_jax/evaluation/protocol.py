@@ -64,7 +64,7 @@ def load_encoder(checkpoint: str, given: Given) -> encoders.Encoder:
     return given.encoder or encoders.load_encoder(checkpoint)
 
 
-def open_subject(
+def open_setup(
     settings: settings_lib.EvalSettings, *, or_multi_labels: bool = False, given: Given = NOTHING
 ) -> EvalSetup:
     """Loads the encoder of ``checkpoint`` and opens the splits of ``data``.
@@ -160,9 +160,9 @@ def split_train(
     """Which of the usable training images to choose on, and which to learn from while choosing.
 
     Args:
-      subject: knows of a validation split, if there is one.
-      indices: [N] of the usable images in ``subject.train``.
-      share: to hold out if there is none.
+      setup: knows of a validation split, if there is one.
+      indices: [N] of the usable images in ``setup.train``.
+      fraction: to hold out if there is none.
       seed: decides which.
 
     Returns:
@@ -220,7 +220,7 @@ def hold_out(count: int, fraction: float, *, seed: int) -> tuple[np.ndarray, np.
 
     Args:
       count: N, 3 at least.
-      share: to hold out, at most `VALIDATION_IMAGES`; at least one image unless it is 0.
+      fraction: to hold out, at most `VALIDATION_IMAGES`; at least one image unless it is 0.
       seed: decides which.
 
     Raises:

@@ -90,8 +90,8 @@ def map11(scores: np.ndarray, multi_labels: np.ndarray) -> float:
 
     Args:
       scores: [M, C], the higher the more likely.
-      tags: [M, C]; 1 has the class, 0 has not, -1 is not counted, as images of which all objects
-        of the class are difficult.
+      multi_labels: [M, C]; 1 has the class, 0 has not, -1 is not counted, as images of which all
+        objects of the class are difficult.
 
     Returns:
       A fraction; NaN if no image has any class.

@@ -83,7 +83,7 @@ def run(config: Any, workdir: pathlib.Path, *, given: protocol.Given = protocol.
     """
     start = time.monotonic()
     settings = resolve(config)
-    setup = protocol.open_subject(settings, given=given)
+    setup = protocol.open_setup(settings, given=given)
     encoder = setup.encoder
     train_input.min_area(settings.crop.min_area, encoder)  # or an error, before anything is written
     network = baselines.networks(encoder, settings.weights, setup.train)

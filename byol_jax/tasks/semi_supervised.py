@@ -37,7 +37,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     """
     start = time.monotonic()
     settings = finetune_trials.resolve(config)
-    setup = protocol.open_subject(settings)
+    setup = protocol.open_setup(settings)
     encoder = setup.encoder
     network = baselines.networks(encoder, settings.weights, setup.train)
     bad = settings.data.bad_limit(setup.train, setup.test)

@@ -87,7 +87,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     """
     start = time.monotonic()
     settings = resolve(config)
-    setup = protocol.open_subject(settings, or_multi_labels=True)
+    setup = protocol.open_setup(settings, or_multi_labels=True)
     metric = _choose_metric(settings.metric, setup)
     encoder = setup.encoder
     network = baselines.networks(encoder, settings.weights, setup.train)

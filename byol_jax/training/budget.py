@@ -84,9 +84,10 @@ KEYS = (
 
 
 def is_complete(config: Any) -> bool:
-    """Whether a config leaves nothing to these rules."""
+    """Whether a config leaves nothing to these rules; other presets have no length by them."""
     needed = [key for key in KEYS if key not in OF_PAPER]
-    return has_length(config) and all(config_lib.get(config, key) is not None for key in needed)
+    is_settled = has_length(config) or config.preset != "folder"
+    return is_settled and all(config_lib.get(config, key) is not None for key in needed)
 
 
 def has_length(config: Any) -> bool:

@@ -145,7 +145,8 @@ def with_multipliers(
     Args:
       optimizer: whose last step is to multiply by the learning rate.
       multipliers: factor by pattern: a module's name, the beginning of one up to a slash, with
-        stars, as in "predictor" or "*/linear_1". The first that fits counts; without any, it is 1.
+        stars, as in ``predictor`` or ``*/linear_1``. The first that fits counts; without any, it
+        is 1.
     """
     if not multipliers:
         return optimizer

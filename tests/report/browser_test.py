@@ -31,7 +31,7 @@ def page(tmp_path_factory):
     features, labels = clusters(60, seed=0, spread=1.0)
     images = np.random.default_rng(0).integers(0, 255, (60, 32, 32, 3)).astype(np.uint8)
     measured = online_eval.Measured({}, features, labels, np.arange(60), labels, 4, 20)
-    subject = gallery.EvalSetup(
+    subject = gallery.GalleryData(
         gallery.datasets.ArrayDataset(images, labels, 4), "test", {}, list("wxyz")
     )
     folder = folders[0] / "gallery"

@@ -186,7 +186,7 @@ def test_a_set_like_voc_is_measured_by_its_mean_average_precision(run_folder, vo
 
 def test_other_tasks_say_which_one_measures_several_labels(run_folder, voc):
     with pytest.raises(UsageError, match="several labels each.*configs/transfer.py"):
-        protocol.open_subject(transfer.resolve(make_config(run_folder, **voc)))
+        protocol.open_setup(transfer.resolve(make_config(run_folder, **voc)))
 
 
 @pytest.fixture

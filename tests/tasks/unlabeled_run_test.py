@@ -85,7 +85,7 @@ def test_the_page_has_pictures_but_no_accuracy_where_labels_are_missing(unlabele
     path = cli.write([str(unlabeled_run)], unlabeled_run / "report.html")
     page = pages.Page(path.read_text())
     ids = {attributes.get("id") for tag, attributes in page.tags if tag == "section"}
-    assert {"curves", "pairs-0", "neighbors-0", "atlas-0"} <= ids and "classes-0" not in ids
+    assert {"curves", "pairs-0", "neighbours-0", "atlas-0"} <= ids and "classes-0" not in ids
     assert "No labels, so no accuracy" in page.text and "unknown without labels" in page.text
     assert "damaged" not in page.text and set(page.data["atlases"][0]["labels"]) == {-1}
 

@@ -15,7 +15,15 @@ from byol_jax.augment import image_ops
 from byol_jax.cli import effect_rules
 from byol_jax.data import datasets
 from byol_jax.models import inference
-from byol_jax.training import budget, budget_run, build, config_checks, optimizers
+from byol_jax.objectives import table
+from byol_jax.training import (
+    budget,
+    budget_run,
+    build,
+    config_checks,
+    objective_setup,
+    optimizers,
+)
 from byol_jax.training import settings as settings_lib
 from configs import byol
 from tests.conftest import make_config
@@ -157,6 +165,7 @@ def test_every_key_of_every_preset_is_used(monkeypatch, tmp_path):
     monkeypatch.setattr(pretrain.loop, "run", stop)
     monkeypatch.setattr(pretrain.resource_estimate, "make_forecast", lambda *_: None)
     monkeypatch.setattr(pretrain.resource_estimate, "describe", lambda *_: "")
+    monkeypatch.setattr(pretrain.time_estimate, "describe_bound", lambda *_: "")
     monkeypatch.setattr(
         build.online_eval.Probe,
         "score",
@@ -178,6 +187,9 @@ def test_every_key_of_every_preset_is_used(monkeypatch, tmp_path):
             with pytest.raises(Done):
                 pretrain.run(Recording(config, read), tmp_path)
     assert fields(settings_lib.PretrainSettings) - used == set()
+    for name in table.OBJECTIVES:  # each takes its section as arguments
+        config = Recording(make_config(**{"objective.name": name}), read)
+        objective_setup.make_objective(settings_lib.objective_of(config))
     budget.minutes(Recording(byol.get_config("folder"), read), budget_test.FACTS)
     for preset in byol.PRESETS:
         keys = config_lib.flatten(byol.get_config(preset).to_dict())

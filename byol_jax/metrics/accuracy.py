@@ -6,6 +6,8 @@ from typing import NamedTuple, TypeVar
 import jax
 import numpy as np
 
+from byol_jax.metrics import bootstrap
+
 Array = TypeVar("Array", np.ndarray, jax.Array)
 
 _NEVER = 1 << 30  # a rank beyond every k
@@ -148,8 +150,7 @@ def bootstrap_map11(
     scores: np.ndarray, multi_labels: np.ndarray, *, seed: int, resamples: int = 1000
 ) -> tuple[float, float]:
     """95 % interval of `map11`, images drawn anew with all that they show."""
-    rng = np.random.default_rng(seed)
-    rankings, size = _rankings(scores, multi_labels), len(scores)
-    draws = (np.bincount(rng.integers(size, size=size), minlength=size) for _ in range(resamples))
-    low, high = np.nanpercentile([_mean_precision(rankings, c) for c in draws], [2.5, 97.5])
+    rankings = _rankings(scores, multi_labels)
+    draws = bootstrap.draws(len(scores), seed=seed, resamples=resamples)
+    low, high = np.nanpercentile([_mean_precision(rankings, c) for c in draws], bootstrap.LIMITS)
     return float(low), float(high)

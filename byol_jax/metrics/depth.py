@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from byol_jax.metrics import bootstrap as bootstrap_lib
+
 FLOOR = 1e-3  # meters; less cannot be predicted, so that ratios and logarithms exist
 FRACTIONS = ("delta1", "delta2", "delta3")  # of pixels with max(p / t, t / p) below 1.25^n
 ERRORS = ("rms", "rel", "log10", "rms_log")
@@ -77,12 +79,4 @@ def bootstrap(
       seed: of the bootstrap.
       resamples: of the bootstrap.
     """
-    rng, count = np.random.default_rng(seed), len(sums)
-    drawn = (
-        np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(resamples)
-    )
-    measured = [pooled(counts @ sums) for counts in drawn]
-    names = FRACTIONS + ERRORS
-    values = np.array([[found[name] for name in names] for found in measured])
-    low, high = np.nanpercentile(values, [2.5, 97.5], axis=0)
-    return {name: (float(low[i]), float(high[i])) for i, name in enumerate(names)}
+    return bootstrap_lib.of_pooled(sums, pooled, seed=seed, resamples=resamples)

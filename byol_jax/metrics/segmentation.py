@@ -8,6 +8,8 @@ Shapes: N images of H x W pixels, C classes.
 
 import numpy as np
 
+from byol_jax.metrics import bootstrap as bootstrap_lib
+
 IGNORED = 255  # label of pixels that are neither learned from nor counted
 
 
@@ -73,16 +75,14 @@ def bootstrap(
       seed: of the bootstrap.
       resamples: of the bootstrap.
     """
-    rng, count = np.random.default_rng(seed), len(confusions)
-    rows = confusions.reshape(count, -1).astype(np.float64)
-    measured = []
-    for _ in range(resamples):
-        drawn = np.bincount(rng.integers(count, size=count), minlength=count)
-        pooled = (drawn @ rows).reshape(confusions.shape[1:])
-        measured.append((mean_iou(pooled), pixel_accuracy(pooled)))
-    low, high = np.nanpercentile(measured, [2.5, 97.5], axis=0)
-    names = ("miou", "pixel_accuracy")
-    return {name: (float(low[i]), float(high[i])) for i, name in enumerate(names)}
+
+    def measure(pooled: np.ndarray) -> dict[str, float]:
+        return {
+            "miou": float(mean_iou(pooled)),
+            "pixel_accuracy": float(pixel_accuracy(pooled)),
+        }
+
+    return bootstrap_lib.of_pooled(confusions, measure, seed=seed, resamples=resamples)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from byol_jax import config as config_lib
 
@@ -115,7 +114,6 @@ class Objective(NamedTuple):
       evaluate: (inputs, settings) -> result.
       init: (settings, key, sizes) -> own parameters and state.
       constrain: own parameters as they have to be before each step, such as of unit norm.
-      optimizer: of own parameters that the run's optimizer must not train.
       compares_images: the loss of an image depends on the others of the batch, or on a state that
         a step changes, so that micro-batches would be another method.
       check: raises `UsageError` for settings that do not fit the sizes.
@@ -130,7 +128,6 @@ class Objective(NamedTuple):
     evaluate: Callable[[Inputs, Any], Result] | None = None
     init: Callable[[Any, jax.Array, Sizes], Own] | None = None
     constrain: Callable[[Params], Params] | None = None
-    optimizer: optax.GradientTransformation | None = None
     compares_images: bool = False
     check: Callable[[Any, Sizes], None] | None = None
 

@@ -114,7 +114,6 @@ def assemble(settings: PretrainSettings, images: Images) -> Job:
         settings.objective, predictor_head=settings.model.predictor
     )
     optimizer, learning_rate = make_optimizer(settings)
-    optimizer = objective_setup.with_own_optimizer(optimizer, objective)
     state = train_step.init_state(
         forward,
         optimizer,

@@ -81,17 +81,3 @@ def make_target_ema(
         return optax.constant_schedule(constants[objective.target])
     schedule = optimizers.TARGET_EMA_SCHEDULES[chosen.target_ema_schedule]
     return schedule(chosen.base_target_ema, total_steps=total_steps)
-
-
-def with_own_optimizer(
-    optimizer: optax.GradientTransformation, objective: contract.Bound
-) -> optax.GradientTransformation:
-    """The run's optimizer, and beside it the objective's for parameters of its own."""
-    own = objective.objective.optimizer
-    if own is None:
-        return optimizer
-
-    def of(params: contract.Params) -> dict[str, str]:
-        return {module: "own" if module.startswith(contract.PREFIX) else "run" for module in params}
-
-    return optax.multi_transform({"run": optimizer, "own": own}, of)

@@ -34,7 +34,7 @@ def make(config):
 def train(bound, *, devices, steps=3, dtype=np.float64):
     """The state after some steps, and the losses."""
     rng = np.random.default_rng(0)
-    optimizer = objective_setup.with_own_optimizer(optax.sgd(0.1, momentum=0.9), bound)
+    optimizer = optax.sgd(0.1, momentum=0.9)
     axis = pmap.AXIS if devices > 1 else None
     update = train_step.make_update(
         step_loss.make_loss(Linear(), bound, axis=axis),

@@ -7,9 +7,11 @@ all on logarithmic scales; beyond them, the nearest holds.
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, config_dict
+
+from byol_jax import config as config_lib
 
 NUM_IMAGES = 1_281_167  # of an epoch of ImageNet
 BATCH_SIZE = 4096
@@ -49,6 +51,32 @@ def assign(config: ConfigDict, given: Mapping[str, float]) -> None:
     for section, name in zip(sections, Settings._fields, strict=True):
         section[name] = config_dict.placeholder(float)
         section[name] = given.get(name)
+
+
+def of_length(config: Any, total_steps: int, num_images: int) -> tuple[Settings, str]:
+    """What depends on the length of a run: as the config says, else as the reference does.
+
+    Also a text that lists what is the reference's; empty if nothing is.
+    """
+    epochs = config.total_epochs
+    if config.total_steps is not None:
+        epochs = total_steps * config.batch_size / num_images
+    reference, source = settings(epochs=epochs, batch_size=config.batch_size, num_images=num_images)
+    given = {name: config_lib.get(config, key) for name, key in length_keys(config).items()}
+    filled = {name: getattr(reference, name) for name, value in given.items() if value is None}
+    listed = ", ".join(f"{name} {value:.6g}" for name, value in filled.items())
+    return Settings(**given | filled), f"{listed}; {source}" if filled else ""
+
+
+def length_keys(config: Any) -> dict[str, str]:
+    """The keys of what depends on the length of a run, by the fields of `Settings`."""
+    section = f"optimizer.{config.optimizer.name}"
+    return {
+        "base_learning_rate": f"{section}.base_learning_rate",
+        "weight_decay": f"{section}.weight_decay",
+        "base_target_ema": "objective.base_target_ema",
+        "warmup_epochs": "optimizer.warmup_epochs",
+    }
 
 
 def settings(*, epochs: float, batch_size: int, num_images: int) -> tuple[Settings, str]:

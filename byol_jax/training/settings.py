@@ -204,7 +204,7 @@ def resolve(config: Any, *, num_images: int, typed: Collection[str] = ()) -> Pre
         raise UsageError(
             f"The run would have {total_steps} steps: set total_steps or total_epochs higher."
         )
-    found, unset = _of_length(config, total_steps, num_images)
+    found, unset = paper_settings.of_length(config, total_steps, num_images)
     warmup = config.optimizer.warmup_steps
     warmup_steps = steps_of(
         warmup, found.warmup_epochs, config.batch_size, num_images, key="optimizer.warmup"
@@ -264,43 +264,13 @@ def steps_of(
     return int(epochs * num_images // batch_size)
 
 
-def _of_length(
-    config: Any, total_steps: int, num_images: int
-) -> tuple[paper_settings.Settings, str]:
-    """What depends on the length of a run: as the config says, else as the reference does.
-
-    Also a text that lists what is the reference's; empty if nothing is.
-    """
-    epochs = config.total_epochs
-    if config.total_steps is not None:
-        epochs = total_steps * config.batch_size / num_images
-    reference, source = paper_settings.settings(
-        epochs=epochs, batch_size=config.batch_size, num_images=num_images
-    )
-    given = {name: config_lib.get(config, key) for name, key in length_keys(config).items()}
-    filled = {name: getattr(reference, name) for name, value in given.items() if value is None}
-    listed = ", ".join(f"{name} {value:.6g}" for name, value in filled.items())
-    return paper_settings.Settings(**given | filled), f"{listed}; {source}" if filled else ""
-
-
-def length_keys(config: Any) -> dict[str, str]:
-    """The keys of what depends on the length of a run, by the fields of `paper_settings`."""
-    section = f"optimizer.{config.optimizer.name}"
-    return {
-        "base_learning_rate": f"{section}.base_learning_rate",
-        "weight_decay": f"{section}.weight_decay",
-        "base_target_ema": "objective.base_target_ema",
-        "warmup_epochs": "optimizer.warmup_epochs",
-    }
-
-
 def _origins(config: Any, typed: Collection[str]) -> Mapping[str, str]:
     def origin(key: str, unset: str) -> str:
         if config_lib.get(config, key) is None:
             return unset
         return TYPED if key in typed else PRESET
 
-    keys = length_keys(config)
+    keys = paper_settings.length_keys(config)
     total = "total_epochs" if config.total_steps is None else "total_steps"
     warmup = "epochs" if config.optimizer.warmup_steps is None else "steps"
     found = {

@@ -4,12 +4,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import sources
-from byol_jax.data import datasets
-from byol_jax.models import resnet
+from byol_jax.cli import effect_conditions as conditions
 from byol_jax.objectives import table
 from byol_jax.training import budget, optimizers
 
@@ -33,72 +30,6 @@ class Rule(NamedTuple):
     keys: tuple[str, ...]
     has_effect: Callable[[Any], bool]
     otherwise: str
-
-
-def _is_in_memory(config: Any) -> bool:
-    """Whether the set of a config is decoded once and kept; opens it if its name does not say."""
-    data = _set_of(config)
-    if data.name in ("patterns", "folder", datasets.ARRAYS):
-        return data.name != "folder"
-    return isinstance(_open(config), datasets.ArrayDataset)
-
-
-def _has_labels(config: Any) -> bool:
-    return _set_of(config).name == datasets.ARRAYS or _open(config).num_classes > 0
-
-
-def _open(config: Any) -> datasets.Dataset:
-    data = _set_of(config)
-    return datasets.load(data.name, data.split, data_dir=data.dir)
-
-
-class _Set(NamedTuple):
-    name: str
-    dir: str
-    split: str
-
-
-def _set_of(config: Any) -> _Set:
-    """The set of a config, which may be that of the encoder's run."""
-    data = config.data
-    split = data.get("train_split", "") or data.get("split", "")
-    if data.name:
-        return _Set(data.name, data.dir, split or ("all" if data.name == "folder" else "train"))
-    trained = sources.open_weights(config.checkpoint).config
-    if trained is None:
-        raise UsageError("Give the set to measure on by --config.data.name.")
-    return _Set(trained.data.name, data.dir or trained.data.dir, split or trained.data.train_split)
-
-
-def _has_bottlenecks(config: Any) -> bool:
-    spec = resnet.ENCODERS.get(config.model.encoder)
-    return spec is None or (spec.bottleneck and not config.model.resnet_v2)
-
-
-def _has_predictor(config: Any) -> bool:
-    objective = table.OBJECTIVES.get(config.objective.name)
-    asked = config.objective.predictor
-    return objective is None or (objective.has_predictor if asked is None else asked)
-
-
-def _averages_target(config: Any) -> bool:
-    objective = table.OBJECTIVES.get(config.objective.name)
-    return objective is None or (config.objective.target or objective.targets[0]) == "ema"
-
-
-def _has_batch_norm(config: Any) -> bool:
-    return config.model.norm == "batch" or (config.model.head_norm == "batch" and _is_deep(config))
-
-
-def _is_deep(config: Any) -> bool:
-    """Whether a head has hidden layers."""
-    model = config.model
-    predictor = model.predictor_hidden_layers if model.predictor == "mlp" else 0
-    return model.projector_hidden_layers > 0 or predictor > 0
-
-
-def _count(values: Any) -> int:
-    return int(np.size(values))
 
 
 def _view_rules() -> list[Rule]:
@@ -148,7 +79,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         OF_BYOL,
         ("model.zero_init_residual",),
-        _has_bottlenecks,
+        conditions.has_bottlenecks,
         "on {model.encoder}: only bottleneck blocks of version 1, as in resnet50, have such a norm",
     ),
     Rule(
@@ -160,13 +91,13 @@ RULES: tuple[Rule, ...] = (
     Rule(
         OF_BYOL,
         ("accumulate_statistics", "model.bn_decay_rate", "model.bn_group_size"),
-        _has_batch_norm,
+        conditions.has_batch_norm,
         "on a network without batch norm (model.norm, model.head_norm): leave it out",
     ),
     Rule(
         OF_BYOL,
         ("model.bn_eps",),
-        lambda c: c.model.norm != "none" or (c.model.head_norm != "none" and _is_deep(c)),
+        lambda c: c.model.norm != "none" or (c.model.head_norm != "none" and conditions.is_deep(c)),
         "on a network without norms: leave it out",
     ),
     Rule(
@@ -178,7 +109,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         OF_BYOL,
         ("model.head_norm",),
-        _is_deep,
+        conditions.is_deep,
         "on heads without hidden layers: leave it out",
     ),
     Rule(
@@ -190,7 +121,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         OF_BYOL,
         ("model.predictor", "model.predictor_hidden_size", "model.predictor_hidden_layers"),
-        _has_predictor,
+        conditions.has_predictor,
         "while objective.name is {objective.name} and has no predictor: leave it out",
     ),
     *(
@@ -207,7 +138,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         OF_BYOL,
         ("objective.base_target_ema", "objective.target_ema_schedule"),
-        _averages_target,
+        conditions.averages_target,
         "while objective.name is {objective.name}, objective.target {objective.target}: there is "
         "no moving average; add --config.objective.target=ema where the objective can have it, "
         "or leave it out",
@@ -234,7 +165,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         OF_BYOL,
         ("data.threads", "data.workers", "data.max_bad_share"),
-        lambda c: not _is_in_memory(c),
+        lambda c: not conditions.is_in_memory(c),
         "on {data.name}, whose images are in memory and need no decoding: leave it out",
     ),
     Rule(
@@ -246,13 +177,13 @@ RULES: tuple[Rule, ...] = (
     Rule(
         OF_BYOL,
         ("augment.crop.method",),
-        _is_in_memory,
+        conditions.is_in_memory,
         "on {data.name}: encoded images are cut on the host, by OpenCV's cubic; leave it out",
     ),
     Rule(
         ("pretrain",),
         ("probe.k", "probe.temperature"),
-        _has_labels,
+        conditions.has_labels,
         "on {data.name}, which has no labels to measure with: leave it out",
     ),
     Rule(
@@ -264,7 +195,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         ("knn", "linear_eval", "semi_supervised", "transfer", "embed"),
         ("data.max_bad_share",),
-        lambda c: not _is_in_memory(c),
+        lambda c: not conditions.is_in_memory(c),
         "on a set that is in memory, whose images are all good: leave it out",
     ),
     Rule(
@@ -276,13 +207,13 @@ RULES: tuple[Rule, ...] = (
     Rule(
         ("knn",),
         ("knn.validation_share",),
-        lambda c: _count(c.knn.k) * _count(c.knn.temperature) > 1,
+        lambda c: conditions.count(c.knn.k) * conditions.count(c.knn.temperature) > 1,
         "while one k and one temperature are given: nothing is chosen; leave it out",
     ),
     Rule(
         ("knn",),
         ("knn.*", "bootstrap_resamples"),
-        _has_labels,
+        conditions.has_labels,
         "on a set without labels: leave it out",
     ),
     Rule(
@@ -300,7 +231,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         ("linear_eval",),
         ("data.validation_share",),
-        lambda c: _count(c.base_learning_rates) > 1,
+        lambda c: conditions.count(c.base_learning_rates) > 1,
         "while one of base_learning_rates is given: nothing is chosen; leave it out",
     ),
     Rule(
@@ -336,7 +267,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         OF_PIXELS,
         ("data.validation_share", "refit"),
-        lambda c: _count(c.learning_rates) > 1,
+        lambda c: conditions.count(c.learning_rates) > 1,
         "while one of learning_rates is given: nothing is chosen; leave it out",
     ),
     Rule(

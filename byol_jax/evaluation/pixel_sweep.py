@@ -4,16 +4,24 @@ Shapes: N images of a split.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from byol_jax import config as config_lib
+from byol_jax.checkpoints import encoders
 from byol_jax.data import datasets, eval_loader, pixel_loader, pixel_sets
 from byol_jax.distributed import multihost, pmap
-from byol_jax.evaluation import pixel_protocol, pixel_training, protocol, resume, sweep
+from byol_jax.evaluation import (
+    pixel_protocol,
+    pixel_training,
+    protocol,
+    results,
+    resume,
+    sweep,
+)
 from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
@@ -61,6 +69,60 @@ class Shown(NamedTuple):
 
     example: pixel_sets.Example
     predicted: np.ndarray
+
+
+class Task(NamedTuple):
+    """What a task says of itself, and how its job is made.
+
+    Attributes:
+      name: in words.
+      drawn: what a seed decides, in words.
+      choices: made where the paper is silent.
+      network: the encoder of a seed.
+      make_job: gives the job.
+      show: is given some of the tested images with their predictions.
+      pool_seeds: the result of several seeds -> what it says besides.
+    """
+
+    name: str
+    drawn: str
+    choices: Mapping[str, str]
+    network: Callable[[int], encoders.Encoder]
+    make_job: Callable[[], Job]
+    show: Callable[[list[Shown]], None]
+    pool_seeds: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda found: {}
+
+
+def over_seeds(
+    task: Task,
+    settings: pixel_protocol.PixelSettings,
+    setup: protocol.EvalSetup,
+    work: resume.Unfinished,
+    bad: eval_loader.BadLimit,
+) -> dict[str, Any]:
+    """Trains and tests with each seed, and gives what the result says of them.
+
+    Args:
+      task: of the config.
+      settings: of the config.
+      setup: with the encoder that the config names.
+      work: what has been done so far.
+      bad: notes images that cannot be used.
+    """
+    job = task.make_job()
+
+    def of_seed(seed: int) -> dict[str, Any]:
+        mine = setup._replace(encoder=task.network(seed))
+        return score(job, settings, mine, work, bad, seed, task.show)
+
+    found = results.over_seeds(
+        settings,
+        work.by_seed(of_seed),
+        lambda seed: task.network(seed).identity,
+        drawn=task.drawn,
+    )
+    trained = f"{task.name}, {settings.trained()} trained"
+    return found | {**task.pool_seeds(found), "protocol": trained, "choices": task.choices}
 
 
 def score(

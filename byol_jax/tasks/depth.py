@@ -92,24 +92,17 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     setup = _open(encoder, settings)
     bad = settings.data.bad_limit(setup.train, setup.test)
     pixel_protocol.require_usable(setup.test, bad)
-    network = baselines.networks(encoder, settings.weights, setup.train)
+    task = pixel_sweep.Task(
+        "depth estimation",
+        drawn="held-out images, first weights of the head, order and views",
+        choices=CHOICES,
+        network=baselines.networks(encoder, settings.weights, setup.train),
+        make_job=lambda: make_job(encoder, settings),
+        show=functools.partial(predictions.write_depth, workdir),
+        pool_seeds=_over_seeds,
+    )
     with resume.opened(workdir, settings.stored, encoder.identity["sha256"]) as work:
-        job = make_job(encoder, settings)
-
-        def score(seed: int) -> dict[str, Any]:
-            mine = setup._replace(encoder=network(seed))
-            show = functools.partial(predictions.write_depth, workdir)
-            return pixel_sweep.score(job, settings, mine, work, bad, seed, show)
-
-        found = results.over_seeds(
-            settings,
-            work.by_seed(score),
-            lambda seed: network(seed).identity,
-            drawn="held-out images, first weights of the head, order and views",
-        )
-        found |= _over_seeds(found)
-        words = f"depth estimation, {settings.trained()} trained"
-        found |= {"protocol": words, "choices": CHOICES}
+        found = pixel_sweep.over_seeds(task, settings, setup, work, bad)
         result = results.write_result(workdir, settings, setup, found, start=start)
     console.say(results.describe(result, _table))
 

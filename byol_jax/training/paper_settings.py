@@ -64,8 +64,10 @@ def of_length(config: Any, total_steps: int, num_images: int) -> tuple[Settings,
     reference, source = settings(epochs=epochs, batch_size=config.batch_size, num_images=num_images)
     given = {name: config_lib.get(config, key) for name, key in length_keys(config).items()}
     filled = {name: getattr(reference, name) for name, value in given.items() if value is None}
-    listed = ", ".join(f"{name} {value:.6g}" for name, value in filled.items())
-    return Settings(**given | filled), f"{listed}; {source}" if filled else ""
+    # A warm-up in steps counts, so that nothing follows from its epochs.
+    unused = {"warmup_epochs"} if config.optimizer.warmup_steps is not None else set()
+    listed = ", ".join(f"{n} {value:.6g}" for n, value in filled.items() if n not in unused)
+    return Settings(**given | filled), f"{listed}; {source}" if listed else ""
 
 
 def length_keys(config: Any) -> dict[str, str]:

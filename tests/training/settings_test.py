@@ -88,3 +88,9 @@ def test_a_key_that_a_config_lacks_is_the_fields_default_or_named():
     assert config_lib.freeze(Small, {"size": 3}) == Small(3, "round")
     with pytest.raises(UsageError, match=r"lacks the key small\.size"):
         config_lib.freeze(Small, {"shape": "flat"}, prefix="small.")
+
+
+def test_epochs_of_warm_up_are_not_said_to_be_the_references_where_its_steps_count():
+    unset = {"optimizer.warmup_epochs": None}
+    assert make_settings(**unset, **{"optimizer.warmup_steps": 5}).unset == ""
+    assert "warmup_epochs" in make_settings(**unset, **{"optimizer.warmup_steps": None}).unset

@@ -17,7 +17,7 @@ import PIL.Image
 import psutil
 import pytest
 
-from tests.support import documents
+from tests.support import documents, pixel_worlds
 
 ROOT = pathlib.Path(__file__).parents[2]
 SMALL = [
@@ -315,6 +315,31 @@ QUICK = {
 }
 
 
+PIXELS = {
+    "segmentation": [
+        "--config.learning_rates=(0.1, 0.01)",
+        "--config.output_stride=4",
+        "--config.crop_size=33",
+    ],
+    "depth": ["--config.input_height=32", "--config.input_width=40", "--config.up_channels=(8, 4)"],
+}
+
+
+def smaller_set_of_pixels(task, arguments, root):
+    """Flags for a drawn set in the layout that the command expects."""
+    if "--config.data.name=folder" in arguments:
+        pixel_worlds.write_folder(root, count=30, classes=2)
+        masks = {"segmentation": "masks", "depth": "depths"}[task]
+        return [f"--config.data.images={root}/images", f"--config.data.{masks}={root}/{masks}"]
+    if task == "depth":
+        pytest.importorskip("h5py")
+        pixel_worlds.write_nyu(root)
+    else:
+        names = [f"n{i:02}" for i in range(14)]
+        pixel_worlds.write_voc(root, train=names[:6], val=names[6:10], extra=names[10:])
+    return [f"--config.data.dir={root}"]
+
+
 def smaller(arguments, photographs, checkpoint, output):
     """What to add to a command of a guide, so that it takes seconds and needs no data set."""
     task = next(a for a in arguments if a.startswith("--config=")).split("/")[1].split(".")[0]
@@ -326,6 +351,10 @@ def smaller(arguments, photographs, checkpoint, output):
         return ["--config.dry_run"]
     if task in QUICK:
         return [f"--config.checkpoint={checkpoint}", *QUICK[task]]
+    if task in PIXELS:
+        short = [f"--config.checkpoint={checkpoint}", "--config.total_steps=2"]
+        short += ["--config.batch_size=4", *PIXELS[task]]
+        return short + smaller_set_of_pixels(task, arguments, output / "set")
     if task == "embed":
         where = [f"--config.checkpoint={checkpoint}", f"--config.data.dir={photographs}"]
         return [*where, "--config.data.max_bad_share=0.2"]

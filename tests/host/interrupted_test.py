@@ -158,7 +158,7 @@ ENDS = {
 
 
 def fail(case):
-    def run(config, workdir):
+    def run(config, workdir, **options):
         raise ENDS[case][0]
 
     main_loop.load_task = lambda name: run

@@ -345,6 +345,8 @@ def smaller(arguments, photographs, checkpoint, output):
     task = next(a for a in arguments if a.startswith("--config=")).split("/")[1].split(".")[0]
     if any("accumulate" in argument for argument in arguments):
         return [*TINY, "--config.batch_size=32"]  # four micro-batches on each of four devices
+    if "--config.checkpoint=some/export" in arguments:
+        return [*TINY, f"--config.checkpoint={checkpoint}"]
     if task in ("byol", "bench_input", "preview"):
         return TINY + (["--config.bench.seconds=0.1"] if task == "bench_input" else [])
     if task == "study":

@@ -64,14 +64,14 @@ def fill(
             what="opening the images",
         )
     known, speed = multihost.on_writer(  # times differ between processes
-        lambda: [measure(train)._asdict(), resource_estimate.matmul_speed(config.model.dtype)],
+        lambda: [measure(train)._asdict(), resource_estimate.speed(config.model.dtype)],
         what="looking at images and machine",
     )
     facts = budget_plan.Facts(**known)
 
     def estimate(trial: Any) -> float:
         found = settings_lib.resolve(_with_a_length(trial), num_images=facts.num_images)
-        return time_estimate.seconds_per_image(found, flops_per_second=speed)
+        return time_estimate.seconds_per_image(found, resource_estimate.Speed(*speed))
 
     start = multihost.together(lambda: _start(config.checkpoint), what="reading the checkpoint")
     plan = budget.choose(config, facts, seconds_per_image=estimate, start=start)

@@ -50,7 +50,7 @@ class Bucket:
         except ImportError:
             package = PACKAGES[scheme]
             raise config_lib.UsageError(
-                f"{scheme}:// needs the package {package}: pip install {package}."
+                f"{scheme}:// needs a package that is not installed: pip install {package}."
             ) from None
         except Exception as error:
             raise config_lib.UsageError(f"Cannot use {address}: {reason(error)}") from None
@@ -68,7 +68,12 @@ class Bucket:
 
         def write() -> None:
             self._make_folder(name)
-            self._files.pipe_file(self._path(name), data)
+            if "file" not in self._files.protocol:
+                self._files.pipe_file(self._path(name), data)
+                return
+            part = self._path(f"{name}.part")  # files, unlike objects, can be half written
+            self._files.pipe_file(part, data)
+            os.replace(part, self._path(name))
 
         self._try("write", name, write)
 

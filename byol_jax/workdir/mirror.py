@@ -79,8 +79,9 @@ class Mirror:
 
     def _fill(self) -> None:
         """Makes the local folder what a run at this address goes on with."""
-        listed = _load(self._bucket.read(LIST))
-        known = _load(self._note.read_bytes() if self._note.exists() else None)
+        listed = _load(self._bucket.read(LIST), f"{self.address}/{LIST}")
+        note = self._note.read_bytes() if self._note.exists() else None
+        known = _load(note, str(self._note))
         self._listed = sorted(listed.get("files", {}))
         stamps = {name: tuple(stamp) for name, stamp in known.get("stamps", {}).items()}
         here = _stamps(self.folder) if self.folder.exists() else {}
@@ -258,12 +259,17 @@ def _checked(name: str, bucket: bucket_lib.Bucket) -> str:
     return name
 
 
-def _load(data: bytes | None) -> dict[str, Any]:
+def _load(data: bytes | None, where: str) -> dict[str, Any]:
+    """What a list says; empty if there is none, which has to be told from one that is damaged."""
     try:
-        found = json.loads(data or b"{}")
+        found = json.loads(data or b"{}") if data != b"" else None
     except ValueError:
-        found = {}
-    return found if isinstance(found, dict) else {}
+        found = None
+    if not isinstance(found, dict):
+        raise config_lib.UsageError(
+            f"{where} is damaged: put back a copy, or give another --workdir."
+        )
+    return found
 
 
 _current: list[Mirror] = []

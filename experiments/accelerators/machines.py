@@ -83,3 +83,9 @@ def topology(machine: str) -> Any:
 def mesh(machine: str) -> jax.sharding.Mesh:
     """Its devices along the axis that updates reduce over."""
     return jax.sharding.Mesh(np.array(topology(machine).devices), (pmap.AXIS,))
+
+
+def shardings(mesh: jax.sharding.Mesh) -> tuple[Any, Any]:
+    """Of arrays with a copy on every device, and of those split by their first axis."""
+    spec = jax.sharding.PartitionSpec
+    return tuple(jax.sharding.NamedSharding(mesh, s) for s in (spec(), spec(pmap.AXIS)))

@@ -283,6 +283,13 @@ def test_a_list_that_names_files_elsewhere_is_refused():
         open_mirror()
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"[]"])
+def test_a_damaged_list_is_not_taken_for_an_empty_folder(content):
+    bucket.Bucket(ADDRESS).write(mirror.LIST, content)
+    with pytest.raises(config_lib.UsageError, match="uploaded.json is damaged"):
+        open_mirror()
+
+
 def test_folders_of_two_addresses_are_two(tmp_path):
     names = {mirror.local_folder(f"gs://lab/{name}") for name in ("a/b", "a_b", "b", "b/")}
     assert len(names) == 3

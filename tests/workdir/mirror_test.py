@@ -12,6 +12,7 @@ from byol_jax import config as config_lib
 from byol_jax.workdir import bucket, lease, mirror
 
 ADDRESS = "memory://lab/runs/a"
+_opened = []
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +21,9 @@ def _apart(tmp_path, monkeypatch):
     monkeypatch.setenv("BYOL_JAX_WORKDIRS", str(tmp_path / "workdirs"))
     fsspec.filesystem("memory").store.clear()
     yield
+    for opened in _opened:
+        opened._ending.set()  # also of those whose process died
+    _opened.clear()
     fsspec.filesystem("memory").store.clear()
 
 
@@ -32,7 +36,8 @@ def objects():
 
 def open_mirror(said=None):
     say = (lambda text: None) if said is None else said.append
-    return mirror.Mirror(ADDRESS, every=3600, say=say)
+    _opened.append(mirror.Mirror(ADDRESS, every=3600, say=say))
+    return _opened[-1]
 
 
 def write(folder, **content):

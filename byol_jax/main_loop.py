@@ -29,7 +29,7 @@ from byol_jax.cli import command_line, conclusion, effects
 from byol_jax.data import agreement, train_loader
 from byol_jax.distributed import cluster, coordination, multihost
 from byol_jax.evaluation import result_folder, resume
-from byol_jax.host import processes, signals, streams
+from byol_jax.host import compile_cache, processes, signals, streams
 from byol_jax.studies import runner
 from byol_jax.training import collapse_monitor, config_ranges, loop
 from byol_jax.workdir import console, place, run_folder
@@ -140,6 +140,7 @@ def _run(config: Any) -> None:
     workdir = pathlib.Path(command_line.WORKDIR.value or f"runs/{name}").expanduser()
     began = time.time()
     processes.settle()
+    kept = compile_cache.use()
     if config.task == "study":  # whose runs need the devices, in processes of their own
         jax.config.update("jax_platforms", "cpu")
     try:
@@ -151,6 +152,8 @@ def _run(config: Any) -> None:
         )
         plugins.load(config)
         config_ranges.check(config)
+        if kept:
+            console.say(kept)
         has_workdir = bool(command_line.WORKDIR.value)
         for note in effects.settle(config, command_line.typed(), has_workdir=has_workdir):
             console.say(f"Note: {note}")

@@ -156,7 +156,7 @@ def _run(config: Any) -> None:
             console.say(f"Note: {note}")
         agreement.require_same_program(config)
         task = load_task(config.task)
-        if config.task == "pretrain":  # which says where its values are from
+        if config.task in ("pretrain", "bench_input"):  # whose values depend on what was typed
             task = functools.partial(task, typed=command_line.typed())
         if has_workdir or config.task not in EVALUATIONS:
             task(config, workdir)

@@ -25,6 +25,7 @@ from byol_jax.checkpoints import (
     torchvision_names,
 )
 from byol_jax.models import encoder_spec, resnet
+from byol_jax.objectives import table
 
 UsageError = config_lib.UsageError
 
@@ -103,9 +104,11 @@ def load(found: Weights, network: str) -> Network:
       UsageError: there is no such network, or it is damaged.
     """
     if network not in found.load:
-        raise UsageError(
-            f"{found.path} has no {network} network. Valid: {', '.join(sorted(found.load))}."
-        )
+        others = ", ".join(f"--config.network={name}" for name in sorted(found.load))
+        why = ""
+        if found.format == "run" and network == "target":
+            why = f", since objective.name={found.config.objective.name} keeps none"
+        raise UsageError(f"{found.path} has no {network} network{why}: take {others}.")
     return found.load[network]()
 
 
@@ -146,7 +149,8 @@ def _open_run(path: str) -> Weights:
     def load(name: str) -> Network:
         return orbax_reader.load_network(folder, encoder_spec.shapes(card)[0], name)
 
-    loaders = {name: lambda name=name: load(name) for name in ("online", "target")}
+    names = ("online", "target") if table.keeps_target(config.objective) else ("online",)
+    loaders = {name: lambda name=name: load(name) for name in names}
     return Weights(str(folder), "run", int(folder.name), card, loaders, config)
 
 

@@ -4,7 +4,7 @@ import copy
 import pathlib
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -27,6 +27,18 @@ _STARTED = ("encoder", "width_multiplier", "resnet_v2", "stem", "padding")
 _HEADS = ("projector_hidden_size", "projector_output_size", "predictor_hidden_size")
 
 
+class Filled(NamedTuple):
+    """A config with nothing left unset.
+
+    Attributes:
+      config: of a run.
+      origins: who chose what was unset, by dotted key.
+    """
+
+    config: Any
+    origins: Mapping[str, str]
+
+
 def fill(
     config: Any,
     workdir: pathlib.Path | None = None,
@@ -34,6 +46,17 @@ def fill(
     train: datasets.Dataset | None = None,
     test: datasets.Dataset | None = None,
 ) -> Any:
+    """The config that `choose` gives."""
+    return choose(config, workdir, train=train, test=test).config
+
+
+def choose(
+    config: Any,
+    workdir: pathlib.Path | None = None,
+    *,
+    train: datasets.Dataset | None = None,
+    test: datasets.Dataset | None = None,
+) -> Filled:
     """A config with nothing left unset, alike on all processes.
 
     A run that is in the workdir goes on with the numbers that it began with.
@@ -48,13 +71,14 @@ def fill(
       UsageError: too little time, another budget than the run began with, a mistake in the config.
     """
     if budget.is_complete(config):
-        return config
+        return Filled(config, {})
     stored = workdir and multihost.on_writer(
         lambda: run_facts.read(workdir, run_facts.CONFIG, warn=lambda _: None),
         what="reading the workdir",
     )
     if stored:
-        return _as_begun(config, config_lib.flatten(stored))
+        begun = _as_begun(config, config_lib.flatten(stored))
+        return Filled(begun, dict.fromkeys(_newly_set(config, begun), "as the run began"))
     began = time.monotonic()
     if train is None:
         train = multihost.together(
@@ -83,7 +107,21 @@ def fill(
         steps = _steps(plan.config, facts, 60 * allowed[0], began, train=train, test=test)
     budget.offer_length(plan, facts, steps=steps)
     console.say(describe(plan.choices, facts, allowed))
-    return plan.config
+    return Filled(plan.config, _origins(plan, facts, allowed))
+
+
+def _origins(
+    plan: budget_plan.Plan, facts: budget_plan.Facts, allowed: tuple[float, str] | None
+) -> dict[str, str]:
+    """A label for each key that was chosen."""
+    time_limit = f"{allowed[0]:g} minutes" if allowed else "no limit of time"
+    label = f"{plan.config.preset} preset: {facts.num_images:,} images, {time_limit}"
+    return {key: choice.origin or label for key, choice in plan.choices.items()}
+
+
+def _newly_set(config: Any, filled: Any) -> list[str]:
+    before, after = (config_lib.flatten(c.to_dict()) for c in (config, filled))
+    return [key for key, value in after.items() if before[key] is None and value is not None]
 
 
 def _as_begun(config: Any, stored: Mapping[str, Any]) -> Any:

@@ -104,11 +104,12 @@ def load(found: Weights, network: str) -> Network:
       UsageError: there is no such network, or it is damaged.
     """
     if network not in found.load:
-        others = ", ".join(f"--config.network={name}" for name in sorted(found.load))
         why = ""
         if found.format == "run" and network == "target":
-            why = f", since objective.name={found.config.objective.name} keeps none"
-        raise UsageError(f"{found.path} has no {network} network{why}: take {others}.")
+            name = found.config.objective.name
+            why = f": objective.name={name} keeps none, take --config.network=online"
+        valid = ", ".join(sorted(found.load))
+        raise UsageError(f"{found.path} has no {network} network{why}. Valid: {valid}.")
     return found.load[network]()
 
 

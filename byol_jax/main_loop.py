@@ -44,8 +44,10 @@ TASKS = {
     "depth": "byol_jax.tasks.depth",
     "knn": "byol_jax.tasks.knn",
     "embed": "byol_jax.tasks.embed",
+    "predict": "byol_jax.tasks.predict",
     "export": "byol_jax.tasks.export",
     "gallery": "byol_jax.tasks.gallery",
+    "estimate": "byol_jax.tasks.estimate",
     "preview": "byol_jax.tasks.preview",
     "bench_input": "byol_jax.tasks.bench_input",
     "convert": "byol_jax.tasks.convert",
@@ -67,6 +69,7 @@ LEFT = {
     "study": "Its runs have saved: rerun the same command to resume.",
 }
 NOTHING_LEFT = "Nothing was kept: rerun the same command to begin again."
+OF_RUNS = ("pretrain", "bench_input", "estimate")
 # Tasks whose folder is named after what they evaluate, unless it is given.
 EVALUATIONS = tuple("linear_eval semi_supervised transfer segmentation depth knn embed".split())
 
@@ -156,7 +159,7 @@ def _run(config: Any) -> None:
             console.say(f"Note: {note}")
         agreement.require_same_program(config)
         task = load_task(config.task)
-        if config.task in ("pretrain", "bench_input"):  # whose values depend on what was typed
+        if config.task in OF_RUNS:  # whose values depend on what was typed
             task = functools.partial(task, typed=command_line.typed())
         if has_workdir or config.task not in EVALUATIONS:
             task(config, workdir)

@@ -3,8 +3,8 @@
 import copy
 import pathlib
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,7 +13,14 @@ from byol_jax import config as config_lib
 from byol_jax.checkpoints import run_facts, sources
 from byol_jax.data import datasets, eval_loader, image_decoding
 from byol_jax.distributed import multihost, pmap
-from byol_jax.training import budget, budget_plan, build, resource_estimate, time_estimate
+from byol_jax.training import (
+    budget,
+    budget_plan,
+    build,
+    method_settings,
+    resource_estimate,
+    time_estimate,
+)
 from byol_jax.training import settings as settings_lib
 from byol_jax.workdir import console
 
@@ -27,18 +34,6 @@ _STARTED = ("encoder", "width_multiplier", "resnet_v2", "stem", "padding")
 _HEADS = ("projector_hidden_size", "projector_output_size", "predictor_hidden_size")
 
 
-class Filled(NamedTuple):
-    """A config with nothing left unset.
-
-    Attributes:
-      config: of a run.
-      origins: who chose what was unset, by dotted key.
-    """
-
-    config: Any
-    origins: Mapping[str, str]
-
-
 def fill(
     config: Any,
     workdir: pathlib.Path | None = None,
@@ -46,17 +41,17 @@ def fill(
     train: datasets.Dataset | None = None,
     test: datasets.Dataset | None = None,
 ) -> Any:
-    """The config that `choose` gives."""
-    return choose(config, workdir, train=train, test=test).config
+    """The config that `fill_in` gives."""
+    return fill_in(config, workdir, train=train, test=test).config
 
 
-def choose(
+def fill_in(
     config: Any,
     workdir: pathlib.Path | None = None,
     *,
     train: datasets.Dataset | None = None,
     test: datasets.Dataset | None = None,
-) -> Filled:
+) -> method_settings.Filled:
     """A config with nothing left unset, alike on all processes.
 
     A run that is in the workdir goes on with the numbers that it began with.
@@ -71,34 +66,28 @@ def choose(
       UsageError: too little time, another budget than the run began with, a mistake in the config.
     """
     if budget.is_complete(config):
-        return Filled(config, {})
+        return method_settings.Filled(config, {})
     stored = workdir and multihost.on_writer(
         lambda: run_facts.read(workdir, run_facts.CONFIG, warn=lambda _: None),
         what="reading the workdir",
     )
     if stored:
         begun = _as_begun(config, config_lib.flatten(stored))
-        return Filled(begun, dict.fromkeys(_newly_set(config, begun), "as the run began"))
+        origins = dict.fromkeys(_newly_set(config, begun), "as the run began")
+        return method_settings.Filled(begun, origins)
     began = time.monotonic()
     if train is None:
         train = multihost.together(
             lambda: datasets.load(
-                config.data.name, config.data.train_split, data_dir=config.data.dir
+                config.data.name,
+                config.data.train_split,
+                data_dir=config.data.dir,
+                labels=config.data.labels,
             ),
             what="opening the images",
         )
-    known, speed = multihost.on_writer(  # times differ between processes
-        lambda: [measure(train)._asdict(), resource_estimate.matmul_speed(config.model.dtype)],
-        what="looking at images and machine",
-    )
-    facts = budget_plan.Facts(**known)
-
-    def estimate(trial: Any) -> float:
-        found = settings_lib.resolve(_with_a_length(trial), num_images=facts.num_images)
-        return time_estimate.seconds_per_image(found, flops_per_second=speed)
-
-    start = multihost.together(lambda: _start(config.checkpoint), what="reading the checkpoint")
-    plan = budget.choose(config, facts, seconds_per_image=estimate, start=start)
+    facts, estimate = look(config, train)
+    plan = choose(config, facts, estimate)
     steps = None
     allowed = None if budget.has_length(plan.config) else budget.minutes(plan.config, facts)
     if workdir is None:  # nothing is trained: any length will do
@@ -107,7 +96,7 @@ def choose(
         steps = _steps(plan.config, facts, 60 * allowed[0], began, train=train, test=test)
     budget.offer_length(plan, facts, steps=steps)
     console.say(describe(plan.choices, facts, allowed))
-    return Filled(plan.config, _origins(plan, facts, allowed))
+    return method_settings.Filled(plan.config, _origins(plan, facts, allowed))
 
 
 def _origins(
@@ -122,6 +111,29 @@ def _origins(
 def _newly_set(config: Any, filled: Any) -> list[str]:
     before, after = (config_lib.flatten(c.to_dict()) for c in (config, filled))
     return [key for key, value in after.items() if before[key] is None and value is not None]
+
+
+def look(config: Any, train: datasets.Dataset) -> tuple[budget_plan.Facts, Callable[[Any], float]]:
+    """Facts about images and machine, and what estimates the seconds of an image of a config."""
+    known, speed = multihost.on_writer(  # times differ between processes
+        lambda: [measure(train)._asdict(), resource_estimate.matmul_speed(config.model.dtype)],
+        what="looking at images and machine",
+    )
+    facts = budget_plan.Facts(**known)
+
+    def estimate(trial: Any) -> float:
+        found = settings_lib.resolve(with_a_length(trial), num_images=facts.num_images)
+        return time_estimate.seconds_per_image(found, flops_per_second=speed)
+
+    return facts, estimate
+
+
+def choose(
+    config: Any, facts: budget_plan.Facts, estimate: Callable[[Any], float]
+) -> budget_plan.Plan:
+    """What `budget.choose` does with facts and estimate of `look`."""
+    start = multihost.together(lambda: _start(config.checkpoint), what="reading the checkpoint")
+    return budget.choose(config, facts, seconds_per_image=estimate, start=start)
 
 
 def _as_begun(config: Any, stored: Mapping[str, Any]) -> Any:
@@ -228,7 +240,7 @@ def _steps(
     return multihost.on_writer(count, what="choosing the number of steps")
 
 
-def _with_a_length(config: Any) -> Any:
+def with_a_length(config: Any) -> Any:
     """A config whose length and batch size are any: they do not change what an image takes."""
     config = copy.deepcopy(config)
     config.total_steps, config.optimizer.warmup_steps = 1000, 100
@@ -241,13 +253,26 @@ def _time_of_a_step(
     config: Any, seconds: float, *, train: datasets.Dataset, test: datasets.Dataset | None
 ) -> tuple[float, float]:
     """Seconds of a training step with its input, and of everything before the first one."""
-    config = _with_a_length(config)
+    config = with_a_length(config)
     start = time.monotonic()
     console.say("Measuring the time of a step...")
     job = multihost.together(
         lambda: build.build(config, train=train, test=test), what="building the run"
     )
     update, state = pmap.pmap_update(job.update), pmap.replicate(job.state)
+    step, first = step_seconds(job, update, state, seconds)
+    return step, first - start
+
+
+def step_seconds(job: build.Job, update: Any, state: Any, seconds: float) -> tuple[float, float]:
+    """Seconds of a training step with its input, and when the first measured one began.
+
+    Args:
+      job: the run.
+      update: as `pmap.pmap_update` gives it.
+      state: as `pmap.replicate` gives it; it is given away.
+      seconds: that steps are measured for; three at least.
+    """
     batches = build.make_train_batches(job.settings, job.images.train)
     try:
         for _ in range(2):
@@ -259,7 +284,7 @@ def _time_of_a_step(
         ):
             state, *_ = jax.block_until_ready(update(state, pmap.shard(next(batches))))
             count += 1
-        return (time.monotonic() - first) / count, first - start
+        return (time.monotonic() - first) / count, first
     finally:
         batches.close()
 

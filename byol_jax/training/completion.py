@@ -23,6 +23,14 @@ class Complete(NamedTuple):
     origins: Mapping[str, str]
 
 
+def begin(config: Any, typed: Collection[str]) -> method_settings.Filled:
+    """What the method of a new run brings, which is said."""
+    found = method_settings.published(config, typed)
+    if text := method_settings.describe(found):
+        console.say(text)
+    return found
+
+
 def complete(
     config: Any,
     workdir: pathlib.Path | None = None,
@@ -52,8 +60,6 @@ def complete(
     if stored:
         of_method = method_settings.as_begun(config, stored, typed)
     else:
-        of_method = method_settings.published(config, typed)
-        if text := method_settings.describe(of_method):
-            console.say(text)
-    filled = budget_run.choose(of_method.config, workdir, train=train, test=test)
+        of_method = begin(config, typed)
+    filled = budget_run.fill_in(of_method.config, workdir, train=train, test=test)
     return Complete(filled.config, {**filled.origins, **of_method.origins})

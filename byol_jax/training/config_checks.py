@@ -14,6 +14,7 @@ from byol_jax.objectives import directpred
 from byol_jax.training import (
     collapse_monitor,
     config_ranges,
+    method_settings,
     objective_setup,
     optimizers,
     train_step,
@@ -58,7 +59,7 @@ def check(config: Any) -> None:
     config_lib.lookup(collapse_monitor.ACTIONS, config.collapse.action, key="collapse.action")
     if config.model.dtype is not None:  # else `precision` decides
         config_lib.lookup(DTYPES, config.model.dtype, key="model.dtype")
-    _check_model(config.model, settings_lib.predictor_of(config))
+    _check_model(config.model, method_settings.predictor_of(config))
     optimizers.parse_multipliers(config.optimizer.multipliers)
     _check_division(config, jax.device_count())
     bound = objective_setup.make_objective(

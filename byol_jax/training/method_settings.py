@@ -7,11 +7,13 @@ theirs. Rows are of ResNet-50 on ImageNet; what is not in one is as in BYOL's pr
 import copy
 import dataclasses
 import math
+import types
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from byol_jax import config as config_lib
 from byol_jax.models import resnet
+from byol_jax.objectives import table
 from byol_jax.training import budget_plan
 
 BYOL_RATE = 0.2  # of LARS, over 1,000 epochs
@@ -114,7 +116,7 @@ class Filled(NamedTuple):
 
     config: Any
     origins: Mapping[str, str]
-    notes: Mapping[str, str]
+    notes: Mapping[str, str] = types.MappingProxyType({})
 
 
 def label(name: str) -> str:
@@ -138,7 +140,7 @@ def published(config: Any, typed: Collection[str]) -> Filled:
     recipe = RECIPES.get(section.name)
     is_asked = "objective.name" in typed or "objective.recipe" in typed
     if recipe is None or section.recipe != METHOD or not is_asked:
-        return Filled(config, {}, {})
+        return Filled(config, {})
     values, notes = _values(config, recipe, typed)
     values = {key: value for key, value in values.items() if key not in typed}
     config = copy.deepcopy(config)
@@ -163,10 +165,10 @@ def as_begun(config: Any, stored: Mapping[str, Any], typed: Collection[str]) -> 
     name = config.objective.name
     keys = RECIPES[name] if name in RECIPES and had.get("objective.name") == name else None
     if keys is None or config.objective.recipe != METHOD or recipe != METHOD:
-        return Filled(config, {}, {})
+        return Filled(config, {})
     taken = {key: had[key] for key in _keys(keys) if key in had and key not in typed}
     config.update_from_flattened_dict(taken)
-    return Filled(config, dict.fromkeys(taken, label(name)), {})
+    return Filled(config, dict.fromkeys(taken, label(name)))
 
 
 def describe(filled: Filled) -> str:
@@ -220,6 +222,18 @@ def rate_of_byol(config: Any) -> float:
     if recipe is None or config.objective.recipe != METHOD or recipe.optimizer[0] != "lars":
         return 1.0
     return published_rate(config, recipe) / BYOL_RATE
+
+
+def predictor_of(config: Any) -> str:
+    """The predictor that a network has: "none" where none is compared.
+
+    ``objective.predictor`` says whether there is one, ``model.predictor`` of which kind; "none"
+    there says no, too. Runs of earlier versions drew one for every objective.
+    """
+    section, row = config.objective, table.OBJECTIVES.get(config.objective.name)
+    has_one = row.has_predictor if row and section.predictor is None else section.predictor
+    is_unused = row is not None and not has_one and section.recipe != EARLIER
+    return "none" if is_unused else config.model.predictor
 
 
 def _values(

@@ -12,7 +12,6 @@ from typing import Any
 
 from byol_jax import config as config_lib
 from byol_jax.augment import image_ops
-from byol_jax.objectives import table
 from byol_jax.training import method_settings, optimizers, paper_settings, precision
 
 UsageError = config_lib.UsageError
@@ -34,6 +33,7 @@ class Data:
     max_bad_share: float
     threads: int
     workers: int
+    labels: str = "folders"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,7 +232,7 @@ def resolve(
             config.model,
             prefix="model.",
             dtype=config.model.dtype or precision.default(),
-            predictor=predictor_of(config),
+            predictor=method_settings.predictor_of(config),
         ),
         objective=objective_of(config, base_target_ema=found.base_target_ema),
         optimizer=Optimizer(
@@ -247,18 +247,6 @@ def resolve(
         origins=_origins(config, typed, chosen),
         unset=unset,
     )
-
-
-def predictor_of(config: Any) -> str:
-    """The predictor that a network has: "none" where none is compared.
-
-    ``objective.predictor`` says whether there is one, ``model.predictor`` of which kind; "none"
-    there says no, too. Runs of earlier versions drew one for every objective.
-    """
-    section, row = config.objective, table.OBJECTIVES.get(config.objective.name)
-    has_one = row.has_predictor if row and section.predictor is None else section.predictor
-    is_unused = row is not None and not has_one and section.recipe != method_settings.EARLIER
-    return "none" if is_unused else config.model.predictor
 
 
 def objective_of(config: Any, *, base_target_ema: float | None = None) -> Objective:

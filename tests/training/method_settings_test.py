@@ -148,7 +148,8 @@ def test_a_run_of_an_earlier_version_keeps_its_presets_heads_and_its_unused_pred
     again.objective.recipe = config.objective.recipe
     assert again.to_dict() == config.to_dict()
     again.objective.recipe = method_settings.EARLIER
-    assert settings.predictor_of(again) == "mlp" and settings.predictor_of(config) == "none"
+    assert method_settings.predictor_of(again) == "mlp"
+    assert method_settings.predictor_of(config) == "none"
 
 
 @pytest.mark.parametrize(

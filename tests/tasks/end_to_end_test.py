@@ -343,6 +343,8 @@ def smaller_set_of_pixels(task, arguments, root):
 def smaller(arguments, photographs, checkpoint, output):
     """What to add to a command of a guide, so that it takes seconds and needs no data set."""
     task = next(a for a in arguments if a.startswith("--config=")).split("/")[1].split(".")[0]
+    if task == "detection" or any("detectron2" in argument for argument in arguments):
+        pytest.skip("tests/detection/torch_test.py runs it")
     if any("accumulate" in argument for argument in arguments):
         return [*TINY, "--config.batch_size=32"]  # four micro-batches on each of four devices
     if "--config.checkpoint=some/export" in arguments:

@@ -23,7 +23,7 @@ UsageError = config_lib.UsageError
 
 DONE = "done.json"  # which evaluations are finished, and of what
 POLL_SECONDS = 0.2
-_KEY = re.compile(r"([\w.]+)=(.+)", re.DOTALL)
+_KEY = re.compile(r"([\w.]+)=(.*)", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)

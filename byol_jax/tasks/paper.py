@@ -209,7 +209,8 @@ def _result(
     failed: Sequence[Mapping[str, str]],
     start: float,
 ) -> dict[str, Any]:
-    protocol = "the paper's" if not config.preset else f"preset {config.preset}: not the paper's"
+    is_as_it_is = not any(config.options.values())
+    protocol = "the paper's" if is_as_it_is else "the paper's but for config.options"
     return {
         "task": config.task,
         "protocol": protocol,

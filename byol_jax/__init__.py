@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from byol_jax.api import (
         ArrayDataset,
+        Classifier,
         Encoder,
         Run,
         UsageError,
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         evaluate_knn,
         evaluate_linear,
         export,
+        load_classifier,
         load_dataset,
         load_encoder,
         pretrain,
@@ -32,6 +34,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ArrayDataset",
+    "Classifier",
     "Encoder",
     "Run",
     "UsageError",
@@ -40,6 +43,7 @@ __all__ = [
     "evaluate_knn",
     "evaluate_linear",
     "export",
+    "load_classifier",
     "load_dataset",
     "load_encoder",
     "pretrain",

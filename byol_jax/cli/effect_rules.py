@@ -13,7 +13,12 @@ from byol_jax.training import budget, optimizers
 UsageError = config_lib.UsageError
 
 OF_PIXELS = ("segmentation", "depth")  # tasks that predict every pixel
-OF_BYOL = ("pretrain", "preview", "bench_input")  # whose configs are those of configs/byol.py
+OF_BYOL = (
+    "pretrain",
+    "preview",
+    "bench_input",
+    "estimate",
+)  # whose configs are those of configs/byol.py
 
 
 class Rule(NamedTuple):
@@ -161,6 +166,12 @@ RULES: tuple[Rule, ...] = (
         lambda c: c.data.name != "patterns",
         "while data.name is {data.name}, which is embedded: add --config.data.name=folder, or the "
         "name of a TFDS set",
+    ),
+    Rule(
+        (*OF_BYOL, "knn", "linear_eval", "semi_supervised", "transfer"),
+        ("data.labels",),
+        conditions.is_folder,
+        "on a set that is no folder of images: leave it out",
     ),
     Rule(
         OF_BYOL,

@@ -157,15 +157,15 @@ def _save(model, optimizer, batches, work: resume.Unfinished, name: str, step: i
     for number, entry in optimizer.state_dict()["state"].items():
         if entry.get("momentum_buffer") is not None:
             arrays[f"momentum/{number}"] = entry["momentum_buffer"].cpu().numpy()
-    work.keep(name, arrays, {"step": step, "batches": batches.get_state()})
+    work.save_arrays(name, arrays, {"step": step, "batches": batches.get_state()})
 
 
 def _restore(model, optimizer, batches, work: resume.Unfinished, name: str) -> int:
     """The updates that were done; 0 if nothing of this part was saved."""
-    kept = work.kept(name)
-    if kept is None:
+    found = work.saved_arrays(name)
+    if found is None:
         return 0
-    facts, arrays = kept
+    facts, arrays = found
     state = optimizer.state_dict()
     tensors = {key: torch.from_numpy(np.array(x)) for key, x in arrays.items()}
     model.load_state_dict(

@@ -20,7 +20,7 @@ from byol_jax import config as config_lib
 from byol_jax.checkpoints import checksums
 from byol_jax.data import train_loader
 from byol_jax.distributed import multihost, pmap
-from byol_jax.evaluation import result_folder
+from byol_jax.evaluation import kept, result_folder
 from byol_jax.training import loop
 from byol_jax.workdir import console, files, run_folder
 
@@ -42,7 +42,7 @@ def stopped(title: str, step: int, total_steps: int) -> Stopped:
 
 @contextlib.contextmanager
 def opened(
-    workdir: pathlib.Path, config: Mapping[str, Any], encoder_sha256: str
+    workdir: pathlib.Path, config: Mapping[str, Any], encoder_sha256: str, *names: str
 ) -> Iterator["Unfinished"]:
     """Keeps the workdir for this evaluation, whose unfinished work is removed at its end.
 
@@ -50,6 +50,7 @@ def opened(
       workdir: of the evaluation.
       config: of the task; what was done by another one is of no use.
       encoder_sha256: likewise for the encoder.
+      names: as `result_folder.opened` takes them.
 
     Raises:
       UsageError: as `result_folder.opened`.
@@ -58,7 +59,7 @@ def opened(
     settings.pop("data.max_bad_share", None)  # may be raised to go on
     facts = {"config": settings, "encoder": encoder_sha256, "devices": jax.device_count()}
     identity = checksums.digest_json(facts)
-    with result_folder.opened(workdir):
+    with result_folder.opened(workdir, *names):
         work = Unfinished(workdir / FOLDER / identity[:16], identity)
         yield work
         multihost.on_writer(work.remove, what="cleaning the workdir")
@@ -150,6 +151,17 @@ class Unfinished:
         """The same function of a seed, which remembers its results."""
         return lambda seed: self.remember(f"seed {seed}", lambda: score(seed))
 
+    def keep(self, fitted: kept.Fitted) -> None:
+        """Writes what the evaluation will keep in the end, for this attempt or a later one."""
+        multihost.on_writer(
+            lambda: kept.remember(self._folder, fitted), what="writing the classifier"
+        )
+
+    def recall(self) -> kept.Fitted | None:
+        """What `keep` was given, on the writer; None if it was not called."""
+        is_there = (self._folder / kept.FILE).is_file()
+        return kept.recall(self._folder) if is_there else None
+
     def _write_results(self) -> None:
         stored = {"identity": self._identity, "results": self._results}
         files.write_text(self._folder / "results.json", json.dumps(stored))
@@ -206,9 +218,11 @@ class Unfinished:
 
     def _save(self, name: str, state: Any, done: int, batches: train_loader.TrainBatches) -> None:
         leaves = {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(jax.device_get(state)))}
-        self.keep(name, leaves, {"step": done, "batches": batches.get_state()})
+        self.save_arrays(name, leaves, {"step": done, "batches": batches.get_state()})
 
-    def keep(self, name: str, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
+    def save_arrays(
+        self, name: str, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]
+    ) -> None:
         """Saves what is being trained, in place of what was saved before.
 
         Args:
@@ -225,7 +239,7 @@ class Unfinished:
 
         multihost.on_writer(write, what=f"saving {name}")
 
-    def kept(self, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+    def saved_arrays(self, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
         """The facts and arrays of a part, on the writer; None if it is not what was saved last."""
         path = self._folder / "state.npz"
         try:
@@ -251,15 +265,15 @@ class Unfinished:
 
         def read() -> dict[str, Any] | None:
             nonlocal leaves
-            kept = self.kept(name)
-            if kept is None:
+            found = self.saved_arrays(name)
+            if found is None:
                 return None
-            if len(kept[1]) != len(leaves):
+            if len(found[1]) != len(leaves):
                 console.say(f"WARNING: what was saved of {name} is of another version: left out.")
                 return None
             # In the types of the other processes' leaves, which have been on no device.
-            leaves = [kept[1][str(i)].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
-            return kept[0]
+            leaves = [found[1][str(i)].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
+            return found[0]
 
         facts = multihost.on_writer(read, what=f"reading what was saved of {name}")
         if facts is None:
@@ -272,7 +286,7 @@ class Unfinished:
     def remove(self) -> None:
         """Forgets everything; to be called by the writer, once the evaluation's result is there."""
         with contextlib.suppress(OSError):  # of folders that are missing, or not empty
-            for name in ("results.json", "state.npz"):
+            for name in ("results.json", "state.npz", kept.FILE):
                 (self._folder / name).unlink(missing_ok=True)
             self._folder.rmdir()
             self._folder.parent.rmdir()

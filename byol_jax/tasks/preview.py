@@ -60,7 +60,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     config = budget_run.fill(config)
     config_checks.check(config)
     data = config_lib.freeze(settings_lib.Data, config.data, prefix="data.")
-    train = datasets.load(data.name, data.train_split, data_dir=data.dir)
+    train = datasets.load(data.name, data.train_split, data_dir=data.dir, labels=data.labels)
     train = datasets.with_grey_ranges(train, eval_loader.grey_ranges(train))
     augment = config_lib.freeze(settings_lib.Augment, config.augment, prefix="augment.")
     count = min(config.preview.num_images, train.num_images)

@@ -25,8 +25,9 @@ ORDER = (
     "report",
     "visualize",
     "export",
+    "detection",
     "cli",
-    "studies",
+    "studies comparison",
     "tasks",
     "inspect main_loop",
     "registry",
@@ -62,7 +63,12 @@ DOORS = {
     "pyarrow": {"tasks.embed", "tasks.predict"},
     "safetensors": {"checkpoints.torch_checkpoint"},
     "simplejpeg": {"data.image_decoding", "data.prepare.shrinking"},
-    "scipy": {"data.nyu", "data.pixel_targets", "studies.results"},
+    "scipy": {
+        "data.nyu",
+        "data.pixel_targets",
+        "objectives.ssl_hsic",
+        "studies.results",
+    },
     "sklearn": {
         "training.online_eval",
         "evaluation.logistic_regression",
@@ -76,8 +82,13 @@ DOORS = {
         "data.prepare.packed_dataset",
         "tasks.convert",
     },
-    "torch": {"export.torch_export", "export.torch_module"},
-    "torchvision": {"export.torch_export"},
+    "torch": {
+        "export.torch_export",
+        "export.torch_module",
+        "detection.network",
+        "detection.training",
+    },
+    "torchvision": {"export.torch_export", "detection.network", "detection.training"},
     "wandb": {"workdir.trackers"},
 }
 TEXTS_OF_JAX = {  # what only one room may mention

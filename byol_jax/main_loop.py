@@ -44,6 +44,7 @@ TASKS = {
     "depth": "byol_jax.tasks.depth",
     "knn": "byol_jax.tasks.knn",
     "embed": "byol_jax.tasks.embed",
+    "curate": "byol_jax.tasks.curate",
     "export": "byol_jax.tasks.export",
     "gallery": "byol_jax.tasks.gallery",
     "preview": "byol_jax.tasks.preview",
@@ -68,7 +69,9 @@ LEFT = {
 }
 NOTHING_LEFT = "Nothing was kept: rerun the same command to begin again."
 # Tasks whose folder is named after what they evaluate, unless it is given.
-EVALUATIONS = tuple("linear_eval semi_supervised transfer segmentation depth knn embed".split())
+EVALUATIONS = tuple(
+    "linear_eval semi_supervised transfer segmentation depth knn embed curate".split()
+)
 
 # What ends a run with a message and status 1: on all processes alike, or perhaps on one alone.
 SHARED_FAILURES = (

@@ -202,6 +202,7 @@ SHORT = {
     "semi_supervised": {"epochs": (1.0,), "base_learning_rates": (0.2, 0.1)},
     "knn": {},
     "embed": {},
+    "curate": {},
     "transfer": {"lambdas.count": 2, "max_iterations": 5},
     "export": {"formats": "safetensors"},
     "gallery": {},

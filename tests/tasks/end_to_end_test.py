@@ -357,7 +357,7 @@ def smaller(arguments, photographs, checkpoint, output):
         short = [f"--config.checkpoint={checkpoint}", "--config.total_steps=2"]
         short += ["--config.batch_size=4", *PIXELS[task]]
         return short + smaller_set_of_pixels(task, arguments, output / "set")
-    if task == "embed":
+    if task in ("embed", "curate"):
         where = [f"--config.checkpoint={checkpoint}", f"--config.data.dir={photographs}"]
         return [*where, "--config.data.max_bad_share=0.2"]
     where = [f"--config.output_dir={output}"]

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from byol_jax.api import (
         ArrayDataset,
+        Classifier,
         Encoder,
+        Index,
         Run,
         UsageError,
         evaluate,
         evaluate_knn,
         evaluate_linear,
         export,
+        load_classifier,
         load_dataset,
         load_encoder,
         pretrain,
@@ -32,7 +35,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ArrayDataset",
+    "Classifier",
     "Encoder",
+    "Index",
     "Run",
     "UsageError",
     "__version__",
@@ -40,6 +45,7 @@ __all__ = [
     "evaluate_knn",
     "evaluate_linear",
     "export",
+    "load_classifier",
     "load_dataset",
     "load_encoder",
     "pretrain",

@@ -18,9 +18,10 @@ from typing import Any
 import ml_collections
 
 from byol_jax import config as config_lib
-from byol_jax.checkpoints import encoders
+from byol_jax.checkpoints import classifiers, encoders
 from byol_jax.cli import conclusion
 from byol_jax.cli import overrides as overrides_lib
+from byol_jax.curation import index as index_lib
 from byol_jax.data import datasets
 from byol_jax.evaluation import protocol, result_folder
 from byol_jax.host import signals
@@ -31,8 +32,10 @@ from byol_jax.training import budget_run, run_writer
 from byol_jax.workdir import metrics_log
 
 ArrayDataset = datasets.ArrayDataset
+Classifier = classifiers.Classifier
 Dataset = datasets.Dataset
 Encoder = encoders.Encoder
+Index = index_lib.Index
 UsageError = config_lib.UsageError
 Path = str | os.PathLike[str]
 
@@ -57,13 +60,35 @@ def load_encoder(path: Path, network: str = "online") -> Encoder:
 
 
 @overrides_lib.named_as_keys()
-def load_dataset(name: str, split: str, data_dir: Path = "") -> Dataset:
+def load_classifier(path: Path) -> Classifier:
+    """Loads the classifier that an evaluation has kept; see `Classifier.predict`.
+
+    Args:
+      path: the folder of a result of `evaluate_linear`, configs/linear_eval.py, transfer.py or
+        semi_supervised.py, or of an export of its classifier.
+
+    Raises:
+      UsageError: there is no classifier at the path, or it is damaged; says why.
+
+    >>> train, test = load_dataset("patterns", "train"), load_dataset("patterns", "test")
+    >>> result = evaluate_linear(encoder, train, test, overrides={"total_epochs": 1},
+    ...                          workdir=empty_folder)
+    >>> classifier = load_classifier(empty_folder)
+    >>> classifier.predict(test.images[:3]).shape, len(classifier.classes)
+    ((3,), 10)
+    """
+    return classifiers.load_classifier(os.fspath(path))
+
+
+@overrides_lib.named_as_keys()
+def load_dataset(name: str, split: str, data_dir: Path = "", labels: str = "folders") -> Dataset:
     """Opens a split of a set, as ``data.name``, a split and ``data.dir`` on the command line.
 
     Args:
       name: "patterns" (embedded), "folder", or a prepared set of TFDS.
       split: such as "train", "test", or of TFDS ``train[:90%]``.
       data_dir: folder of the images, or of prepared TFDS sets.
+      labels: of a folder: "folders", "none", or a CSV file with the columns file and label.
 
     Raises:
       UsageError: no such set or split.
@@ -72,7 +97,7 @@ def load_dataset(name: str, split: str, data_dir: Path = "") -> Dataset:
     >>> data.images.shape[1:], data.num_classes
     ((32, 32, 3), 10)
     """
-    return datasets.load(name, split, data_dir=os.fspath(data_dir))
+    return datasets.load(name, split, data_dir=os.fspath(data_dir), labels=labels)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -45,8 +45,11 @@ TASKS = {
     "knn": "byol_jax.tasks.knn",
     "embed": "byol_jax.tasks.embed",
     "curate": "byol_jax.tasks.curate",
+    "search": "byol_jax.tasks.search",
+    "predict": "byol_jax.tasks.predict",
     "export": "byol_jax.tasks.export",
     "gallery": "byol_jax.tasks.gallery",
+    "estimate": "byol_jax.tasks.estimate",
     "preview": "byol_jax.tasks.preview",
     "bench_input": "byol_jax.tasks.bench_input",
     "convert": "byol_jax.tasks.convert",
@@ -70,7 +73,7 @@ LEFT = {
 NOTHING_LEFT = "Nothing was kept: rerun the same command to begin again."
 # Tasks whose folder is named after what they evaluate, unless it is given.
 EVALUATIONS = tuple(
-    "linear_eval semi_supervised transfer segmentation depth knn embed curate".split()
+    "linear_eval semi_supervised transfer segmentation depth knn embed curate search".split()
 )
 
 # What ends a run with a message and status 1: on all processes alike, or perhaps on one alone.

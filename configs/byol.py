@@ -102,6 +102,7 @@ def _data() -> ml_collections.ConfigDict:
     data.mean = config_dict.placeholder(tuple)  # of the channels; unset: measured
     data.std = config_dict.placeholder(tuple)
     data.max_bad_share = 0.01  # of the training images; with more the run stops
+    data.labels = "folders"  # folders | none | a CSV file with the columns file,label
     data.threads = 0  # that read and decode; 0: as many as processors
     data.workers = 0  # processes to do so in; 0: none, threads only
     return data

@@ -29,6 +29,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data = ml_collections.ConfigDict()
     config.data.name = ""  # as in configs/byol.py; empty: what the run was trained on
     config.data.dir = ""
+    config.data.labels = ""  # folders | none | a CSV file (file,label); empty: as in the run
     config.data.split = ""  # empty: all of a folder, of another set the run's eval_split
     config.data.max_bad_share = 0.05  # of the images; listed, with more it is an error
     config.data.decode = "full"  # full | reduced: large JPEGs at 1/2 to 1/8, as in training

@@ -30,6 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data = ml_collections.ConfigDict()
     config.data.name = ""  # as in configs/byol.py; empty: what the run was trained on
     config.data.dir = ""
+    config.data.labels = ""  # folders | none | a CSV file (file,label); empty: as in the run
     config.data.train_split = ""  # whose images vote; empty: as in the run
     config.data.eval_split = ""  # that is measured; leave_one_out: train, each image by all others
     config.data.decode = "full"  # full | reduced: large JPEGs at 1/2 to 1/8, as in training

@@ -58,6 +58,7 @@ def get_config(preset: str = "10percent") -> ml_collections.ConfigDict:
     config.data = ml_collections.ConfigDict()
     config.data.name = ""  # as in configs/byol.py; empty: what the run was trained on
     config.data.dir = ""
+    config.data.labels = ""  # folders | none | a CSV file (file,label); empty: as in the run
     config.data.train_split = ""  # empty: as in the run
     config.data.validation_split = ""  # to choose on; empty: some of train_split
     config.data.validation_share = 0.1  # of train_split, at most 10,000 images

@@ -291,7 +291,7 @@ def test_a_module_from_outside_registers_its_parts(tmp_path, monkeypatch, tables
     assert table.OBJECTIVES["outside"].has_predictor
     assert len(datasets.load("outside", "train")) == 40
     assert extra.find(("outside",), view="view1")[0].apply(None, np.ones(3)).tolist() != [1, 1, 1]
-    assert datasets.class_names("outside", "", 2) == ["0", "1"]
+    assert datasets.class_names(datasets.load("outside", "train"), "outside", "") == ["0", "1"]
 
 
 def test_a_name_that_is_taken_is_refused(tables):

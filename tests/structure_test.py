@@ -61,7 +61,7 @@ DOORS = {
         "visualize.thumbnails",
     },
     "pillow_heif": {"data.pillow_images"},
-    "pyarrow": {"tasks.embed"},
+    "pyarrow": {"tasks.embed", "tasks.predict"},
     "safetensors": {"checkpoints.torch_checkpoint"},
     "simplejpeg": {"data.image_decoding", "data.prepare.shrinking"},
     "scipy": {"curation.duplicates", "data.nyu", "data.pixel_targets", "studies.results"},

@@ -33,6 +33,8 @@ class Encoder(NamedTuple):
       params: of the encoder alone, without heads.
       state: its running batch-norm statistics.
       network: "online" or "target", of the run.
+      licence: of the weights, as far as it is known.
+      notes: what was assumed of a file that does not say it.
       maps: images [b, H, W, 3] as for ``encode``, of any size, which they keep -> float32
         [b, h, w, c] of each block group.
     """
@@ -46,6 +48,8 @@ class Encoder(NamedTuple):
     params: Any
     state: Any
     network: str = "online"
+    licence: str = ""
+    notes: tuple[str, ...] = ()
     maps: Callable[[np.ndarray], tuple[np.ndarray, ...]] | None = None
 
     def feature_maps(self, images: Any, batch_size: int = 32) -> tuple[np.ndarray, ...]:
@@ -146,7 +150,7 @@ def load_encoder(path: str, *, network: str = "online") -> Encoder:
         {f"sha256 of the encoder of {path}": identity["sha256"]}, what="comparing encoders"
     )
     encoder = make_encoder(found.config, found.card, params, state, identity)
-    return encoder._replace(network=network)
+    return encoder._replace(network=network, licence=found.licence, notes=found.notes)
 
 
 def _trained_on(config: Any) -> str | None:

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from byol_jax import config as config_lib
@@ -15,6 +16,46 @@ FORMAT = "byol_jax export 1"
 MODEL = "model.json"
 WEIGHTS = "model.safetensors"
 _TREES = ("params", "state")
+
+
+def describe(
+    card: encoder_spec.EncoderSpec,
+    *,
+    network: str,
+    source: dict[str, Any],
+    config: Any,
+    notes: Sequence[str],
+    licence: str,
+    projector: byol_network.HeadSpec | None = None,
+) -> dict[str, Any]:
+    """What ``model.json`` says of an encoder, whatever else it says.
+
+    Args:
+      card: of the encoder.
+      network: "online" or "target".
+      source: path, format, step and sha256 of what it was made from.
+      config: of the run that trained it; None if there is none.
+      notes: what was assumed of it.
+      licence: of its weights.
+      projector: if it belongs to the export.
+    """
+    return {
+        "format": FORMAT,
+        "card": card._asdict(),
+        "architecture": architecture(card, projector),
+        "network": network,
+        "input": "RGB images, uint8; divided by 255, then normalized by mean and std",
+        "source": source,
+        "config": config.to_dict() if config else None,
+        "notes": list(notes),
+        "licence": licence,
+        "versions": run_folder.versions(),
+    }
+
+
+def write_model(folder: pathlib.Path, model: dict[str, Any]) -> None:
+    """Writes ``model.json``."""
+    files.write_text(folder / MODEL, json.dumps(model, indent=2) + "\n")
 
 
 def save_weights(folder: pathlib.Path, params: Any, state: Any) -> None:

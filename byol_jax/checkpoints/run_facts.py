@@ -21,6 +21,7 @@ CONFIG, DATA = "config.json", "data.json"
 LATER_KEYS: Mapping[str, Any] = {
     "plugins": [],
     "budget_minutes": None,
+    "data.labels": "folders",
     "augment.crop.enabled": True,
     "augment.view1.extra": [],
     "augment.view2.extra": [],

@@ -6,7 +6,7 @@ import numpy as np
 
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import sources
-from byol_jax.data import datasets
+from byol_jax.data import datasets, label_table
 from byol_jax.models import resnet
 from byol_jax.objectives import table
 
@@ -21,6 +21,11 @@ def is_in_memory(config: Any) -> bool:
     return isinstance(_open(config), datasets.ArrayDataset)
 
 
+def is_folder(config: Any) -> bool:
+    """Whether the set of a config is a folder of images."""
+    return _set_of(config).name == "folder"
+
+
 def has_labels(config: Any) -> bool:
     """Whether the set of a config has labels; opens it if its name does not say."""
     return _set_of(config).name == datasets.ARRAYS or _open(config).num_classes > 0
@@ -28,13 +33,14 @@ def has_labels(config: Any) -> bool:
 
 def _open(config: Any) -> datasets.Dataset:
     data = _set_of(config)
-    return datasets.load(data.name, data.split, data_dir=data.dir)
+    return datasets.load(data.name, data.split, data_dir=data.dir, labels=data.labels)
 
 
 class _Set(NamedTuple):
     name: str
     dir: str
     split: str
+    labels: str = label_table.FOLDERS
 
 
 def _set_of(config: Any) -> _Set:
@@ -42,11 +48,17 @@ def _set_of(config: Any) -> _Set:
     data = config.data
     split = data.get("train_split", "") or data.get("split", "")
     if data.name:
-        return _Set(data.name, data.dir, split or ("all" if data.name == "folder" else "train"))
+        split = split or ("all" if data.name == "folder" else "train")
+        return _Set(data.name, data.dir, split, data.get("labels", "") or label_table.FOLDERS)
     trained = sources.open_weights(config.checkpoint).config
     if trained is None:
         raise UsageError("Give the set to measure on by --config.data.name.")
-    return _Set(trained.data.name, data.dir or trained.data.dir, split or trained.data.train_split)
+    return _Set(
+        trained.data.name,
+        data.dir or trained.data.dir,
+        split or trained.data.train_split,
+        data.get("labels", "") or trained.data.labels,
+    )
 
 
 def has_bottlenecks(config: Any) -> bool:

@@ -13,7 +13,12 @@ from byol_jax.training import budget, optimizers
 UsageError = config_lib.UsageError
 
 OF_PIXELS = ("segmentation", "depth")  # tasks that predict every pixel
-OF_BYOL = ("pretrain", "preview", "bench_input")  # whose configs are those of configs/byol.py
+OF_BYOL = (
+    "pretrain",
+    "preview",
+    "bench_input",
+    "estimate",
+)  # whose configs are those of configs/byol.py
 
 
 class Rule(NamedTuple):
@@ -163,6 +168,12 @@ RULES: tuple[Rule, ...] = (
         "name of a TFDS set",
     ),
     Rule(
+        (*OF_BYOL, "knn", "linear_eval", "semi_supervised", "transfer"),
+        ("data.labels",),
+        conditions.is_folder,
+        "on a set that is no folder of images: leave it out",
+    ),
+    Rule(
         OF_BYOL,
         ("data.threads", "data.workers", "data.max_bad_share"),
         lambda c: not conditions.is_in_memory(c),
@@ -193,7 +204,7 @@ RULES: tuple[Rule, ...] = (
         "while bench.step is false: leave it out",
     ),
     Rule(
-        ("knn", "linear_eval", "semi_supervised", "transfer", "embed", "curate"),
+        ("knn", "linear_eval", "semi_supervised", "transfer", "embed", "curate", "search"),
         ("data.max_bad_share",),
         lambda c: not conditions.is_in_memory(c),
         "on a set that is in memory, whose images are all good: leave it out",

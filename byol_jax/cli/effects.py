@@ -25,6 +25,10 @@ UNUSED: Mapping[str, tuple[str, ...]] = {
         "wandb_project collapse.* gallery.* model.* objective.* optimizer.* probe.* data.workers "
         "data.threads"
     ).split(),
+    "estimate": (
+        "accept_changes collapse.* gallery.* log_every_steps probe.* wandb_project "
+        "checkpoint_every_steps"
+    ).split(),
     "bench_input": (
         "accept_changes checkpoint_* keep_* log_every_steps wandb_project collapse.* gallery.* "
         "probe.*"

@@ -19,7 +19,8 @@ ENCODERS = (_PACKAGE / "models" / "resnet.py", "ENCODERS")
 OBJECTIVES = (_PACKAGE / "objectives" / "table.py", "OBJECTIVES")
 STUDY = _PACKAGE / "studies" / "study.py"  # with the keys that all studies have
 
-PRESETS_OF_BYOL = ("preview", "bench_input")  # their configs are those of byol.py and a few keys
+# Their configs are those of byol.py and a few keys.
+PRESETS_OF_BYOL = ("preview", "bench_input", "estimate")
 
 _USAGE = """\
 byol_jax {version}: Bootstrap Your Own Latent in JAX.

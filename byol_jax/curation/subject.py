@@ -13,7 +13,7 @@ import numpy as np
 
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import encoders
-from byol_jax.data import datasets, eval_loader
+from byol_jax.data import datasets, eval_loader, image_folder
 from byol_jax.evaluation import features as features_lib
 from byol_jax.evaluation import protocol
 from byol_jax.evaluation import settings as settings_lib
@@ -31,6 +31,7 @@ class Data:
     split: str
     decode: str
     max_bad_share: float
+    labels: str
 
 
 class Opened(NamedTuple):
@@ -83,22 +84,19 @@ def open_split(checkpoint: str, given: Data) -> Opened:
       UsageError: there is no encoder, no set, or no split.
     """
     encoder = encoders.load_encoder(checkpoint)
-    source = features_lib.find_source(features_lib.Source(given.name, given.dir), encoder)
-    trained = encoder.config.data if encoder.config else None
-    split = given.split or ("all" if source.name == "folder" else "test")
-    if not given.split and trained and source.name != "folder":
-        split = trained.eval_split
-    if not given.split and trained and source.name == "folder":
-        split = _whole_folder(source)
+    source = features_lib.find_source(
+        features_lib.Source(given.name, given.dir, given.labels), encoder
+    )
+    split = given.split or _usual_split(encoder, source)
     (data,) = protocol.load_splits(encoder, source, [split], decode=given.decode)
     return Opened(encoder, source, split, data)
 
 
-def _whole_folder(source: features_lib.Source) -> str:
-    from byol_jax.data import image_folder
-
-    splits = image_folder.find_splits(source.dir)
-    return splits[0] if splits else "all"
+def _usual_split(encoder: encoders.Encoder, source: features_lib.Source) -> str:
+    """All images of a folder, unless it has splits; of other sets those that are evaluated."""
+    if source.name == "folder":
+        return next(iter(image_folder.find_splits(source.dir)), "all")
+    return encoder.config.data.eval_split if encoder.config else "test"
 
 
 def encode(opened: Opened, given: Data, batch_size: int) -> Subject:

@@ -21,7 +21,17 @@ HOST_KEYS = ("data.dir", "data.threads", "data.workers")
 
 
 # What each process would write into the same files.
-LONE_TASKS = ("embed", "export", "gallery", "preview", "convert", "pack", "study")
+LONE_TASKS = (
+    "embed",
+    "estimate",
+    "export",
+    "gallery",
+    "predict",
+    "preview",
+    "convert",
+    "pack",
+    "study",
+)
 
 
 JAX_OPTIONS = (

@@ -6,13 +6,20 @@ Sets that fit in memory come as arrays, all others as encoded images that are re
 import dataclasses
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax.data import array_dataset, gray, image_folder, patterns, tfds_source
+from byol_jax.data import (
+    array_dataset,
+    gray,
+    image_folder,
+    label_table,
+    patterns,
+    tfds_source,
+)
 from byol_jax.host import machine
 
 UsageError = config_lib.UsageError
@@ -136,6 +143,7 @@ class RecordDataset:
       is_reduced: whether evaluation crops come, as training views do, from large JPEGs decoded at
         1/2, 1/4 or 1/8.
       about: what a person should know of the split; may be empty.
+      class_names: of a folder.
     """
 
     records: Records
@@ -146,6 +154,7 @@ class RecordDataset:
     grey_ranges: gray.Ranges | None = None
     is_reduced: bool = False
     about: str = ""
+    class_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return self.num_images
@@ -185,7 +194,9 @@ def join(first: Dataset, second: Dataset) -> Dataset:
     )
 
 
-def load(name: str, split: str, *, data_dir: str | None = None) -> Dataset:
+def load(
+    name: str, split: str, *, data_dir: str | None = None, labels: str = label_table.FOLDERS
+) -> Dataset:
     """Opens one split.
 
     Args:
@@ -194,6 +205,7 @@ def load(name: str, split: str, *, data_dir: str | None = None) -> Dataset:
         expression such as ``train[:90%]``.
       data_dir: the folder of images, or TFDS's folder of prepared sets; empty or None means
         $TFDS_DATA_DIR or TFDS's default.
+      labels: of a folder, as `image_folder.scan` takes them.
 
     Raises:
       UsageError: unknown set or split, a set that is not prepared, labels out of range.
@@ -205,6 +217,13 @@ def load(name: str, split: str, *, data_dir: str | None = None) -> Dataset:
             "These images are arrays that Python handed over, and in no file: give another set by "
             "--config.data.name, or call byol_jax.evaluate.knn(encoder, train, test)."
         )
+    if name == "folder":
+        return _load_folder(split, data_dir, labels)
+    if labels != label_table.FOLDERS:
+        raise UsageError(
+            f"--config.data.labels={labels} is for images in a folder, not for '{name}': leave it "
+            "out, or add --config.data.name=folder."
+        )
     if name.startswith("tfds:"):
         return _load_tfds(name.removeprefix("tfds:"), split, data_dir)
     if name not in DATASETS:
@@ -213,20 +232,19 @@ def load(name: str, split: str, *, data_dir: str | None = None) -> Dataset:
     return DATASETS[name](name, split, data_dir)
 
 
-def class_names(name: str, data_dir: str | None, num_classes: int) -> list[str]:
+def class_names(data: Dataset, name: str, data_dir: str | None) -> list[str]:
     """What the classes of a set are called; by number if nobody has named them.
 
     Args:
+      data: a split of it.
       name: as in `load`.
       data_dir: as in `load`.
-      num_classes: of the set.
     """
-    if name == "patterns":
+    num_classes = data.num_classes or getattr(data, "num_labels", 0)
+    if data.class_names:
+        names = data.class_names
+    elif name == "patterns":
         names = patterns.CLASS_NAMES
-    elif name == "folder":
-        found = image_folder.find_classes(data_dir or "")
-        # Names of folders can be bytes that are no text; what is shown cannot.
-        names = [os.fsencode(name).decode("utf-8", "backslashreplace") for name in found]
     elif DATASETS.get(name, _load_tfds) is not _load_tfds or name == ARRAYS:
         names = ()
     else:
@@ -236,17 +254,32 @@ def class_names(name: str, data_dir: str | None, num_classes: int) -> list[str]:
     return [str(class_name) for class_name in names]
 
 
+def _as_text(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of folders can be bytes that are no text; what is shown cannot."""
+    return tuple(os.fsencode(name).decode("utf-8", "backslashreplace") for name in names)
+
+
 def _load_patterns(name: str, split: str, data_dir: str | None) -> ArrayDataset:
     del name, data_dir
     return ArrayDataset(*patterns.load(split), len(patterns.CLASS_NAMES))
 
 
-def _load_folder(name: str, split: str, data_dir: str | None) -> RecordDataset:
-    del name
-    listing = image_folder.scan(data_dir or "", split)
-    files = image_folder.Files(listing)
-    num_classes = len(listing.classes)
-    return RecordDataset(files, len(files), num_classes, listing.fingerprint, about=listing.about)
+def _load_folder(
+    split: str, data_dir: str | None, labels: str = label_table.FOLDERS
+) -> RecordDataset:
+    return of_listing(image_folder.scan(data_dir or "", split, labels))
+
+
+def of_listing(listing: image_folder.Listing) -> RecordDataset:
+    """The images of a folder."""
+    return RecordDataset(
+        image_folder.Files(listing),
+        len(listing.files),
+        len(listing.classes),
+        listing.fingerprint,
+        about=listing.about,
+        class_names=_as_text(listing.classes),
+    )
 
 
 def _load_tfds(name: str, split: str, data_dir: str | None) -> Dataset:
@@ -275,7 +308,7 @@ def _require_memory(needed: int, what: str) -> None:
 # TFDS's sets are those that an error message should suggest; all others work as 'tfds:<name>'.
 DATASETS: dict[str, Callable[[str, str, str | None], Dataset]] = {
     "patterns": _load_patterns,
-    "folder": _load_folder,
+    "folder": lambda name, split, data_dir: _load_folder(split, data_dir),
     "imagenet2012": _load_tfds,
     "imagenette/160px-v2": _load_tfds,
     "cifar10": _load_tfds,

@@ -3,13 +3,13 @@
 import hashlib
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax.data import folder_layout, image_decoding
+from byol_jax.data import folder_layout, image_decoding, label_table
 
 UsageError = config_lib.UsageError
 UNLABELED = -1
@@ -40,7 +40,7 @@ class Listing(NamedTuple):
     about: str = ""
 
 
-def scan(root: str, split: str) -> Listing:
+def scan(root: str, split: str, labels: str = label_table.FOLDERS) -> Listing:
     """Lists the images of a split.
 
     If all images lie in subfolders, each subfolder that holds some is a class, at whatever depth
@@ -54,21 +54,63 @@ def scan(root: str, split: str) -> Listing:
     the rest, or all images if they have no labels, since then nothing is measured that they could
     give away.
 
+    Args:
+      root: the folder.
+      split: of it.
+      labels: "folders", as above; "none": subfolders mean nothing, but that they may be splits; or
+        a CSV file, as `label_table.read` takes it, whose labels in their order are the classes.
+
     Raises:
-      UsageError: no such folder or split, a folder that cannot be read, no image.
+      UsageError: no such folder or split, a folder that cannot be read, no image; or what
+        `label_table.read` raises.
     """
     layout = folder_layout.open_layout(root)
-    classes = layout.classes()
+    classes = layout.classes() if labels == label_table.FOLDERS else folder_layout.Classes((), 0)
+    given: dict[str, str] = {}
+    if label_table.is_table(labels):
+        given = label_table.read(labels, set(layout.tree.files), layout.top)
     if not layout.splits:
-        listing = _held_out(layout.top, _label(layout.top, layout.tree.files, classes), split)
+        listing = _with_labels(_label(layout.top, layout.tree.files, classes), layout, given)
+        listing = _held_out(layout.top, listing, split)
     elif split in layout.splits:
         listing = _label(layout.root(split), layout.files(split), classes)
+        listing = _with_labels(listing, layout, given)
     else:
         raise UsageError(
             f"{layout.top} has no split '{split}'.{config_lib.suggest(split, layout.splits)} "
             "Choose by --config.data.train_split and --config.data.eval_split."
         )
     return listing._replace(about=_describe(listing, split, folder_layout.describe(layout)))
+
+
+def list_all(root: str) -> Listing:
+    """All images of a folder by name, whatever its subfolders are called, without labels.
+
+    Raises:
+      UsageError: no such folder, one that cannot be read, no image.
+    """
+    layout = folder_layout.open_layout(root)
+    listing = _label(layout.top, layout.tree.files, folder_layout.Classes((), 0))
+    left_out = folder_layout.describe(layout._replace(splits={}))
+    return listing._replace(files=tuple(sorted(listing.files)), about=left_out)
+
+
+def _with_labels(
+    listing: Listing, layout: folder_layout.Layout, given: Mapping[str, str]
+) -> Listing:
+    """The same images with the labels of a table, which has paths below the top."""
+    if not given:
+        return listing
+    classes = tuple(sorted(set(given.values())))
+    number = {name: i for i, name in enumerate(classes)} | {None: UNLABELED}
+    prefix = listing.root.relative_to(layout.top).as_posix()
+    names = (name if prefix == "." else f"{prefix}/{name}" for name in listing.files)
+    labels = np.array([number[given.get(name)] for name in names], np.int32)
+    return listing._replace(
+        labels=labels,
+        classes=classes,
+        fingerprint=f"{listing.fingerprint}-{label_table.digest(given)}",
+    )
 
 
 def find_classes(root: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import encoders
-from byol_jax.data import datasets, eval_loader, host_crops, train_loader
+from byol_jax.data import datasets, eval_loader, host_crops, label_table, train_loader
 from byol_jax.distributed import multihost, pmap
 from byol_jax.evaluation import train_input
 from byol_jax.metrics import representation
@@ -31,10 +31,12 @@ class Source(NamedTuple):
     Attributes:
       name: of the set, as in `datasets.load`.
       dir: folder of images or of prepared sets; may be empty.
+      labels: of a folder, as in `datasets.load`; may be empty where it is given.
     """
 
     name: str
     dir: str
+    labels: str = ""
 
 
 class Features(NamedTuple):
@@ -59,7 +61,7 @@ def find_source(given: Source, encoder: encoders.Encoder) -> Source:
     """The set that a task is about: that of its config, or else the one the encoder was trained on.
 
     Args:
-      given: ``data.name`` and ``data.dir`` of the task, which may be empty.
+      given: ``data.name``, ``.dir`` and ``.labels`` of the task, which may be empty.
       encoder: whose run's set is taken then.
 
     Raises:
@@ -71,7 +73,10 @@ def find_source(given: Source, encoder: encoders.Encoder) -> Source:
             f"{encoder.identity['path']} does not say what it was trained on: say on what to "
             "measure it, as --config.data.name=patterns, or folder with --config.data.dir=FOLDER."
         )
-    trained = Source(encoder.config.data.name, encoder.config.data.dir) if encoder.config else None
+    trained = None
+    if encoder.config:
+        data = encoder.config.data
+        trained = Source(data.name, data.dir, data.labels)
     name = given.name or trained.name
     directory = given.dir or (trained.dir if trained and name == trained.name else "")
     if given.dir and name == "patterns":
@@ -79,7 +84,9 @@ def find_source(given: Source, encoder: encoders.Encoder) -> Source:
             f"--config.data.dir={given.dir} is given, but the set '{name}' has no folder: "
             "add --config.data.name=folder, or the name of a TFDS set."
         )
-    return Source(name, directory)
+    is_same = trained is not None and (name, directory) == (trained.name, trained.dir)
+    labels = given.labels or (trained.labels if is_same else label_table.FOLDERS)
+    return Source(name, directory, labels)
 
 
 def find_split(name: str, given: Source, encoder: encoders.Encoder, key: str) -> str:

@@ -196,8 +196,11 @@ def evaluate(
     network: finetune.Network,
     data: datasets.Dataset,
     title: str,
-) -> dict[str, dict[str, Any]]:
-    """Whether each image is right, and how many are left out; logits are extracted as features."""
+) -> dict[str, Any]:
+    """Logits, labels, whether each image is right, and how many are left out.
+
+    Logits are extracted as features.
+    """
     on_devices = pmap.replicate_locally(network)
     classifier = context.setup.encoder._replace(
         encode=lambda images: np.asarray(context.classify(on_devices, pmap.spread(images))),
@@ -209,4 +212,5 @@ def evaluate(
     counted = protocol.labeled(found, title)
     left_out = protocol.count_left_out([data], [found])
     correct = accuracy.correct(counted.features, counted.labels)
-    return {"correct": correct, "left_out": left_out}
+    logits, labels = counted.features, counted.labels
+    return {"correct": correct, "left_out": left_out, "logits": logits, "labels": labels}

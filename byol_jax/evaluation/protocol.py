@@ -12,12 +12,13 @@ import numpy as np
 
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import encoders
-from byol_jax.data import agreement, datasets, eval_loader, gray
+from byol_jax.data import agreement, datasets, eval_loader, gray, label_table
 from byol_jax.evaluation import features as features_lib
 from byol_jax.evaluation import settings as settings_lib
 from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
+FOLDERS = label_table.FOLDERS
 
 # data.decode: whether evaluation crops come from large JPEGs decoded smaller, as training views do.
 DECODE = {"full": False, "reduced": True}
@@ -100,7 +101,7 @@ def find_images(
     data: settings_lib.EvalData, encoder: encoders.Encoder
 ) -> tuple[features_lib.Source, str, str]:
     """The set, and the names of its splits to learn from and to evaluate."""
-    given = features_lib.Source(data.name, data.dir)
+    given = features_lib.Source(data.name, data.dir, data.labels)
     source = features_lib.find_source(given, encoder)
     train, test = (
         features_lib.find_split(getattr(data, key), given, encoder, key)
@@ -131,7 +132,9 @@ def load_splits(
     """
     is_reduced = config_lib.lookup(DECODE, decode, key="data.decode")
     splits = [
-        given[name] if name in given else datasets.load(source.name, name, data_dir=source.dir)
+        given[name]
+        if name in given
+        else datasets.load(source.name, name, data_dir=source.dir, labels=source.labels or FOLDERS)
         for name in names
     ]
     for name, split in zip(names, splits, strict=True):
@@ -152,6 +155,11 @@ def _decoded(
     if isinstance(data, datasets.ArrayDataset):
         return data
     return dataclasses.replace(data, grey_ranges=ranges, is_reduced=is_reduced)
+
+
+def class_names(setup: EvalSetup) -> list[str]:
+    """What the classes of a set are called."""
+    return datasets.class_names(setup.train, setup.source.name, setup.source.dir)
 
 
 def split_train(

@@ -12,8 +12,9 @@ from typing import Any
 import ml_collections
 
 from byol_jax import config as config_lib
-from byol_jax.checkpoints import sources, step_folders
+from byol_jax.checkpoints import classifiers, sources, step_folders
 from byol_jax.distributed import multihost
+from byol_jax.evaluation import kept
 from byol_jax.workdir import console, files, run_folder
 
 UsageError = config_lib.UsageError
@@ -72,7 +73,7 @@ def opened(workdir: pathlib.Path, *names: str) -> Iterator[None]:
 
     Args:
       workdir: of the evaluation.
-      names: of files that it is going to write, besides its result.
+      names: of what it is going to write, besides its result.
 
     Raises:
       UsageError: another run is using it, it cannot be written to, or it holds a file of such a
@@ -89,7 +90,9 @@ def opened(workdir: pathlib.Path, *names: str) -> Iterator[None]:
 def _require_ours(workdir: pathlib.Path, names: tuple[str, ...]) -> None:
     known = _read(workdir / FILE)
     for name in names:
-        if os.path.lexists(workdir / name) and name not in _files(known or {}):
+        if name == classifiers.FOLDER:
+            kept.require_ours(workdir)
+        elif os.path.lexists(workdir / name) and name not in _files(known or {}):
             raise UsageError(
                 f"{workdir / name} is not of the evaluation in this folder and is left as it is: "
                 "move it away, or give another --workdir."
@@ -119,8 +122,15 @@ def _read(path: pathlib.Path) -> dict[str, Any] | None:
 _ADVICE = "Move it away, or give another --workdir."
 
 
-def write(workdir: pathlib.Path, result: Mapping[str, Any]) -> None:
+def write(
+    workdir: pathlib.Path, result: Mapping[str, Any], classifier: pathlib.Path | None = None
+) -> None:
     """Writes ``result.json``; one of other settings or of another encoder is set aside, by name.
+
+    Args:
+      workdir: of the evaluation.
+      result: what is written.
+      classifier: what `kept.write` gave, which gets its place.
 
     Raises:
       UsageError: the folder cannot be written to, or its ``result.json`` is none of ours.
@@ -129,6 +139,8 @@ def write(workdir: pathlib.Path, result: Mapping[str, Any]) -> None:
     if old is not None and _identity(old) != _identity(result):
         aside = _set_aside(workdir, old)
         console.say(f"Kept the earlier result, which is of another config or encoder, in {aside}.")
+    if classifier is not None:
+        kept.put(workdir, classifier)
     files.write_text(workdir / FILE, json.dumps(result, indent=2) + "\n")
 
 
@@ -141,7 +153,7 @@ def _identity(result: Mapping[str, Any]) -> Any:
 
 
 def _set_aside(workdir: pathlib.Path, old: Mapping[str, Any]) -> pathlib.Path:
-    """Moves a result, and the files that it is about, to a folder of their own."""
+    """Moves a result, and the files or classifier that go with it, to a folder of their own."""
     taken = (workdir / EARLIER).glob("*")
     number = 1 + max((int(path.name) for path in taken if path.name.isdigit()), default=0)
     aside = workdir / EARLIER / str(number)
@@ -150,5 +162,7 @@ def _set_aside(workdir: pathlib.Path, old: Mapping[str, Any]) -> pathlib.Path:
         for name in _files(old):
             if (workdir / name).is_file():
                 os.rename(workdir / name, aside / name)
+        if old.get("classifier") and classifiers.is_ours(workdir / classifiers.FOLDER):
+            os.rename(workdir / classifiers.FOLDER, aside / classifiers.FOLDER)
         os.rename(workdir / FILE, aside / FILE)
     return aside

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax.checkpoints import checksums
+from byol_jax.checkpoints import checksums, classifiers
+from byol_jax.data import host_crops
 from byol_jax.distributed import multihost, pmap
-from byol_jax.evaluation import protocol, result_folder
+from byol_jax.evaluation import kept, protocol, result_folder
 from byol_jax.evaluation import settings as settings_lib
 from byol_jax.metrics import accuracy
 from byol_jax.workdir import console, run_folder
@@ -94,8 +95,11 @@ def write_result(
     found: dict[str, Any],
     *,
     start: float,
+    classes: Sequence[str] = (),
+    fitted: kept.Fitted | None = None,
+    crop_fraction: float = host_crops.CENTER_SHARE,
 ) -> dict[str, Any]:
-    """Writes ``result.json`` and returns what is in it.
+    """Writes ``result.json``, and the classifier that is kept; returns what is in it.
 
     Args:
       workdir: where.
@@ -103,19 +107,27 @@ def write_result(
       setup: what was measured.
       found: what `over_seeds` gives.
       start: when the task began, of `time.monotonic`.
+      classes: their names, if it is about classes.
+      fitted: the classifier that is kept, on the writer; None if none is.
+      crop_fraction: of the shorter side of images, that the classifier sees.
     """
     result = {
         "task": settings.task,
         "data": setup.source._asdict() | setup.splits,
         **found,
+        **({"classes": list(classes)} if classes else {}),
+        **({"classifier": classifiers.FOLDER} if fitted is not None else {}),
         "config": dict(settings.stored),
         "versions": run_folder.versions(),
         "devices": pmap.describe_devices(),
         "seconds": round(time.monotonic() - start, 2),
     }
     if multihost.is_writer():
-        result_folder.write(workdir, result)
+        part = fitted and kept.write(workdir, setup, fitted, result, crop_fraction=crop_fraction)
+        result_folder.write(workdir, result, part)
         console.say(f"Written: {workdir / result_folder.FILE}")
+        if fitted is not None:
+            console.say(f"Kept: {workdir / classifiers.FOLDER} (configs/predict.py classifies)")
     return result
 
 

@@ -20,7 +20,7 @@ from byol_jax import config as config_lib
 from byol_jax.checkpoints import checksums
 from byol_jax.data import train_loader
 from byol_jax.distributed import multihost, pmap
-from byol_jax.evaluation import result_folder
+from byol_jax.evaluation import kept, result_folder
 from byol_jax.training import loop
 from byol_jax.workdir import console, files, run_folder
 
@@ -34,7 +34,7 @@ class Stopped(Exception):
 
 @contextlib.contextmanager
 def opened(
-    workdir: pathlib.Path, config: Mapping[str, Any], encoder_sha256: str
+    workdir: pathlib.Path, config: Mapping[str, Any], encoder_sha256: str, *names: str
 ) -> Iterator["Unfinished"]:
     """Keeps the workdir for this evaluation, whose unfinished work is removed at its end.
 
@@ -42,6 +42,7 @@ def opened(
       workdir: of the evaluation.
       config: of the task; what was done by another one is of no use.
       encoder_sha256: likewise for the encoder.
+      names: as `result_folder.opened` takes them.
 
     Raises:
       UsageError: as `result_folder.opened`.
@@ -50,7 +51,7 @@ def opened(
     settings.pop("data.max_bad_share", None)  # may be raised to go on
     facts = {"config": settings, "encoder": encoder_sha256, "devices": jax.device_count()}
     identity = checksums.digest_json(facts)
-    with result_folder.opened(workdir):
+    with result_folder.opened(workdir, *names):
         work = Unfinished(workdir / FOLDER / identity[:16], identity)
         yield work
         multihost.on_writer(work.remove, what="cleaning the workdir")
@@ -141,6 +142,17 @@ class Unfinished:
     def by_seed(self, score: Callable[[int], Any]) -> Callable[[int], Any]:
         """The same function of a seed, which remembers its results."""
         return lambda seed: self.remember(f"seed {seed}", lambda: score(seed))
+
+    def keep(self, fitted: kept.Fitted) -> None:
+        """Writes what the evaluation will keep in the end, for this attempt or a later one."""
+        multihost.on_writer(
+            lambda: kept.remember(self._folder, fitted), what="writing the classifier"
+        )
+
+    def recall(self) -> kept.Fitted | None:
+        """What `keep` was given, on the writer; None if it was not called."""
+        is_there = (self._folder / kept.FILE).is_file()
+        return kept.recall(self._folder) if is_there else None
 
     def _write_results(self) -> None:
         stored = {"identity": self._identity, "results": self._results}
@@ -248,7 +260,7 @@ class Unfinished:
     def remove(self) -> None:
         """Forgets everything; to be called by the writer, once the evaluation's result is there."""
         with contextlib.suppress(OSError):  # of folders that are missing, or not empty
-            for name in ("results.json", "state.npz"):
+            for name in ("results.json", "state.npz", kept.FILE):
                 (self._folder / name).unlink(missing_ok=True)
             self._folder.rmdir()
             self._folder.parent.rmdir()

@@ -29,6 +29,7 @@ class EvalData:
     max_bad_share: float
     validation_split: str = ""
     validation_share: float = 0.1
+    labels: str = ""
 
     def bad_limit(self, *splits: datasets.Dataset) -> eval_loader.BadLimit:
         """How many images of these splits may be bad."""

@@ -9,7 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from byol_jax.metrics import accuracy
+from byol_jax.metrics import accuracy, calibration
 
 Fitted = TypeVar("Fitted")
 
@@ -98,6 +98,12 @@ def _counted(items: Iterable[Any], count: int) -> Iterator[tuple[int, Any]]:
 
 def _score(row: Mapping[str, Any], by: Sequence[str]) -> tuple[float, ...]:
     return tuple(row[key] for key in by)
+
+
+def of_logits(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Columns of a row: those of `on_validation`, and the temperature that fits best."""
+    scores = on_validation(accuracy.correct(logits, labels))
+    return scores | {"temperature": calibration.temperature(logits, labels)}
 
 
 def on_validation(correct: Mapping[str, np.ndarray]) -> dict[str, float]:

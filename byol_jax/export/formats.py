@@ -20,6 +20,20 @@ UsageError = config_lib.UsageError
 TOLERANCE = 1e-4  # largest difference, relative to the largest number of the embeddings
 
 
+class Head(NamedTuple):
+    """A linear classifier on the embedding.
+
+    Attributes:
+      weights: float32 [F, C].
+      biases: float32 [C]; the softmax of the logits are calibrated probabilities.
+      classes: their names.
+    """
+
+    weights: np.ndarray
+    biases: np.ndarray
+    classes: tuple[str, ...]
+
+
 class Export(NamedTuple):
     """What is to be written.
 
@@ -29,9 +43,11 @@ class Export(NamedTuple):
       params: of the encoder, and of the projector if that is asked for.
       state: batch-norm statistics.
       projector: if it is exported, too.
-      encode: uint8 images [b, S, S, 3] -> embedding (or projection) [b, F], to be compiled.
+      encode: uint8 images [b, S, S, 3] -> embedding (or projection, or logits) [b, F], to be
+        compiled.
       images: uint8 [b, S, S, 3] to check with.
       expected: float32 [b, F], what they give.
+      head: a classifier, if it is exported, too.
     """
 
     folder: pathlib.Path
@@ -42,6 +58,7 @@ class Export(NamedTuple):
     encode: Callable[[jax.Array], jax.Array]
     images: np.ndarray
     expected: np.ndarray
+    head: Head | None = None
 
 
 def _safetensors(export: Export) -> dict[str, Any]:
@@ -56,7 +73,7 @@ def _safetensors(export: Export) -> dict[str, Any]:
 
 
 def _torch(export: Export) -> dict[str, Any]:
-    torch_export.save(export.folder, export.params, export.state)
+    torch_export.save(export.folder, export.params, export.state, export.head)
     if not torch_export.has("torch"):
         return {"read_by": None, "note": "not checked: torch is not installed"}
     check = _compare("torch", torch_export.load(export.folder), export)
@@ -69,14 +86,17 @@ def _torch(export: Export) -> dict[str, Any]:
 
 def _stablehlo(export: Export) -> dict[str, Any]:
     path = export.folder / stablehlo.FILE
-    stablehlo.save(path, export.encode, image_size=export.card.image_size)
+    classes = export.head.classes if export.head else ()
+    stablehlo.save(path, export.encode, image_size=export.card.image_size, classes=classes)
     return _compare("jax", stablehlo.load(path), export) | {"platforms": stablehlo.PLATFORMS}
 
 
 def _onnx(export: Export) -> dict[str, Any]:
     if not (export.folder / torch_export.TENSORS).exists():
         raise UsageError("ONNX is made from torch's files: add torch to --config.formats.")
-    torch_export.save_onnx(export.folder, export.card.image_size)
+    torch_export.save_onnx(
+        export.folder, export.card.image_size, export.head.classes if export.head else ()
+    )
     if not torch_export.has("onnxruntime"):
         return {"read_by": None, "note": "not checked: onnxruntime is not installed"}
     return _compare("onnxruntime", torch_export.load_onnx(export.folder), export)
@@ -148,8 +168,12 @@ def _fits_torchvision(export: Export) -> bool:
 def advise_torch(export: Export) -> dict[str, Any]:
     """Which module to use in PyTorch, and what torchvision's own would make of the weights."""
     if _fits_torchvision(export):
+        name = export.card.encoder
+        plain = f"torchvision.models.{name}() with fc = Identity()"
+        if export.head:
+            plain = f"torchvision.models.{name}(num_classes={len(export.head.classes)})"
         return {
-            "use": f"torchvision.models.{export.card.encoder}() with fc = Identity()",
+            "use": plain,
             "plain_load": "exact",
         }
     advice = {"use": torch_export.MODULE}
@@ -160,7 +184,10 @@ def advise_torch(export: Export) -> dict[str, Any]:
     forward = encoder_spec.make_forward(plain.card)
     pixels = inference.resize(export.images, export.card.image_size)
     apply = jax.jit(lambda trees, x: forward.apply(*trees, None, x, False, part="encoder"))
-    error = np.abs(np.asarray(apply(trees, pixels)[0].embedding) - export.expected)
+    found = np.asarray(apply(trees, pixels)[0].embedding)
+    if export.head:
+        found = found @ export.head.weights + export.head.biases
+    error = np.abs(found - export.expected)
     return advice | {
         "plain_load": "strict",
         "plain_load_relative_difference": float(error.max() / np.abs(export.expected).max()),

@@ -3,10 +3,11 @@
 import importlib
 import importlib.metadata
 import importlib.util
+import json
 import pathlib
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,9 +33,21 @@ def has(*packages: str) -> bool:
         return False
 
 
-def save(folder: pathlib.Path, params: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Writes weights by torchvision's names, and the module that reads them."""
+def save(
+    folder: pathlib.Path, params: Mapping[str, Any], state: Mapping[str, Any], head: Any = None
+) -> None:
+    """Writes weights by torchvision's names, and the module that reads them.
+
+    Args:
+      folder: of the export.
+      params: of the encoder, and of a projector if that is exported.
+      state: batch-norm statistics.
+      head: a classifier, as in `formats.Export`.
+    """
     tensors = torchvision_names.to_torch(params, state)
+    if head:
+        tensors["fc.weight"] = np.ascontiguousarray(head.weights.T)
+        tensors["fc.bias"] = head.biases
     torch_checkpoint.save_safetensors(folder / TENSORS, tensors, metadata={"format": "pt"})
     shutil.copyfile(pathlib.Path(__file__).with_name("torch_module.py"), folder / MODULE)
 
@@ -57,9 +70,11 @@ def load_into_torchvision(folder: pathlib.Path, card: encoder_spec.EncoderSpec) 
     import torch
     import torchvision
 
-    model = torchvision.models.get_model(card.encoder)
-    model.fc = torch.nn.Identity()
     tensors = {key: t.load() for key, t in torch_checkpoint.open_tensors(folder / TENSORS).items()}
+    classes = len(tensors.get("fc.bias", ()))
+    model = torchvision.models.get_model(card.encoder, num_classes=classes or 1)
+    if not classes:
+        model.fc = torch.nn.Identity()
     model.load_state_dict({key: torch.from_numpy(t) for key, t in tensors.items()}, strict=True)
     model.eval()
 
@@ -78,10 +93,11 @@ def fits_torchvision(card: encoder_spec.EncoderSpec) -> bool:
     return is_same_network and is_plain and resnet.STEMS[card.stem] == resnet.STEMS["imagenet"]
 
 
-def save_onnx(folder: pathlib.Path, image_size: int) -> None:
+def save_onnx(folder: pathlib.Path, image_size: int, classes: Sequence[str] = ()) -> None:
     """Writes the encoder of a folder, which `save` has written, as ONNX.
 
-    uint8 images [b, S, S, 3] in, for any b; normalization inside.
+    uint8 images [b, S, S, 3] in, for any b; normalization inside. A classifier gives logits and
+    probabilities; its metadata has the names of the classes, as a list in JSON.
 
     Raises:
       UsageError: torch or its ONNX converter is not installed.
@@ -102,13 +118,24 @@ def save_onnx(folder: pathlib.Path, image_size: int) -> None:
             (images,),
             folder / ONNX,
             input_names=["images"],
-            output_names=["embedding"],
+            output_names=["logits", "probabilities"] if classes else ["embedding"],
             dynamic_shapes={"images": {0: torch.export.Dim("b", min=1, max=1 << 20)}},
             opset_version=_OPSET,
             external_data=False,
             dynamo=True,
             verbose=False,
         )
+
+    if classes:
+        _add_metadata(folder / ONNX, "classes", json.dumps(list(classes)))
+
+
+def _add_metadata(path: pathlib.Path, key: str, value: str) -> None:
+    import onnx
+
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {key: value})
+    onnx.save(model, path)
 
 
 def load_onnx(folder: pathlib.Path) -> Encode:

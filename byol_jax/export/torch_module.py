@@ -6,6 +6,8 @@ It lies in the folder of an export, next to ``model.json`` and ``torch.safetenso
     model = encoder.load()                      # in inference mode
     features = model(images)                    # [b, 3, H, W], uint8 or float in [0, 1] -> [b, F]
 
+A classifier gives logits [b, C] of ``model.classes``; ``logits.softmax(1)`` are its probabilities.
+
 It normalizes images itself. With padding "same" it pads as the training did, one pixel more at the
 right and at the bottom where the sum is odd, which torchvision's networks do not; and it projects
 every shortcut that the training projected. Names of parameters are torchvision's.
@@ -115,7 +117,7 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Stem, block groups, mean over the pixels, and a projector if it was exported, too.
+    """Stem, block groups, mean over the pixels; a projector or classifier if it was exported.
 
     Args:
       model: what ``model.json`` holds.
@@ -150,6 +152,8 @@ class Encoder(nn.Module):
                 nn.ReLU(),
                 nn.Linear(hidden, output, bias=False),
             )
+        self.classes = model.get("classes") or []
+        self.fc = nn.Linear(before, len(self.classes)) if self.classes else None
 
     def forward(self, images):
         if images.dtype == torch.uint8:
@@ -164,6 +168,8 @@ class Encoder(nn.Module):
         if self.norm is not None:
             x = torch.relu(self.norm(x))
         x = x.mean((2, 3))
+        if self.fc is not None:
+            return self.fc(x)
         return x if self.projector is None else self.projector(x)
 
 
@@ -175,4 +181,5 @@ class Pixels(nn.Module):
         self.encoder = encoder
 
     def forward(self, images):
-        return self.encoder(images.permute(0, 3, 1, 2))
+        found = self.encoder(images.permute(0, 3, 1, 2))
+        return (found, found.softmax(1)) if self.encoder.classes else found

@@ -14,6 +14,7 @@ from multiprocessing import resource_tracker
 from byol_jax.host import signals
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_environment_lock = threading.Lock()  # trackers and readers start processes from their threads
 
 
 class WorkerError(RuntimeError):
@@ -57,14 +58,16 @@ def deaf_children() -> Iterator[None]:
 
 def _start_tracker() -> None:
     """Starts the process that removes semaphores of dead ones, and keeps it from saying so."""
-    name, before = "PYTHONWARNINGS", os.environ.get("PYTHONWARNINGS")
-    os.environ[name] = "ignore:resource_tracker"
-    try:
-        resource_tracker.ensure_running()
-    finally:
-        os.environ.pop(name)
-        if before is not None:
-            os.environ[name] = before
+    name = "PYTHONWARNINGS"
+    with _environment_lock:
+        before = os.environ.get(name)
+        os.environ[name] = "ignore:resource_tracker"
+        try:
+            resource_tracker.ensure_running()
+        finally:
+            os.environ.pop(name)
+            if before is not None:
+                os.environ[name] = before
 
 
 def prepare_worker(_index: int, _count: int) -> None:

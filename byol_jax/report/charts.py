@@ -22,7 +22,9 @@ class Chart(NamedTuple):
       series: pairs of metric and label.
       percent: values are fractions.
       zero: the axis begins at zero.
-      note: what to look for, in one sentence.
+      note: what to look for, in a sentence or two.
+      is_main: it stays unfolded on a phone.
+      hides_zeros: it is left out while nothing but zeros was measured.
     """
 
     name: str
@@ -31,6 +33,8 @@ class Chart(NamedTuple):
     percent: bool = False
     zero: bool = False
     note: str = ""
+    is_main: bool = False
+    hides_zeros: bool = False
 
 
 CHARTS = (
@@ -40,6 +44,7 @@ CHARTS = (
         (("train/loss", "total"), ("train/repr_loss", "BYOL"), ("train/online_loss", "classifier")),
         note="BYOL's part lies between 0 (views agree) and 8; by itself it does not tell whether "
         "anything is learned.",
+        is_main=True,
     ),
     Chart(
         "loss_per_view",
@@ -61,6 +66,7 @@ CHARTS = (
         percent=True,
         note="On the evaluation split. Should rise above its value at step 0, which is that of "
         "random weights, and above raw pixels.",
+        is_main=True,
     ),
     Chart(
         "online_accuracy",
@@ -75,14 +81,17 @@ CHARTS = (
         "Feature std",
         (("train/feature_std", "projections"), ("probe/feature_std", "embeddings")),
         zero=True,
-        note="Near 1: features fill the sphere; near 0: all images look alike.",
+        note="Near 1: features fill the sphere; near 0: all images look alike. Projections of runs "
+        "that learned have 0.6 to 0.9, of collapsed ones 0.02.",
+        is_main=True,
     ),
     Chart(
         "effective_rank",
         "Effective rank",
         (("train/effective_rank", "projections"), ("probe/effective_rank", "embeddings")),
         zero=True,
-        note="How many directions the features use (RankMe).",
+        note="How many directions the features use (RankMe). Projections of 64 dimensions have 6 "
+        "to 11 in runs that learned, below 2 in collapsed ones.",
     ),
     Chart(
         "target_cosine",
@@ -104,6 +113,13 @@ CHARTS = (
         (("train/images_per_second", "images/s"),),
         zero=True,
     ),
+    Chart(
+        "bad_images",
+        "Images that could not be read",
+        (("data/bad_images", "bad images, in all"),),
+        zero=True,
+        hides_zeros=True,
+    ),
 )
 
 
@@ -114,7 +130,7 @@ def charts_of(runs: Sequence[Run]) -> list[Chart]:
     chosen = []
     for chart in CHARTS:
         series = tuple(pair for pair in chart.series if pair[0] in found)
-        if series:
+        if series and not (chart.hides_zeros and _are_zeros(runs, series)):
             chosen.append(chart._replace(series=series))
     others = sorted(key for key in found - known if _is_numeric(runs, key))
     names = {chart.name for chart in CHARTS}
@@ -122,6 +138,11 @@ def charts_of(runs: Sequence[Run]) -> list[Chart]:
         chosen.append(Chart(_file_name(key, names), key, ((key, key),)))
         names.add(chosen[-1].name)
     return chosen
+
+
+def _are_zeros(runs: Sequence[Run], series: Sequence[tuple[str, str]]) -> bool:
+    found = (point for run in runs for key, _ in series for point in run_data.points(run, key))
+    return all(value == 0 for _, value in found)
 
 
 def _is_numeric(runs: Sequence[Run], key: str) -> bool:

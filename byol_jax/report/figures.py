@@ -12,7 +12,7 @@ from matplotlib import artist, ticker
 from matplotlib import figure as figure_lib
 
 from byol_jax.report import charts as report_charts
-from byol_jax.report import pictures, run_data, writing
+from byol_jax.report import map_colors, pictures, run_data, writing
 from byol_jax.report.charts import COLORS, Chart
 from byol_jax.report.run_data import ReportError, Run
 
@@ -109,6 +109,7 @@ def _draw(chart: Chart, runs: Sequence[Run]) -> figure_lib.Figure:
             axes.axhline(values[-1], **look, linewidth=1)
         else:
             marker = "o" if len(steps) <= FEW else ""
+            look["linestyle"] = look["linestyle"] if len(steps) > 2 else ""  # two are no curve
             axes.plot(steps, values, **look, linewidth=1.4, marker=marker, markersize=3)
     axes.set_xlabel("step")
     axes.set_ylabel(chart.title)
@@ -164,16 +165,17 @@ def _curve_rows(chart: Chart, runs: Sequence[Run]) -> Iterator[list[object]]:
 def _draw_map(content: dict) -> figure_lib.Figure:
     spaces = [(when, title) for when, title in MAPS if when in content]
     figure = figure_lib.Figure(figsize=(3.6 * len(spaces), 3.9))
-    labels = np.array(content["labels"])
+    labels, looks = np.array(content["labels"]), map_colors.choose(content)
     for axes, (when, title) in zip(
         figure.subplots(1, len(spaces), squeeze=False)[0], spaces, strict=True
     ):
         x, y = np.array(content[when])
         for c in np.unique(labels):
             name = run_data.printable(content["classes"][c]) if c >= 0 else "no label"
-            marker, color = MARKERS[(c + c // 8) % 4], COLORS[c % len(COLORS)]
+            color, shape = looks[c] if c >= 0 else (0, 0)
+            marker, color = MARKERS[shape], COLORS[color]
             if c < 0 < len(np.unique(labels)) - 1:  # beside classes, which have all colors
-                marker, color = MARKERS[0], "0.75"
+                color = "0.75"
             of = labels == c
             axes.scatter(x[of], y[of], s=5, c=color, marker=marker, linewidths=0, label=name)
         axes.set_title(title.format(**content), fontsize=9)

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from byol_jax.report import metric_curves
-from byol_jax.report.markup import Html, escape
+from byol_jax.report.markup import Html, escape, folded
 
+OPEN = 12  # rows that are open on a phone, too
 WIDTH, HEIGHT = 640, 200  # of the histogram, in its own units
 SERIES = (
     ("same", "an image and itself, resized, recompressed or cropped", "var(--series-0)"),
@@ -17,7 +18,13 @@ def draw(content: Mapping[str, Any], number: int) -> str:
     """A section: its note, perhaps a histogram, and its rows of pictures."""
     del number
     chart = _histogram(content["histogram"]) if "histogram" in content else ""
-    rows = "".join(_row(row, content["size"]) for row in content["rows"])
+    drawn = [_row(row, content["size"]) for row in content["rows"]]
+    if all(len(row["images"]) == 2 for row in content["rows"]):
+        rows = f'<div class="grid twos">{"".join(drawn)}</div>'
+    else:
+        rows = "".join(drawn[:OPEN])
+    if rows.count('<div class="strip">') < len(drawn):
+        rows += str(folded(f"{len(drawn) - OPEN} more", "".join(drawn[OPEN:])))
     return f'<p class="note">{escape(content["note"])}</p>{chart}{rows}'
 
 

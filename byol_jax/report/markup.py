@@ -23,6 +23,13 @@ def escape(value: Any) -> Html:
     return Html(html.escape(printable(value), quote=True))
 
 
+def folded(summary: str, content: str) -> Html:
+    """What stands open on a wide screen, and is folded on a phone."""
+    return Html(
+        f'<details class="fold" open><summary>{escape(summary)}</summary>{content}</details>'
+    )
+
+
 def table(heads: Sequence[Any], rows: Sequence[Sequence[Any]], caption: str = "") -> Html:
     """A table; numbers, and what is above them, flush right."""
     name = f"<caption>{escape(caption)}</caption>" if caption else ""

@@ -5,11 +5,11 @@ escaped here; images are JPEGs in base64.
 """
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from byol_jax.report import image_rows, metric_curves, run_data
-from byol_jax.report.markup import Html, escape, table
+from byol_jax.report import image_rows, map_colors, metric_curves, run_data
+from byol_jax.report.markup import Html, escape, folded, table
 from byol_jax.report.run_data import Run
 
 SPACES = (("now", "features now"), ("start", "features at the start"), ("pixels", "raw pixels"))
@@ -63,8 +63,16 @@ def _pairs(content: Mapping[str, Any], number: int) -> str:
     return (
         '<p class="note">Each image and the two views that the first training step made of it: '
         "what the network is told to see as the same. Nothing that matters to you should be lost "
-        f'in both.</p><div class="pairs">{"".join(figures)}</div>'
+        f"in both.</p>{_first(figures, 3, 'pairs', 'More views')}"
     )
+
+
+def _first(items: Sequence[str], count: int, kind: str, summary: str) -> str:
+    """The first few, and the others where a phone folds them."""
+    shown, rest = (
+        f'<div class="{kind}">{"".join(p)}</div>' for p in (items[:count], items[count:])
+    )
+    return shown + (folded(summary, rest) if items[count:] else "")
 
 
 def _title(image: Mapping[str, Any]) -> str:
@@ -94,7 +102,7 @@ def _neighbors(content: Mapping[str, Any], number: int) -> str:
         f"five nearest among the {content['num_images']:,} images of the split "
         f"“{escape(content['split'])}”, the nearest first, after step {content['step']:,}, before "
         "training, and by the pixels themselves. Dashed and named in color: another class."
-        f"</p>{''.join(blocks)}"
+        f"</p>{_first(blocks, 2, 'queries', 'More neighbors')}"
     )
 
 
@@ -199,7 +207,8 @@ def atlas_data(run: Run, number: int) -> dict[str, Any] | None:
     if not content or not is_sound_map(content):
         return None
     keys = ("labels", "classes", "names", "tile", "columns", "start", "now")
-    return {"run": number} | {key: content[key] for key in keys if key in content}
+    kept = {key: content[key] for key in keys if key in content}
+    return {"run": number, "looks": map_colors.choose(content)} | kept
 
 
 def is_sound_map(content: Mapping[str, Any]) -> bool:
@@ -247,7 +256,7 @@ def _predictions(content: Mapping[str, Any], number: int) -> str:
     )
     return (
         '<p class="note">Tested images, the truth, and what was predicted; light gray is not '
-        f'counted.</p><p class="note">{legend}</p><div class="pairs">{"".join(figures)}</div>'
+        f'counted.</p><p class="note">{legend}</p>{_first(figures, 3, "pairs", "More predictions")}'
     )
 
 

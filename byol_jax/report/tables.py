@@ -6,13 +6,13 @@ from typing import Any
 
 from byol_jax.report import charts, run_data
 from byol_jax.report import verdicts as report_verdict
-from byol_jax.report.markup import Html, escape, facts, table
+from byol_jax.report.markup import Html, escape, facts, folded, table
 from byol_jax.report.run_data import Run
 
 MOODS = {
     report_verdict.GOOD: "Good.",
     report_verdict.BAD: "Look here.",
-    report_verdict.OPEN: "Open.",
+    report_verdict.OPEN: "Undecided.",
 }
 TABLE_ROWS = 25
 TILES = (
@@ -96,22 +96,34 @@ def show_time(duration: float) -> str:
 
 def curves(runs: Sequence[Run]) -> str:
     """A figure for each chart: where the script draws it, what it says in words, its values."""
-    figures = []
-    for chart in charts.charts_of(runs):
-        figures.append(
-            f'<figure class="card"><h3>{escape(chart.title)}</h3>'
-            '<div class="keys legend" role="group" aria-label="Show or hide curves"></div>'
-            f'<div class="plot" data-chart="{escape(chart.name)}" role="img" '
-            f'aria-label="{escape(chart.title)} by step; arrow keys read values"></div>'
-            f'<figcaption data-part="words-{escape(chart.name)}">{_words(chart, runs)}</figcaption>'
-            "</figure>"
-        )
+    found = sorted(charts.charts_of(runs), key=lambda chart: not chart.is_main)
+    count = sum(chart.is_main for chart in found) or len(found)
+    drawn = [_figure(chart, runs) for chart in found]
     legend = '<div id="runs-legend" class="keys" role="group" aria-label="Show or hide runs"></div>'
-    return f'{legend}<div class="grid">{"".join(figures)}</div>'
+    shown, rest = (f'<div class="grid">{"".join(p)}</div>' for p in (drawn[:count], drawn[count:]))
+    return legend + shown + (folded("More curves", rest) if drawn[count:] else "")
+
+
+def _figure(chart: charts.Chart, runs: Sequence[Run]) -> str:
+    return (
+        f'<figure class="card"><h3>{escape(chart.title)}</h3>'
+        '<div class="keys legend" role="group" aria-label="Show or hide curves"></div>'
+        f'<div class="plot" data-chart="{escape(chart.name)}" role="img" '
+        f'aria-label="{escape(chart.title)} by step; arrow keys read values"></div>'
+        f'<figcaption data-part="words-{escape(chart.name)}">{_words(chart, runs)}</figcaption>'
+        "</figure>"
+    )
 
 
 def _words(chart: charts.Chart, runs: Sequence[Run]) -> str:
-    note = f"<p>{escape(chart.note)}</p>" if chart.note else ""
+    counts = [
+        run_data.series(run, key).count
+        for run in runs
+        for key, _ in chart.series
+        if run_data.series(run, key) and key not in charts.CONSTANT
+    ]
+    few = "Two measurements are no curve." if counts and max(counts) == 2 else ""
+    note = f"<p>{escape(' '.join(filter(None, (chart.note, few))))}</p>"
     rows = []
     for run in runs:
         for key, label in chart.series:
@@ -242,10 +254,8 @@ def details(run: Run) -> str:
     }
     rows = [(key, value) for key, value in known.items() if value is not None]
     config = json.dumps(run.config, indent=2, sort_keys=True)
-    return (
-        f'<div class="card scroll">{facts(rows)}'
-        f"<details><summary>Config</summary><pre>{escape(config)}</pre></details></div>"
-    )
+    inside = f"{facts(rows)}<details><summary>Config</summary><pre>{escape(config)}</pre></details>"
+    return folded("Command, machine, versions", f'<div class="card scroll">{inside}</div>')
 
 
 def _time(text: Any) -> str | None:

@@ -8,6 +8,10 @@ from byol_jax.report.run_data import Run
 
 Z = 1.959964  # of a normal distribution, for intervals of 95 %
 GOOD, BAD, OPEN = "good", "bad", "open"
+LONGER = (
+    "Train longer (total_steps of a new run), or start from pretrained weights (checkpoint): "
+    "docs/recipes.md."
+)
 _number = metric_curves.number
 
 
@@ -76,9 +80,10 @@ def _duration(seconds: float) -> str:
 
 def _accuracy(run: Run) -> tuple[str, str]:
     found = run_data.first_and_last(run, "probe/knn_top1")
+    if found is None and run.data.get("num_classes") == 0:
+        return GOOD, "No labels, so no accuracy: judge by the pictures."
     if found is None:
-        has_labels = run.data.get("num_classes") != 0
-        return GOOD, "" if has_labels else "No labels, so no accuracy: judge by the pictures."
+        return OPEN, "No accuracy was measured." if run.metrics.num_rows else ""
     (first_step, first), (last_step, last) = found
     if first_step == last_step:
         return OPEN, f"kNN accuracy {last:.1%} at step {last_step:,}; no later one yet."
@@ -86,15 +91,18 @@ def _accuracy(run: Run) -> tuple[str, str]:
     text = f"kNN accuracy went from {first:.1%} ({begin}) to {last:.1%} (step {last_step:,})"
     pixels = run_data.first_and_last(run, "probe/raw_pixels_knn_top1")
     raw = pixels[1][1] if pixels else None
-    count = _num_images(run)
+    count, common = _num_images(run), _most_frequent(run)
     of_raw = f"; raw pixels give {raw:.1%}" if raw is not None else ""
+    of_common = f"; the most frequent class alone is {common:.1%}" if common else ""
     on = f", on {count:,} images." if count else "."
-    text = f"{text}{of_raw}{on}"
+    text = f"{text}{of_raw}{of_common}{on}"
     low, high = difference_interval(first, last, count)
     if high <= 0:
         return BAD, f"{text} The encoder got no better than it began."
     if low <= 0:
-        return OPEN, f"{text} No measurable difference{_margin(low, high)}."
+        return OPEN, f"{text} No measurable difference{_margin(low, high)}. {LONGER}"
+    if common and last <= common:
+        return OPEN, f"{text} Naming the most frequent class would be no worse."
     if raw is None:
         return GOOD, text
     low, high = difference_interval(raw, last, count)
@@ -107,6 +115,14 @@ def _accuracy(run: Run) -> tuple[str, str]:
 
 def _margin(low: float, high: float) -> str:
     return f": the 95 % interval of the difference is {100 * low:+.1f} to {100 * high:+.1f} points"
+
+
+def _most_frequent(run: Run) -> float | None:
+    """The fraction of images of the largest class: what naming it for all images would give."""
+    rows = run.gallery.get("classes", {}).get("rows")
+    rows = rows if isinstance(rows, list) else []
+    counts = [_number(row.get("count")) for row in rows if isinstance(row, dict)]
+    return max(counts) / sum(counts) if counts and None not in counts and sum(counts) else None
 
 
 def _num_images(run: Run) -> int | None:

@@ -220,10 +220,10 @@ def _check_parts(config: Any, opened: dict[str, datasets.Dataset]) -> None:
     config_checks.check(config)
     data = config.data
     for split in (data.train_split, data.eval_split):
-        key = f"{data.name} {data.dir} {split}"
+        key = f"{data.name} {data.dir} {split} {data.labels}"
         if key not in opened:
-            opened[key] = datasets.load(data.name, split, data_dir=data.dir)
-    train = opened[f"{data.name} {data.dir} {data.train_split}"]
+            opened[key] = datasets.load(data.name, split, data_dir=data.dir, labels=data.labels)
+    train = opened[f"{data.name} {data.dir} {data.train_split} {data.labels}"]
     config_checks.check_sizes(config, train)
     facts = (train.num_images, train.num_classes, train.fingerprint)
     card = run_folder.DataCard(*facts, (0.5,) * 3, (0.25,) * 3)

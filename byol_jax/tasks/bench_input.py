@@ -31,7 +31,9 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     config = budget_run.fill(config)
     section = config_lib.freeze(settings_lib.Data, config.data, prefix="data.")
     crop = config_lib.freeze(settings_lib.Crop, config.augment.crop, prefix="augment.crop.")
-    data = datasets.load(section.name, section.train_split, data_dir=section.dir)
+    data = datasets.load(
+        section.name, section.train_split, data_dir=section.dir, labels=section.labels
+    )
     data = datasets.with_grey_ranges(data, eval_loader.grey_ranges(data))
     is_streamed = isinstance(data, datasets.RecordDataset)
     cut = build.make_crop(crop, image_size=section.image_size)

@@ -224,7 +224,7 @@ def _write(
 
 def _class_names(known: subject.Subject) -> list[str]:
     data, source = known.opened.data, known.opened.source
-    return datasets.class_names(source.name, source.dir, data.num_classes)
+    return datasets.class_names(data, source.name, source.dir)
 
 
 def _list(known: subject.Subject, rows: np.ndarray) -> bytes:

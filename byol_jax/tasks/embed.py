@@ -125,7 +125,7 @@ def _find_split(given: str, encoder: encoders.Encoder, source: features_lib.Sour
     trained = encoder.config.data if encoder.config else None
     if given or not trained:
         return given or ("all" if source.name == "folder" else "test")
-    is_other_folder = source.name == "folder" and tuple(source) != (trained.name, trained.dir)
+    is_other_folder = source.name == "folder" and source[:2] != (trained.name, trained.dir)
     return "all" if is_other_folder else trained.eval_split
 
 

@@ -4,7 +4,6 @@ Shapes: b images of a batch, S image size, F embedding size.
 """
 
 import functools
-import json
 import pathlib
 from typing import Any
 
@@ -12,11 +11,17 @@ import jax
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax.checkpoints import encoders, export_contents, sources, torch_checkpoint
+from byol_jax.checkpoints import (
+    classifiers,
+    encoders,
+    export_contents,
+    sources,
+    torch_checkpoint,
+)
 from byol_jax.data import datasets
 from byol_jax.export import export_folder, formats
 from byol_jax.models import byol_network, encoder_spec, inference
-from byol_jax.workdir import console, files, run_folder
+from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
 
@@ -34,15 +39,21 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     writers = {name: config_lib.lookup(formats.FORMATS, name, key="formats") for name in names}
     if config.head not in ("", "projector"):
         raise UsageError(f"Unknown head: '{config.head}'. Valid: projector, or nothing.")
-    found, network = sources.open_and_load(config.checkpoint, config.network)
+    classifier = _classifier(config)
+    path = str(classifiers.find(config.checkpoint)) if classifier else config.checkpoint
+    found, network = sources.open_and_load(path, config.network)
     card = _card(config, found)
     projector = _projector(found, network) if config.head else None
     formats.require_writable(writers, card, projector)
     with export_folder.replaced(workdir) as folder:
-        export = _make(folder, card, network, projector)
+        export = _make(folder, card, network, projector, classifier)
         model = _describe(config, found, export)
         export_contents.save_weights(folder, export.params, export.state)
-        _write_model(folder, model)
+        if classifier:
+            model["classes"] = list(classifier.classes)
+            weights, biases = classifier.weights, classifier.biases
+            classifiers.save_linear(folder, weights, biases, classifier.card)
+        export_contents.write_model(folder, model)
         batch = {"images": export.images, "embeddings": export.expected}
         torch_checkpoint.save_safetensors(folder / TEST_BATCH, batch, metadata={})
         for name, write in writers.items():
@@ -51,8 +62,28 @@ def run(config: Any, workdir: pathlib.Path) -> None:
             formats.require_equal(name, model["checks"][name])
         model["torch"] = formats.advise_torch(export) if "torch" in writers else None
         model["files"] = export_folder.list_files(folder)
-        _write_model(folder, model)
+        export_contents.write_model(folder, model)
     console.say(describe(model, workdir))
+
+
+def _classifier(config: Any) -> classifiers.Classifier | None:
+    """That of the checkpoint, if it is a result that has kept one."""
+    if classifiers.find(config.checkpoint) is None:
+        return None
+    if config.head:
+        raise UsageError("A classifier has no projector: leave --config.head empty.")
+    if any(config[name] for name in ("image_size", "mean", "std")):
+        raise UsageError(
+            "What a classifier sees is in its card: leave out --config.image_size, .mean and .std."
+        )
+    return classifiers.load_classifier(config.checkpoint)
+
+
+def _head(classifier: classifiers.Classifier) -> formats.Head:
+    """The linear layer with its temperature inside."""
+    scale = np.float32(1 / classifier.temperature)
+    weights, biases = scale * classifier.weights, scale * classifier.biases
+    return formats.Head(weights, biases, classifier.classes)
 
 
 def _card(config: Any, found: sources.Weights) -> encoder_spec.EncoderSpec:
@@ -80,17 +111,21 @@ def _make(
     card: encoder_spec.EncoderSpec,
     network: sources.Network,
     projector: byol_network.HeadSpec | None,
+    classifier: classifiers.Classifier | None,
 ) -> formats.Export:
     trees = [encoder_spec.encoder_modules(tree) for tree in network]
     if projector:
         for tree, whole in zip(trees, network, strict=True):
             tree |= {name: x for name, x in whole.items() if name.startswith("projector/")}
     part = "target" if projector else "encoder"
+    head = classifier and _head(classifier)
     forward = encoder_spec.make_forward(card, projector=projector or encoder_spec.PROJECTOR)
 
     def apply(trees: Any, images: jax.Array) -> jax.Array:
         pixels = inference.resize(images, card.image_size)
         outputs, _ = forward.apply(*trees, None, pixels, is_training=False, part=part)
+        if head:
+            return outputs.embedding @ head.weights + head.biases
         return outputs.projection if projector else outputs.embedding
 
     images = _test_images(card.image_size)
@@ -98,7 +133,7 @@ def _make(
     if not np.isfinite(expected).all():
         raise UsageError("The encoder gives no numbers (NaN or infinity): take another checkpoint.")
     encode = functools.partial(apply, trees)
-    return formats.Export(folder, card, *trees, projector, encode, images, expected)
+    return formats.Export(folder, card, *trees, projector, encode, images, expected, head)
 
 
 def _test_images(size: int) -> np.ndarray:
@@ -111,31 +146,32 @@ def _test_images(size: int) -> np.ndarray:
 
 def _describe(config: Any, found: sources.Weights, export: formats.Export) -> dict[str, Any]:
     data = found.config.data.to_dict() if found.config else None
-    return {
-        "format": export_contents.FORMAT,
-        "card": export.card._asdict(),
-        "architecture": export_contents.architecture(export.card, export.projector),
-        "network": config.network,
-        "output": "projection" if config.head else "embedding",
+    source = {
+        "path": found.path,
+        "format": found.format,
+        "step": found.step,
+        "sha256": encoders.fingerprint(export.params, export.state),
+    }
+    return export_contents.describe(
+        export.card,
+        network=config.network,
+        source=source,
+        config=found.config,
+        notes=found.notes,
+        licence=found.licence,
+        projector=export.projector,
+    ) | {
+        "output": _output(export),
         "output_size": int(export.expected.shape[1]),
-        "input": "RGB images, uint8; divided by 255, then normalized by mean and std",
-        "source": {
-            "path": found.path,
-            "format": found.format,
-            "step": found.step,
-            "sha256": encoders.fingerprint(export.params, export.state),
-        },
         "data": data and {key: data[key] for key in ("name", "train_split")},
-        "config": found.config.to_dict() if found.config else None,
-        "notes": list(found.notes),
-        "licence": found.licence,
         "checks": {},
-        "versions": run_folder.versions(),
     }
 
 
-def _write_model(folder: pathlib.Path, model: dict[str, Any]) -> None:
-    files.write_text(folder / export_contents.MODEL, json.dumps(model, indent=2) + "\n")
+def _output(export: formats.Export) -> str:
+    if export.head:
+        return "logits of classes, whose softmax are calibrated probabilities"
+    return "projection" if export.projector else "embedding"
 
 
 def describe(model: dict[str, Any], workdir: pathlib.Path) -> str:

@@ -28,7 +28,8 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     folder = pathlib.Path(encoder.identity["path"]).absolute().parent.parent
     data = config_lib.freeze(settings_lib.Data, encoder.config.data, prefix="data.")
     given = features_lib.Source(config.data.name, config.data.dir)
-    source = features_lib.Source(data.name, features_lib.find_source(given, encoder).dir)
+    directory = features_lib.find_source(given, encoder).dir
+    source = features_lib.Source(data.name, directory, data.labels)
     splits = (data.train_split, data.eval_split)
     train, test = protocol.load_splits(encoder, source, splits, decode="full")
     trained = settings_lib.resolve(encoder.config, num_images=train.num_images)

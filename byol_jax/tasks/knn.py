@@ -114,7 +114,9 @@ def run(config: Any, workdir: pathlib.Path, *, given: protocol.Given = protocol.
         )
         found |= {"label_free": quality, "choices": CHOICES}
         setup = protocol.EvalSetup(encoder, source, train, 0, evaluated, names)
-        result = results.write_result(workdir, settings, setup, found, start=start)
+        result = results.write_result(
+            workdir, settings, setup, found, start=start, classes=protocol.class_names(setup)
+        )
     console.say(describe(result))
 
 

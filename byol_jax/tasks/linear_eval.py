@@ -13,10 +13,11 @@ import jax
 import numpy as np
 
 from byol_jax import config as config_lib
-from byol_jax.checkpoints import encoders
+from byol_jax.checkpoints import classifiers, encoders
 from byol_jax.distributed import pmap
 from byol_jax.evaluation import (
     baselines,
+    kept,
     linear_probe,
     protocol,
     results,
@@ -90,7 +91,8 @@ def run(config: Any, workdir: pathlib.Path, *, given: protocol.Given = protocol.
     measure = baselines.by_seed(
         settings.weights, lambda seed: _measure(settings, setup._replace(encoder=network(seed)))
     )
-    with resume.opened(workdir, settings.stored, encoder.identity["sha256"]) as work:
+    sha256 = encoder.identity["sha256"]
+    with resume.opened(workdir, settings.stored, sha256, classifiers.FOLDER) as work:
         found = results.over_seeds(
             settings,
             work.by_seed(lambda seed: _score(settings, measure(seed), work, seed)),
@@ -101,7 +103,10 @@ def run(config: Any, workdir: pathlib.Path, *, given: protocol.Given = protocol.
             "protocol": f"linear evaluation, {settings.features} features",
             "choices": CHOICES | (_OF_PRETRAINING if settings.features == "pretraining" else {}),
         } | found
-        result = results.write_result(workdir, settings, setup, found, start=start)
+        names, fitted = protocol.class_names(setup), work.recall()
+        result = results.write_result(
+            workdir, settings, setup, found, start=start, classes=names, fitted=fitted
+        )
     console.say(results.describe(result, _table))
 
 
@@ -148,7 +153,8 @@ def _score(
         def score_all() -> list[dict[str, float]]:
             heads = train(_init(settings, measured, len(rest), rates, seed), rest, seed, "sweep")
             held = found.at(validation)
-            return [sweep.on_validation(_correct(heads, n, held)) for n in range(len(rates))]
+            logits = (linear_probe.logits(heads, held.features, which=n) for n in range(len(rates)))
+            return [sweep.of_logits(values, held.labels) for values in logits]
 
         return [(row, None) for row in work.remember(f"sweep of seed {seed}", score_all)]
 
@@ -157,6 +163,8 @@ def _score(
     state = _init(settings, measured, len(labels), [rates[chosen.best]], seed)
     steps = int(state.total_steps)  # before the state's buffers are given away
     heads = train(state, np.arange(len(labels)), seed, "final")
+    if seed == settings.seed and settings.weights == "checkpoint":
+        work.keep(kept.Fitted(np.asarray(heads.weights[0]), np.asarray(heads.biases[0])))
     test, left_out = measured.test, measured.left_out
     return {
         **results.summary(
@@ -164,6 +172,7 @@ def _score(
         ),
         "train_accuracy": accuracy.means(_correct(heads, 0, found)),
         **chosen.results(),
+        "calibration": kept.calibration(chosen, chosen.table[chosen.best].get("temperature")),
         "num_images": chosen.num_images(len(labels), len(test.labels), left_out),
         "batch_size": pmap.batch_size(settings.batch_size, len(labels)),
         "steps": steps,

@@ -35,10 +35,12 @@ class Change(NamedTuple):
 
     Attributes:
       title: for people.
+      key: of its strength, in ``augment.view1`` or ``view2``.
       apply: (images [b, S, S, 3], level between 0 and 1) -> (images, the strength in words).
     """
 
     title: str
+    key: str
     apply: Callable[[jax.Array, float], tuple[jax.Array, str]]
 
 
@@ -58,7 +60,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     config = budget_run.fill(config)
     config_checks.check(config)
     data = config_lib.freeze(settings_lib.Data, config.data, prefix="data.")
-    train = datasets.load(data.name, data.train_split, data_dir=data.dir)
+    train = datasets.load(data.name, data.train_split, data_dir=data.dir, labels=data.labels)
     train = datasets.with_grey_ranges(train, eval_loader.grey_ranges(train))
     augment = config_lib.freeze(settings_lib.Augment, config.augment, prefix="augment.")
     count = min(config.preview.num_images, train.num_images)
@@ -73,8 +75,9 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         for name, image, view1, view2 in pairs
     ]
     files.write_text(page, augmentations.render(title, _encoded(views), _encoded(alone)))
+    shown = [(title.replace(" · ", "\n"), cells) for title, cells in alone if cells]
     with files.whole(picture) as part, files.writing(picture):
-        figures.write_grid(part, [*_paired(views), *alone])
+        figures.write_grid(part, [*_paired(views), *shown])
     for path in (page, picture):
         console.say(f"Written: {path}")
 
@@ -134,19 +137,30 @@ def _alone(
             for image in images
             for level in LEVELS
         ]
-        yield f"crop, area {areas[1]:g} to {areas[0]:g}", cells
+        yield f"crop, area {areas[1]:g} to {areas[0]:g} · augment.crop.min_area", cells
     squares = [_window(image, (1.0, 1.0), 0.0, size, section.method)[1] for image in images]
     inputs = jnp.stack([jnp.asarray(square, jnp.float32) / 255 for square in squares])
+    without_effect = []
     for change in changes(augment):
         made = [change.apply(inputs, level) for level in LEVELS]
-        yield (
-            change.title,
-            [
-                (words, _to_uint8(batch[number]))
-                for number in range(len(images))
-                for batch, words in made
-            ],
-        )
+        shown = [[_to_uint8(image) for image in batch] for batch, _ in made]
+        if all(np.array_equal(shown[0], images) for images in shown):
+            without_effect.append(change.title)
+            continue
+        cells = [
+            (words, shown[level][number])
+            for number in range(len(images))
+            for level, (_, words) in enumerate(made)
+        ]
+        yield f"{change.title} · {change.key}", cells
+    if without_effect:
+        yield f"{_unchanged(inputs)}: {'; '.join(without_effect)}", []
+
+
+def _unchanged(images: jax.Array) -> str:
+    """Why augmentations change nothing, as far as it can be told."""
+    is_gray = bool(jnp.ptp(images, axis=-1).max() < 1 / 255)
+    return "Without effect on these images, which are gray" if is_gray else "Without effect here"
 
 
 def _window(
@@ -172,15 +186,20 @@ def changes(augment: settings_lib.Augment) -> list[Change]:
         for change in _changes_of_view(section):
             known = found.setdefault(change.title, (change, []))
             known[1].append(number)
-    return [
-        change if len(views) == 2 else change._replace(title=f"{title}, view {views[0]} only")
-        for title, (change, views) in found.items()
-    ]
+    return [_of_views(change, views) for change, views in found.values()]
+
+
+def _of_views(change: Change, views: Sequence[int]) -> Change:
+    if len(views) == 2:
+        return change._replace(key=f"augment.view[12].{change.key}")
+    key = f"augment.view{views[0]}.{change.key}"
+    return change._replace(title=f"{change.title}, view {views[0]} only", key=key)
 
 
 def _changes_of_view(section: image_ops.View) -> Iterator[Change]:
     if section.flip_probability:
-        yield Change(f"flip{_chance(section.flip_probability)}", _switch(image_ops.flip))
+        title = f"flip{_chance(section.flip_probability)}"
+        yield Change(title, "flip_probability", _switch(image_ops.flip))
     if section.jitter_probability:
         chance = _chance(section.jitter_probability)
         for name, strength, apply, neutral in (
@@ -191,21 +210,21 @@ def _changes_of_view(section: image_ops.View) -> Iterator[Change]:
         ):
             for sign in (1, -1):
                 title = f"{name} {'up' if sign > 0 else 'down'}, {strength:g}{chance}"
-                yield Change(title, _shift(apply, neutral, sign * strength))
+                yield Change(title, name, _shift(apply, neutral, sign * strength))
     if section.grayscale_probability:
-        yield Change(
-            f"grayscale{_chance(section.grayscale_probability)}", _switch(image_ops.grayscale)
-        )
+        title = f"grayscale{_chance(section.grayscale_probability)}"
+        yield Change(title, "grayscale_probability", _switch(image_ops.grayscale))
     if section.blur_probability:
         low, high = section.blur_sigma_min, section.blur_sigma_max
         title = f"blur, σ {low:g} to {high:g} px{_chance(section.blur_probability)}"
-        yield Change(title, _blur(low, high))
+        yield Change(title, "blur_sigma_max", _blur(low, high))
     if section.solarize_probability:
         threshold = jnp.float32(section.solarize_threshold)
         title = f"solarize, {section.solarize_threshold:g}{_chance(section.solarize_probability)}"
-        yield Change(title, _switch(lambda images: image_ops.solarize(images, threshold)))
+        apply = functools.partial(image_ops.solarize, threshold=threshold)
+        yield Change(title, "solarize_probability", _switch(apply))
     for one in extra.find(section.extra, view="view1 or view2"):
-        yield Change(one.name, _switch(functools.partial(_apply_extra, one)))
+        yield Change(one.name, "extra", _switch(functools.partial(_apply_extra, one)))
 
 
 def _apply_extra(one: extra.Extra, images: jax.Array) -> jax.Array:

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from byol_jax.checkpoints import classifiers
 from byol_jax.data import datasets, eval_loader, label_subsets
 from byol_jax.distributed import pmap
 from byol_jax.evaluation import (
     baselines,
     finetune,
     finetune_trials,
+    kept,
     protocol,
     results,
     resume,
@@ -46,7 +48,8 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     subsets = {seed: _choose(settings, setup, labels, seed) for seed in seeds}
     train_input.min_area(settings.crop.min_area, encoder)  # or an error, before anything is written
     _note_bad(setup, bad)
-    with resume.opened(workdir, settings.stored, encoder.identity["sha256"]) as work:
+    sha256 = encoder.identity["sha256"]
+    with resume.opened(workdir, settings.stored, sha256, classifiers.FOLDER) as work:
         context = finetune_trials.make_context(settings, setup, labels, bad, work)
 
         def score(seed: int) -> dict[str, Any]:
@@ -61,7 +64,10 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         )
         fraction = settings.labels.list or f"{settings.labels.share:.3g} of the labels"
         found |= {"protocol": f"the whole network trained on {fraction}", "choices": CHOICES}
-        result = results.write_result(workdir, settings, setup, found, start=start)
+        names, fitted = protocol.class_names(setup), work.recall()
+        result = results.write_result(
+            workdir, settings, setup, found, start=start, classes=names, fitted=fitted
+        )
     console.say(results.describe(result, _table))
 
 
@@ -121,11 +127,14 @@ def _score(
         chosen = np.union1d(chosen, validation)
     if settings.refit or network is None:
         network = finetune_trials.train(settings, context, row, chosen, seed, "final")
+    if seed == settings.seed:
+        context.work.keep(_fitted(network))
     tested = finetune_trials.evaluate(settings, context, network, setup.test, "test")
     correct, left_out = tested["correct"], tested["left_out"]
     return {
         **results.summary(correct, seed=seed, resamples=settings.bootstrap_resamples),
         **choice.results(),
+        "calibration": kept.calibration(choice, choice.table[choice.best].get("temperature")),
         "num_images": choice.num_images(
             len(chosen), len(correct["top1"]), left_out, name="learned from"
         ),
@@ -151,12 +160,16 @@ def _attempt(
     def score() -> dict[str, float]:
         nonlocal network
         network = finetune_trials.train(settings, context, row, positions, seed, title)
-        correct = finetune_trials.evaluate(settings, context, network, held, "validation")[
-            "correct"
-        ]
-        return sweep.on_validation(correct)
+        scored = finetune_trials.evaluate(settings, context, network, held, "validation")
+        return sweep.of_logits(scored["logits"], scored["labels"])
 
     return context.work.remember(f"{title} of seed {seed}", score), network
+
+
+def _fitted(network: finetune.Network) -> kept.Fitted:
+    """What is kept of a network: its classifier, and the encoder that was trained with it."""
+    head = network.head[finetune.HEAD]
+    return kept.Fitted(head["w"], head["b"], network.encoder, network.state)
 
 
 # Where the paper is silent.

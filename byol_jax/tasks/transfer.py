@@ -7,15 +7,17 @@ Shapes: N images of a split, C classes. Targets are labels [N], or multi-labels 
 import dataclasses
 import pathlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from byol_jax import config as config_lib
+from byol_jax.checkpoints import classifiers
 from byol_jax.data import datasets, transfer_datasets
 from byol_jax.evaluation import (
     baselines,
+    kept,
     logistic_regression,
     protocol,
     result_folder,
@@ -25,11 +27,15 @@ from byol_jax.evaluation import (
 )
 from byol_jax.evaluation import features as features_lib
 from byol_jax.evaluation import settings as settings_lib
+from byol_jax.metrics import calibration
 from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
 Features = features_lib.Features
 Attempts = Iterator[tuple[dict[str, Any], logistic_regression.Fit]]
+
+
+CROP_FRACTION = 1.0  # of the shorter side of images, that is seen
 
 
 class Measured(NamedTuple):
@@ -95,15 +101,28 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         settings.weights,
         lambda seed: _measure(settings, setup._replace(encoder=network(seed)), metric),
     )
-    with result_folder.opened(workdir):
+    held: list[kept.Fitted] = []  # of the first seed
+    with result_folder.opened(workdir, classifiers.FOLDER):
         found = results.over_seeds(
             settings,
-            lambda seed: score(settings, measure(seed), seed),
+            lambda seed: score(settings, measure(seed), seed, held),
             lambda seed: network(seed).identity,
             drawn="held-out images, which choose lambda",
         )
         found |= {"protocol": "transfer, logistic regression", "metric": metric, "choices": CHOICES}
-        result = results.write_result(workdir, settings, setup, found, start=start)
+        is_kept = (
+            settings.weights == "checkpoint" and not transfer_metrics.METRICS[metric].is_multi_label
+        )
+        result = results.write_result(
+            workdir,
+            settings,
+            setup,
+            found,
+            start=start,
+            classes=protocol.class_names(setup),
+            fitted=held[0] if is_kept else None,
+            crop_fraction=CROP_FRACTION,
+        )
     console.say(results.describe(result, _table))
 
 
@@ -145,7 +164,7 @@ def _choose_metric(given: str, setup: protocol.EvalSetup) -> str:
 
 
 def _measure(settings: TransferSettings, setup: protocol.EvalSetup, metric: str) -> Measured:
-    options = {"batch_size": settings.extract_batch_size, "fraction": 1.0}
+    options = {"batch_size": settings.extract_batch_size, "fraction": CROP_FRACTION}
     options["bad"] = settings.data.bad_limit(setup.train, setup.test)
     test = features_lib.extract(setup.encoder, setup.test, title="test", **options)
     train = features_lib.extract(setup.encoder, setup.train, title="train", **options)
@@ -176,8 +195,17 @@ def _targets(found: Features, data: datasets.Dataset, metric: str, split: str) -
     return found.labels
 
 
-def score(settings: TransferSettings, measured: Measured, seed: int) -> dict[str, Any]:
-    """The sweep on validation images; then, with the best lambda, all images and one test."""
+def score(
+    settings: TransferSettings, measured: Measured, seed: int, held: list[kept.Fitted]
+) -> dict[str, Any]:
+    """The sweep on validation images; then, with the best lambda, all images and one test.
+
+    Args:
+      settings: of the task.
+      measured: what is fitted.
+      seed: of the images that are held out.
+      held: takes the classifier.
+    """
     lambdas, name = settings.strengths(), f"validation_{measured.metric}"
     features, targets = measured.train.features, measured.train_targets
 
@@ -197,6 +225,7 @@ def score(settings: TransferSettings, measured: Measured, seed: int) -> dict[str
     best = lambdas[chosen.best : chosen.best + 1]
     fits = _fits(settings, measured, np.arange(len(targets)), best, chosen.fitted)
     [final] = _with_bar(fits, 1, "fit on all training images")
+    held.append(kept.Fitted(final.weights, final.biases))
     scores = final.scores(measured.test.features)
     options = {"seed": seed, "resamples": settings.bootstrap_resamples}
     unfinished = sum(row.get("not_converged", 0) for row in chosen.table)
@@ -210,12 +239,24 @@ def score(settings: TransferSettings, measured: Measured, seed: int) -> dict[str
         },
         "train_accuracy": _values(measured, final.scores(features), targets),
         **chosen.results(),
+        "calibration": kept.calibration(chosen, _temperature(measured, chosen, hold_out)),
         "final": _ending(final),
         "not_converged": unfinished + final.not_converged,
         "num_images": chosen.num_images(
             len(targets), len(measured.test_targets), measured.left_out
         ),
     }
+
+
+def _temperature(
+    measured: Measured, chosen: sweep.Choice, hold_out: Callable[[], tuple[np.ndarray, np.ndarray]]
+) -> float | None:
+    """That of the chosen classifier on the images it was chosen on; None if there were none."""
+    if chosen.fitted is None or measured.train_targets.ndim > 1:
+        return None
+    validation, _ = hold_out()
+    logits = chosen.fitted.scores(measured.train.features[validation])
+    return calibration.temperature(logits, measured.train_targets[validation])
 
 
 def _fits(

@@ -3,7 +3,7 @@
 import copy
 import pathlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -59,22 +59,15 @@ def fill(
     if train is None:
         train = multihost.together(
             lambda: datasets.load(
-                config.data.name, config.data.train_split, data_dir=config.data.dir
+                config.data.name,
+                config.data.train_split,
+                data_dir=config.data.dir,
+                labels=config.data.labels,
             ),
             what="opening the images",
         )
-    known, speed = multihost.on_writer(  # times differ between processes
-        lambda: [measure(train)._asdict(), resource_estimate.matmul_speed(config.model.dtype)],
-        what="looking at images and machine",
-    )
-    facts = budget_plan.Facts(**known)
-
-    def estimate(trial: Any) -> float:
-        found = settings_lib.resolve(_with_a_length(trial), num_images=facts.num_images)
-        return time_estimate.seconds_per_image(found, flops_per_second=speed)
-
-    start = multihost.together(lambda: _start(config.checkpoint), what="reading the checkpoint")
-    plan = budget.choose(config, facts, seconds_per_image=estimate, start=start)
+    facts, estimate = look(config, train)
+    plan = choose(config, facts, estimate)
     steps = None
     allowed = None if budget.has_length(plan.config) else budget.minutes(plan.config, facts)
     if workdir is None:  # nothing is trained: any length will do
@@ -84,6 +77,29 @@ def fill(
     budget.offer_length(plan, facts, steps=steps)
     console.say(describe(plan.choices, facts, allowed))
     return plan.config
+
+
+def look(config: Any, train: datasets.Dataset) -> tuple[budget_plan.Facts, Callable[[Any], float]]:
+    """Facts about images and machine, and what estimates the seconds of an image of a config."""
+    known, speed = multihost.on_writer(  # times differ between processes
+        lambda: [measure(train)._asdict(), resource_estimate.matmul_speed(config.model.dtype)],
+        what="looking at images and machine",
+    )
+    facts = budget_plan.Facts(**known)
+
+    def estimate(trial: Any) -> float:
+        found = settings_lib.resolve(with_a_length(trial), num_images=facts.num_images)
+        return time_estimate.seconds_per_image(found, flops_per_second=speed)
+
+    return facts, estimate
+
+
+def choose(
+    config: Any, facts: budget_plan.Facts, estimate: Callable[[Any], float]
+) -> budget_plan.Plan:
+    """What `budget.choose` does with facts and estimate of `look`."""
+    start = multihost.together(lambda: _start(config.checkpoint), what="reading the checkpoint")
+    return budget.choose(config, facts, seconds_per_image=estimate, start=start)
 
 
 def _as_begun(config: Any, stored: Mapping[str, Any]) -> Any:
@@ -190,7 +206,7 @@ def _steps(
     return multihost.on_writer(count, what="choosing the number of steps")
 
 
-def _with_a_length(config: Any) -> Any:
+def with_a_length(config: Any) -> Any:
     """A config whose length and batch size are any: they do not change what an image takes."""
     config = copy.deepcopy(config)
     config.total_steps, config.optimizer.warmup_steps = 1000, 100
@@ -203,13 +219,26 @@ def _time_of_a_step(
     config: Any, seconds: float, *, train: datasets.Dataset, test: datasets.Dataset | None
 ) -> tuple[float, float]:
     """Seconds of a training step with its input, and of everything before the first one."""
-    config = _with_a_length(config)
+    config = with_a_length(config)
     start = time.monotonic()
     console.say("Measuring the time of a step...")
     job = multihost.together(
         lambda: build.build(config, train=train, test=test), what="building the run"
     )
     update, state = pmap.pmap_update(job.update), pmap.replicate(job.state)
+    step, first = step_seconds(job, update, state, seconds)
+    return step, first - start
+
+
+def step_seconds(job: build.Job, update: Any, state: Any, seconds: float) -> tuple[float, float]:
+    """Seconds of a training step with its input, and when the first measured one began.
+
+    Args:
+      job: the run.
+      update: as `pmap.pmap_update` gives it.
+      state: as `pmap.replicate` gives it; it is given away.
+      seconds: that steps are measured for; three at least.
+    """
     batches = build.make_train_batches(job.settings, job.images.train)
     try:
         for _ in range(2):
@@ -221,7 +250,7 @@ def _time_of_a_step(
         ):
             state, *_ = jax.block_until_ready(update(state, pmap.shard(next(batches))))
             count += 1
-        return (time.monotonic() - first) / count, first - start
+        return (time.monotonic() - first) / count, first
     finally:
         batches.close()
 

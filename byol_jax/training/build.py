@@ -92,7 +92,7 @@ def resolve(
 def _open(data: settings_lib.Data, split: str, given: datasets.Dataset | None) -> datasets.Dataset:
     """A split of the config's set, or what was given in its place, known by its content."""
     if given is None:
-        return datasets.load(data.name, split, data_dir=data.dir)
+        return datasets.load(data.name, split, data_dir=data.dir, labels=data.labels)
     if isinstance(given, datasets.ArrayDataset):
         return given.replace(fingerprint=agreement.digest(given))
     return given

@@ -124,6 +124,7 @@ RANGES: Mapping[str, Range] = {
     "subset": COUNT_OR_ZERO,
     "clusters": COUNT_OR_ZERO,
     "bench.seconds": Range(0, 3600, is_above=True),
+    "estimate.seconds": Range(0, 3600, is_above=True),
     "seeds": Range(1, 10_000),
     "jobs": Range(0, 4096),
     "cores": Range(0, 4096),
@@ -140,6 +141,8 @@ RANGES: Mapping[str, Range] = {
     "*bn_group_size": COUNT,
     "*_steps": COUNT,
     "*.k": COUNT,
+    "k": COUNT,
+    "top": COUNT,
 }
 WHOLE = ("*.k", "up_channels")  # of those that hold several
 THREE = ("mean", "std", "data.mean", "data.std")  # red, green, blue

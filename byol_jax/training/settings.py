@@ -33,6 +33,7 @@ class Data:
     max_bad_share: float
     threads: int
     workers: int
+    labels: str = "folders"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from byol_jax.curation import duplicates, subject
+from byol_jax.curation import index as index_lib
 from byol_jax.data import datasets
+from byol_jax.evaluation import features as features_lib
 from byol_jax.visualize import gallery, thumbnails
 from byol_jax.workdir import files
 
@@ -147,3 +149,32 @@ def _subset(known: subject.Subject, curated: Any) -> dict[str, Any]:
         "others is far from all of these (k-center, greedy).",
         "rows": [{"title": "", "images": _of(known, rows, words)}] if len(rows) else [],
     }
+
+
+def write_search(
+    folder: pathlib.Path,
+    source: features_lib.Source,
+    data: datasets.Dataset,
+    hits: index_lib.Hits,
+    query: np.ndarray,
+) -> None:
+    """Writes what was found for a query, uint8 [H, W, 3], to the folder of a page.
+
+    Of an index that holds images that the data does not, those have no picture.
+    """
+    every = features_lib.names(source, data, np.arange(data.num_images))
+    place = {name: index for index, name in enumerate(every)}
+    found = [
+        (place[name], f"{rank}: {alike:.3f} {name}")
+        for rank, (name, alike) in enumerate(zip(hits.names[0], hits.similarity[0], strict=True), 1)
+        if name in place
+    ]
+    indices, words = [index for index, _ in found], [text for _, text in found]
+    own = {"jpeg": thumbnails.jpeg(thumbnails.square(query, SIZE)), "words": "the query"}
+    files.make_folder(folder)
+    content = {
+        "note": "The query, then what is most like it by the cosine of the features.",
+        "rows": [{"title": "", "images": [own, *pictures(data, indices, words)]}],
+        "size": SIZE,
+    }
+    files.write_text(folder / "search.json", json.dumps(content))

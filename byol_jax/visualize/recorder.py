@@ -83,8 +83,7 @@ class Curator:
 def make_subject(data: settings_lib.Data, test: datasets.Dataset) -> gallery.GalleryData:
     """The images of a run's evaluation split, with their names and those of their classes."""
     source = features_lib.Source(data.name, data.dir)
-    named = test.class_names if isinstance(test, datasets.ArrayDataset) else ()
-    classes = list(named) or datasets.class_names(data.name, data.dir, test.num_classes)
+    classes = datasets.class_names(test, data.name, data.dir)
     return gallery.GalleryData(test, data.eval_split, _Names(source, test), classes)
 
 

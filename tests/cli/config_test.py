@@ -203,6 +203,7 @@ SHORT = {
     "knn": {},
     "embed": {},
     "curate": {},
+    "search": {"k": 3},
     "transfer": {"lambdas.count": 2, "max_iterations": 5},
     "export": {"formats": "safetensors"},
     "gallery": {},
@@ -222,6 +223,9 @@ SHORT = {
 def test_every_key_of_tasks_with_an_encoder_is_used(task, run_folder, tmp_path):
     config = importlib.import_module(f"configs.{task}").get_config()
     config.update_from_flattened_dict(SHORT[task] | {"checkpoint": str(run_folder)})
+    if task == "search":
+        config.query = str(tmp_path / "query.png")
+        (tmp_path / "query.png").write_bytes(encode(drawn_picture()))
     if task in effect_rules.OF_PIXELS:
         pixel_worlds.write_folder(tmp_path / "world", count=30)
         config.data.name = "folder"

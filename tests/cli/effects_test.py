@@ -304,6 +304,7 @@ OTHER = {  # values unlike the default's
     "model.bn_group_size": 2,
     "model.bn_eps": 1e-3,
     "data.dir": "/tmp",
+    "data.labels": "none",
     "total_epochs": 3.0,
     "budget_minutes": 5.0,
 }

@@ -326,7 +326,8 @@ def test_classes_of_a_folder_have_names_that_can_be_written(tmp_path):
     for owner in (b"caf\xe9", b"b"):
         (tmp_path / os.fsdecode(owner)).mkdir()
         (tmp_path / os.fsdecode(owner) / "1.png").write_bytes(b"")
-    assert datasets.class_names("folder", str(tmp_path), 2) == ["b", "caf\\xe9"]
+    data = datasets.load("folder", "all", data_dir=str(tmp_path))
+    assert datasets.class_names(data, "folder", str(tmp_path)) == ["b", "caf\\xe9"]
 
 
 def test_a_label_of_a_set_on_disk_that_is_out_of_range_is_named():

@@ -15,6 +15,7 @@ import jax
 import jax.export
 import numpy as np
 import pytest
+import scipy.special
 
 torch = pytest.importorskip("torch")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -24,10 +25,11 @@ torchvision = pytest.importorskip("torchvision", exc_type=ImportError)
 import safetensors.numpy  # noqa: E402
 import safetensors.torch  # noqa: E402
 
+import byol_jax  # noqa: E402
 from byol_jax.checkpoints import encoders, sources, torchvision_names  # noqa: E402
 from byol_jax.config import UsageError  # noqa: E402
 from byol_jax.models import encoder_spec  # noqa: E402
-from tests.support import golden_data, snippets  # noqa: E402
+from tests.support import classified, golden_data, snippets  # noqa: E402
 from tests.support.photos import photos  # noqa: E402
 from tests.tasks.export_test import export, write_encoder  # noqa: E402
 
@@ -72,7 +74,7 @@ def embeddings_of(case):
 def forgotten():
     yield
     scratch().cleanup()
-    for cached in (scratch, folder_of, embeddings_of):
+    for cached in (scratch, folder_of, embeddings_of, classifier_of):
         cached.cache_clear()
 
 
@@ -105,6 +107,49 @@ def by_plain_network(model, folder, images):
     tensors = safetensors.torch.load_file(folder / "torch.safetensors")
     model.load_state_dict(tensors, strict=True)
     return run(model, normalized(images, card))
+
+
+CLASSIFIERS = [case for case in CASES if "resnet18" in case]
+
+
+@functools.cache
+def classifier_of(case):
+    """A result with a classifier, and its export in all formats."""
+    folder = pathlib.Path(tempfile.mkdtemp(dir=scratch().name))
+    source = write_formula(folder / "source", CASES[case])
+    result = classified.write_classifier(folder / "result", source)
+    export(folder / "export", result, formats=ALL)
+    return byol_jax.load_classifier(result), folder / "export"
+
+
+@pytest.mark.parametrize("case", CLASSIFIERS)
+def test_an_exported_classifier_gives_its_probabilities_to_every_client(case):
+    classifier, folder = classifier_of(case)
+    images = photos(CASES[case].image_size)
+    expected = classifier.predict_proba(images)
+    assert expected.std() > 0.01
+    logits = by_module(folder, images)
+    assert_close(scipy.special.softmax(logits, axis=1), expected)
+    session = onnxruntime.InferenceSession(folder / "encoder.onnx")
+    names, found = (
+        session.get_modelmeta().custom_metadata_map,
+        session.run(None, {"images": images}),
+    )
+    assert tuple(json.loads(names["classes"])) == classifier.classes
+    assert_close(found[0], logits)
+    assert_close(found[1], expected)
+
+
+@pytest.mark.parametrize("case", [case for case in CLASSIFIERS if "torch" in case])
+def test_an_exported_classifier_loads_strictly_into_torchvision_and_timm(case):
+    classifier, folder = classifier_of(case)
+    images, name = photos(CASES[case].image_size), CASES[case].encoder
+    expected = classifier.logits(classifier.encoder.embed(images))
+    for model in (
+        torchvision.models.get_model(name, num_classes=3),
+        timm.create_model(name, num_classes=3),
+    ):
+        assert_close(by_plain_network(model, folder, images), expected)
 
 
 def make_torchvision(card, stem="imagenet", padding=1):

@@ -26,7 +26,8 @@ MAP = '[data-when="now"]'
 def page(tmp_path_factory):
     """Two runs with curves; the first has a map."""
     top = tmp_path_factory.mktemp("browser")
-    rows = [*PROBES, *(row(s, **{"train/repr_loss": 1 / (1 + s)}) for s in range(1, 100))]
+    series = [{"train/repr_loss": 1 / (1 + s), "train/tau": 0.99} for s in range(1, 100)]
+    rows = [*PROBES, *(row(s, **values) for s, values in enumerate(series, start=1))]
     folders = [make_run(top / name, rows, config=CONFIG | {"seed": name}) for name in "ab"]
     features, labels = clusters(60, seed=0, spread=1.0)
     images = np.random.default_rng(0).integers(0, 255, (60, 32, 32, 3)).astype(np.uint8)
@@ -64,6 +65,21 @@ def browser(window, page):
 def test_nothing_is_wider_than_the_window(browser):
     width = browser.execute_script("return document.documentElement.scrollWidth")
     assert width <= browser.execute_script("return innerWidth")
+
+
+def test_a_phone_folds_what_matters_less_and_unfolds_it_in_full_width(browser):
+    is_phone = browser.execute_script("return innerWidth") < 720
+    fold = find(browser, "#curves details.fold")
+    assert (fold.get_attribute("open") is None) == is_phone
+    if is_phone:
+        find(browser, "#curves details.fold > summary").click()
+    widths = (
+        "return [...document.querySelectorAll('#curves [data-chart]')].map("
+        "p => [p.clientWidth, p.querySelector('.uplot').clientWidth])"
+    )
+    browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+    found = browser.execute_script(widths)
+    assert len(found) > 2 and all(place == plot > 200 for place, plot in found), found
 
 
 def test_every_picture_is_drawn(browser):

@@ -111,6 +111,24 @@ def test_raw_pixels_are_beaten_by_more_than_noise_or_not(tmp_path):
         assert found.mood == (verdicts.OPEN if raw > 0.7 else verdicts.GOOD)
 
 
+def test_naming_the_most_frequent_class_is_the_least_to_beat(tmp_path):
+    classes = {"rows": [{"count": 200}, {"count": 72}]}
+    for last, mood in ((0.73, verdicts.OPEN), (0.95, verdicts.GOOD)):
+        rows = [row(0, **{"probe/knn_top1": 0.3}), row(100, **{"probe/knn_top1": last})]
+        folder = make_run(tmp_path / "run", rows)
+        make_run(folder / "gallery", [], classes=classes)
+        found = verdict(folder)
+        text = " ".join(found.sentences)
+        assert found.mood == mood and "the most frequent class alone is 73.5%" in text
+        assert ("would be no worse" in text) == (mood == verdicts.OPEN)
+
+
+def test_where_nothing_was_measured_nothing_is_called_good(tmp_path):
+    values = {"train/feature_std": 0.9, "train/effective_rank": 20.0}
+    found = verdict(make_run(tmp_path / "run", [row(100, **values)]))
+    assert found.mood == verdicts.OPEN and "No accuracy was measured." in found.sentences
+
+
 def hold(folder, *, host=None):
     """Takes the lock of a run, as its process does."""
     file = (folder / "lock").open("a+")

@@ -35,13 +35,13 @@ def _take_many(folder, begin, won):
 
 
 def test_of_several_processes_one_alone_gets_each_run(tmp_path):
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     begin, won = context.Event(), context.Queue()
     processes = [context.Process(target=_take_many, args=(tmp_path, begin, won)) for _ in range(4)]
     for process in processes:
         process.start()
     begin.set()
-    numbers = sorted(won.get(timeout=20) for _ in range(20))
+    numbers = sorted(won.get(timeout=60) for _ in range(20))
     for process in processes:
         process.join()
     assert numbers == list(range(20)) and won.empty()

@@ -347,8 +347,9 @@ def smaller(arguments, photographs, checkpoint, output):
         return [*TINY, "--config.batch_size=32"]  # four micro-batches on each of four devices
     if "--config.checkpoint=some/export" in arguments:
         return [*TINY, f"--config.checkpoint={checkpoint}"]
-    if task in ("byol", "bench_input", "preview"):
-        return TINY + (["--config.bench.seconds=0.1"] if task == "bench_input" else [])
+    if task in ("byol", "bench_input", "preview", "estimate"):
+        seconds = {"bench_input": "bench", "estimate": "estimate"}.get(task)
+        return TINY + ([f"--config.{seconds}.seconds=0.1"] if seconds else [])
     if task == "study":
         return ["--config.dry_run"]
     if task in QUICK:
@@ -357,9 +358,15 @@ def smaller(arguments, photographs, checkpoint, output):
         short = [f"--config.checkpoint={checkpoint}", "--config.total_steps=2"]
         short += ["--config.batch_size=4", *PIXELS[task]]
         return short + smaller_set_of_pixels(task, arguments, output / "set")
-    if task in ("embed", "curate"):
+    if task in ("embed", "curate", "search"):
         where = [f"--config.checkpoint={checkpoint}", f"--config.data.dir={photographs}"]
-        return [*where, "--config.data.max_bad_share=0.2"]
+        query = [f"--config.query={photographs}/0.png"] if task == "search" else []
+        return [*where, *query, "--config.data.max_bad_share=0.2"]
+    if task == "predict":
+        evaluate = ["--config=configs/linear_eval.py", f"--config.checkpoint={checkpoint}"]
+        result = output / "result"
+        assert finish(*evaluate, *QUICK["linear_eval"], f"--workdir={result}")[0] == 0
+        return [f"--config.checkpoint={result}", f"--config.data.dir={photographs}"]
     where = [f"--config.output_dir={output}"]
     if task == "pack" and not any("data.name" in a for a in arguments):
         return [*where, f"--config.data.dir={photographs}", "--config.data.max_bad_share=0.2"]

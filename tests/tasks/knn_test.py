@@ -41,7 +41,7 @@ def test_the_result_says_everything_about_itself(result):
     names = (
         "choices task data seed protocol accuracy interval_95 selected table num_images label_free "
     )
-    names += "train_leave_one_out checkpoint config versions devices seconds before"
+    names += "classes train_leave_one_out checkpoint config versions devices seconds before"
     assert set(result) == set(names.split())
     assert result["num_images"] == {"train": 200, "validation": 20, "evaluated": 200, "bad": 0}
     columns = {"k", "temperature", "validation_top1", "validation_top5", "top1", "top5"}

@@ -51,6 +51,19 @@ def test_each_augmentation_goes_from_nothing_to_its_strongest():
         assert said == words
 
 
+def test_what_changes_nothing_is_named_and_not_shown():
+    """Colors of gray images; everything else is there with the key of its strength."""
+    augment = config_lib.freeze(settings.Augment, preview_config.get_config().augment)
+    gray = np.repeat(drawn_picture(24, 24)[..., :1], 3, axis=-1)
+    *rows, (title, cells) = preview._alone(augment, [gray], image_size=16)
+    assert title.startswith("Without effect on these images, which are gray: saturation up")
+    assert "hue down" in title and "grayscale" in title and not cells
+    shown = [title for title, cells in rows if cells]
+    assert "brightness up, 0.2, p = 1 · augment.view[12].brightness" in shown
+    only = "solarize, 0.5, p = 0.2, view 2 only · augment.view2.solarize_probability"
+    assert only in shown and not any("hue" in title for title in shown)
+
+
 @pytest.fixture
 def odd_folder(tmp_path):
     """Grayscale, alpha, tiny, very wide, very tall, 16 bits; one damaged; names for mischief."""

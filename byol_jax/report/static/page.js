@@ -67,6 +67,11 @@
     };
   }
 
+  // Two measurements are no curve: they are drawn as points.
+  function isCurve(curve) {
+    return curve.constant || curve.x.length > 2;
+  }
+
   class Curves {
     constructor(place, chart) {
       this.place = place;
@@ -94,6 +99,7 @@
         stroke: () => color(style[number].number),
         width: 2,
         dash: curve.constant ? [4, 4] : style[number].dash,
+        ...(isCurve(curve) ? {} : { paths: () => null }),
         points: {
           show: !curve.constant && curve.x.length < 40,
           size: 5,
@@ -141,7 +147,7 @@
     }
 
     shape(chart) {
-      const style = (curve) => [curve.run, curve.label, curve.constant, curve.x.length < 40];
+      const style = (curve) => [curve.run, curve.label, curve.constant, curve.x.length < 40, isCurve(curve)];
       return JSON.stringify(chart.curves.map(style));
     }
 
@@ -292,7 +298,6 @@
 
   // Maps of embeddings: every class is a series of its own, so that it can be set apart.
 
-  const SIZE = 8;
   const SHAPES = [
     (path, x, y, r) => path.arc(x, y, r, 0, 2 * Math.PI),
     (path, x, y, r) => path.rect(x - r, y - r, 2 * r, 2 * r),
@@ -305,28 +310,23 @@
     path.closePath();
   }
 
-  // Classes differ in shape too: neighbors in the list, and those that share a color.
-  function shapeOf(number) {
-    return number < 0 ? 0 : (number + Math.floor(number / SIZE)) % SHAPES.length;
-  }
-
   function drawPoints(plot, seriesIndex) {
     const [xs, ys] = plot.data[seriesIndex];
     const { ctx } = plot;
-    const number = plot.series[seriesIndex].classNumber;
+    const { classNumber: number, look } = plot.series[seriesIndex];
     const radius = (xs.length > 300 ? 2.6 : 3.4) * devicePixelRatio;
     const path = new Path2D();
     for (let i = 0; i < xs.length; i++) {
       const x = plot.valToPos(xs[i], "x", true);
       const y = plot.valToPos(ys[i], "y", true);
       path.moveTo(x + radius, y);
-      SHAPES[shapeOf(number)](path, x, y, radius);
+      SHAPES[look[1]](path, x, y, radius);
     }
     ctx.save();
     ctx.globalAlpha = plot.faded && !plot.faded.has(number) ? 0.07 : 0.8;
     // Without a label, beside classes, which have all colors: in none of them.
     const unlabeled = css(plot.series.length > 2 ? "--edge" : "--series-0");
-    ctx.fillStyle = number < 0 ? unlabeled : color(number);
+    ctx.fillStyle = number < 0 ? unlabeled : color(look[0]);
     ctx.fill(path);
     ctx.restore();
     return null;
@@ -380,7 +380,7 @@
             x: { time: false, range: () => border(xs) },
             y: { range: () => border(ys) },
           },
-          series: [{}, ...numbers.map((classNumber) => ({ classNumber, paths: drawPoints }))],
+          series: [{}, ...numbers.map((classNumber) => this.series(classNumber))],
           axes: [{ show: false }, { show: false }],
           legend: { show: false },
           cursor: { show: false },
@@ -388,6 +388,10 @@
         [null, ...members.map((indices) => [pick(xs, indices), pick(ys, indices)])],
         this.place,
       );
+    }
+
+    series(classNumber) {
+      return { classNumber, look: this.atlas.looks[classNumber] ?? [0, 0], paths: drawPoints };
     }
 
     height(width) {
@@ -479,7 +483,7 @@
       const button = make("button", "key");
       button.type = "button";
       button.setAttribute("aria-pressed", "false");
-      button.append(swatch(number), document.createTextNode(name));
+      button.append(swatch(atlas.looks[number]), document.createTextNode(name));
       button.addEventListener("click", () => {
         if (!kept.delete(number)) kept.add(number);
         button.setAttribute("aria-pressed", String(kept.has(number)));
@@ -489,9 +493,9 @@
     });
   }
 
-  function swatch(number) {
-    const mark = make("span", `swatch shape-${shapeOf(number)}`);
-    mark.style.setProperty("--line", `var(--series-${number % SIZE})`);
+  function swatch([number, shape]) {
+    const mark = make("span", `swatch shape-${shape}`);
+    mark.style.setProperty("--line", `var(--series-${number})`);
     return mark;
   }
 
@@ -587,6 +591,13 @@
     }
   }
 
+  // A phone shows what matters first.
+  function foldOnPhones() {
+    if (!matchMedia("(max-width: 720px)").matches) return;
+    for (const part of document.querySelectorAll("details.fold")) part.open = false;
+  }
+
+  foldOnPhones();
   if (document.body.dataset.version) watch();
   startTheme();
   drawCurves();

@@ -28,6 +28,7 @@ from byol_jax.training import settings as settings_lib
 from configs import byol
 from tests.conftest import make_config
 from tests.support import golden_data, pixel_worlds
+from tests.support.samples import drawn_picture, encode
 from tests.training import budget_test
 
 IMAGENET_TRAIN_IMAGES = 1_281_167

@@ -3,10 +3,8 @@
 import csv
 import json
 
-import numpy as np
 import pytest
 
-import byol_jax
 from byol_jax.config import UsageError
 from byol_jax.tasks import search as run_search
 from configs import search as config_file
@@ -66,10 +64,10 @@ def test_more_hits_than_images_are_refused(folder, run_folder, tmp_path):
 
 @pytest.mark.slow
 def test_the_snippet_of_the_guide_runs(run_folder, tmp_path, monkeypatch):
-    code = snippets.snippet("index = byol_jax.Index").replace(
+    code = snippets.snippet("index = Index(encoder)").replace(
         "runs/pretrain-patterns", str(run_folder)
     )
     monkeypatch.chdir(tmp_path)
-    names = {"byol_jax": byol_jax, "np": np}
+    names = {}
     exec(code, names)
     assert names["hits"].names[0][0] == "image 0"

@@ -26,8 +26,9 @@ ORDER = (
     "report",
     "visualize",
     "export",
+    "detection",
     "cli",
-    "studies",
+    "studies comparison",
     "tasks",
     "inspect main_loop",
     "registry",
@@ -64,7 +65,13 @@ DOORS = {
     "pyarrow": {"tasks.embed", "tasks.predict"},
     "safetensors": {"checkpoints.torch_checkpoint"},
     "simplejpeg": {"data.image_decoding", "data.prepare.shrinking"},
-    "scipy": {"curation.duplicates", "data.nyu", "data.pixel_targets", "studies.results"},
+    "scipy": {
+        "curation.duplicates",
+        "data.nyu",
+        "data.pixel_targets",
+        "objectives.ssl_hsic",
+        "studies.results",
+    },
     "sklearn": {
         "curation.label_errors",
         "curation.selection",
@@ -80,8 +87,13 @@ DOORS = {
         "data.prepare.packed_dataset",
         "tasks.convert",
     },
-    "torch": {"export.torch_export", "export.torch_module"},
-    "torchvision": {"export.torch_export"},
+    "torch": {
+        "export.torch_export",
+        "export.torch_module",
+        "detection.network",
+        "detection.training",
+    },
+    "torchvision": {"export.torch_export", "detection.network", "detection.training"},
     "wandb": {"workdir.trackers"},
 }
 TEXTS_OF_JAX = {  # what only one room may mention

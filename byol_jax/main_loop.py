@@ -46,6 +46,8 @@ TASKS = {
     "paper": "byol_jax.tasks.paper",
     "knn": "byol_jax.tasks.knn",
     "embed": "byol_jax.tasks.embed",
+    "curate": "byol_jax.tasks.curate",
+    "search": "byol_jax.tasks.search",
     "predict": "byol_jax.tasks.predict",
     "export": "byol_jax.tasks.export",
     "gallery": "byol_jax.tasks.gallery",
@@ -75,9 +77,15 @@ LEFT = {
 NOTHING_LEFT = "Nothing was kept: rerun the same command to begin again."
 OF_RUNS = ("pretrain", "bench_input", "estimate")
 # Tasks whose folder is named after what they evaluate, unless it is given.
-EVALUATIONS = tuple(
-    "linear_eval semi_supervised transfer segmentation depth detection paper knn embed".split()
-)
+EVALUATIONS = (
+    "linear_eval",
+    "semi_supervised",
+    "transfer",
+    "segmentation",
+    "depth",
+    "detection",
+    "paper",
+) + ("knn", "embed", "curate", "search")
 
 # Whose runs, in processes of their own, or PyTorch need the devices, which JAX would fill.
 OFF_DEVICE = ("study", "detection", "paper")

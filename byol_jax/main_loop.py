@@ -29,7 +29,7 @@ from byol_jax.cli import command_line, conclusion, effects
 from byol_jax.data import agreement, train_loader
 from byol_jax.distributed import cluster, coordination, multihost
 from byol_jax.evaluation import result_folder, resume
-from byol_jax.host import processes, signals, streams
+from byol_jax.host import compile_cache, processes, signals, streams
 from byol_jax.studies import runner
 from byol_jax.training import collapse_monitor, config_ranges, loop
 from byol_jax.workdir import bucket, console, mirror, place, run_folder
@@ -42,8 +42,12 @@ TASKS = {
     "transfer": "byol_jax.tasks.transfer",
     "segmentation": "byol_jax.tasks.segmentation",
     "depth": "byol_jax.tasks.depth",
+    "detection": "byol_jax.tasks.detection",
+    "paper": "byol_jax.tasks.paper",
     "knn": "byol_jax.tasks.knn",
     "embed": "byol_jax.tasks.embed",
+    "curate": "byol_jax.tasks.curate",
+    "search": "byol_jax.tasks.search",
     "predict": "byol_jax.tasks.predict",
     "export": "byol_jax.tasks.export",
     "gallery": "byol_jax.tasks.gallery",
@@ -64,11 +68,27 @@ LEFT = {
     "semi_supervised": _PARTS,
     "segmentation": _PARTS,
     "depth": _PARTS,
+    "detection": _PARTS,
+    "paper": "Finished evaluations are kept: rerun the same command to resume.",
     "convert": _SHARDS,
     "pack": _SHARDS,
     "study": "Its runs have saved: rerun the same command to resume.",
 }
 NOTHING_LEFT = "Nothing was kept: rerun the same command to begin again."
+OF_RUNS = ("pretrain", "bench_input", "estimate")
+# Tasks whose folder is named after what they evaluate, unless it is given.
+EVALUATIONS = (
+    "linear_eval",
+    "semi_supervised",
+    "transfer",
+    "segmentation",
+    "depth",
+    "detection",
+    "paper",
+) + ("knn", "embed", "curate", "search")
+
+# Whose runs, in processes of their own, or PyTorch need the devices, which JAX would fill.
+OFF_DEVICE = ("study", "detection", "paper")
 
 # What ends a run with a message and status 1: on all processes alike, or perhaps on one alone.
 SHARED_FAILURES = (
@@ -142,7 +162,8 @@ def _run(config: Any) -> None:
     workdir = mirror.local_folder(given) if is_mirrored else pathlib.Path(given).expanduser()
     began = time.time()
     processes.settle()
-    if config.task == "study":  # whose runs need the devices, in processes of their own
+    kept = None if config.task in OFF_DEVICE else compile_cache.use()
+    if config.task in OFF_DEVICE:
         jax.config.update("jax_platforms", "cpu")
     try:
         cluster.initialize(
@@ -153,6 +174,8 @@ def _run(config: Any) -> None:
         )
         plugins.load(config)
         config_ranges.check(config)
+        if kept:
+            console.say(kept)
         has_workdir = bool(command_line.WORKDIR.value)
         for note in effects.settle(config, command_line.typed(), has_workdir=has_workdir):
             console.say(f"Note: {note}")
@@ -160,9 +183,9 @@ def _run(config: Any) -> None:
         task = load_task(config.task)
         if is_mirrored:
             multihost.on_writer(lambda: mirror.open_folder(given), what="opening the workdir")
-        if config.task == "pretrain":  # which says where its values are from
+        if config.task in OF_RUNS:  # whose values depend on what was typed
             task = functools.partial(task, typed=command_line.typed())
-        if has_workdir or config.task not in command_line.EVALUATIONS:
+        if has_workdir or config.task not in EVALUATIONS:
             task(config, workdir)
         else:
             workdir = _evaluate(task, config)

@@ -17,8 +17,10 @@ UsageError = config_lib.UsageError
 
 DEFAULT = "configs/byol.py"
 # Tasks whose workdir may be an address in a bucket (`workdir.mirror`).
-EVALUATIONS = tuple("linear_eval semi_supervised transfer segmentation depth knn embed".split())
-MIRRORED = ("pretrain", *EVALUATIONS)
+MIRRORED = (
+    *("pretrain", "linear_eval", "semi_supervised", "transfer", "segmentation", "depth"),
+    *("knn", "embed"),
+)
 
 _arguments: list[str] = []  # in which the flag of the config looks for keys
 _CONFIG = config_flags.DEFINE_config_file(

@@ -50,7 +50,7 @@ def test_the_result_says_everything_about_itself(result):
     names = (
         "choices task protocol metric data seed accuracy interval_95 train_accuracy selected final "
     )
-    names += "calibration classes classifier "
+    names += "calibration classes classifier test "
     names += "not_converged table num_images checkpoint config versions devices seconds before"
     assert set(result) == set(names.split())
     assert result["num_images"] == {"train": 200, "validation": 20, "evaluated": 200, "bad": 0}

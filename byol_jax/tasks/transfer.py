@@ -107,7 +107,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     with result_folder.opened(workdir, classifiers.FOLDER):
         found = results.over_seeds(
             settings,
-            lambda seed: score(settings, measure(seed), seed, held),
+            lambda seed: score(settings, measure(seed), seed, held.append),
             lambda seed: network(seed).identity,
             drawn="held-out images, which choose lambda",
         )
@@ -199,7 +199,10 @@ def _targets(found: Features, data: datasets.Dataset, metric: str, split: str) -
 
 
 def score(
-    settings: TransferSettings, measured: Measured, seed: int, held: list[kept.Fitted]
+    settings: TransferSettings,
+    measured: Measured,
+    seed: int,
+    keep: Callable[[kept.Fitted], None] = lambda _: None,
 ) -> dict[str, Any]:
     """The sweep on validation images; then, with the best lambda, all images and one test.
 
@@ -207,7 +210,7 @@ def score(
       settings: of the task.
       measured: what is fitted.
       seed: of the images that are held out.
-      held: takes the classifier.
+      keep: takes the classifier.
     """
     lambdas, name = settings.strengths(), f"validation_{measured.metric}"
     features, targets = measured.train.features, measured.train_targets
@@ -228,7 +231,7 @@ def score(
     best = lambdas[chosen.best : chosen.best + 1]
     fits = _fits(settings, measured, np.arange(len(targets)), best, chosen.fitted)
     [final] = _with_bar(fits, 1, "fit on all training images")
-    held.append(kept.Fitted(final.weights, final.biases))
+    keep(kept.Fitted(final.weights, final.biases))
     scores = final.scores(measured.test.features)
     calibrated = kept.calibration(chosen, _temperature(measured, chosen, hold_out))
     options = {"seed": seed, "resamples": settings.bootstrap_resamples}

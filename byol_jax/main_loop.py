@@ -42,6 +42,8 @@ TASKS = {
     "transfer": "byol_jax.tasks.transfer",
     "segmentation": "byol_jax.tasks.segmentation",
     "depth": "byol_jax.tasks.depth",
+    "detection": "byol_jax.tasks.detection",
+    "paper": "byol_jax.tasks.paper",
     "knn": "byol_jax.tasks.knn",
     "embed": "byol_jax.tasks.embed",
     "predict": "byol_jax.tasks.predict",
@@ -64,13 +66,20 @@ LEFT = {
     "semi_supervised": _PARTS,
     "segmentation": _PARTS,
     "depth": _PARTS,
+    "detection": _PARTS,
+    "paper": "Finished evaluations are kept: rerun the same command to resume.",
     "convert": _SHARDS,
     "pack": _SHARDS,
     "study": "Its runs have saved: rerun the same command to resume.",
 }
 NOTHING_LEFT = "Nothing was kept: rerun the same command to begin again."
 # Tasks whose folder is named after what they evaluate, unless it is given.
-EVALUATIONS = tuple("linear_eval semi_supervised transfer segmentation depth knn embed".split())
+EVALUATIONS = tuple(
+    "linear_eval semi_supervised transfer segmentation depth detection paper knn embed".split()
+)
+
+# Whose runs, in processes of their own, or PyTorch need the devices, which JAX would fill.
+OFF_DEVICE = ("study", "detection", "paper")
 
 # What ends a run with a message and status 1: on all processes alike, or perhaps on one alone.
 SHARED_FAILURES = (
@@ -142,7 +151,7 @@ def _run(config: Any) -> None:
     workdir = pathlib.Path(command_line.WORKDIR.value or f"runs/{name}").expanduser()
     began = time.time()
     processes.settle()
-    if config.task == "study":  # whose runs need the devices, in processes of their own
+    if config.task in OFF_DEVICE:
         jax.config.update("jax_platforms", "cpu")
     try:
         cluster.initialize(

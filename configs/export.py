@@ -17,7 +17,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.task = "export"
     config.preset = ""
     config.checkpoint = ""
-    config.formats = "safetensors,torch,stablehlo"  # and onnx, for which pip install '.[torch]'
+    config.formats = "safetensors,torch,stablehlo"  # and onnx, detectron2: pip install '.[torch]'
     config.network = "online"  # online | target
     config.head = ""  # projector: what comes out is the projection, not the embedding
     # What a file that is not a run's does not say; unset: as it is, or the custom.

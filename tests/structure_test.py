@@ -25,8 +25,9 @@ ORDER = (
     "report",
     "visualize",
     "export",
+    "detection",
     "cli",
-    "studies",
+    "studies comparison",
     "tasks",
     "inspect main_loop",
     "registry",
@@ -76,8 +77,13 @@ DOORS = {
         "data.prepare.packed_dataset",
         "tasks.convert",
     },
-    "torch": {"export.torch_export", "export.torch_module"},
-    "torchvision": {"export.torch_export"},
+    "torch": {
+        "export.torch_export",
+        "export.torch_module",
+        "detection.network",
+        "detection.training",
+    },
+    "torchvision": {"export.torch_export", "detection.network", "detection.training"},
     "wandb": {"workdir.trackers"},
 }
 TEXTS_OF_JAX = {  # what only one room may mention

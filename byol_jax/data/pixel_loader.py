@@ -16,6 +16,7 @@ from byol_jax.host import machine
 # What is learned from an example, of arrays whose shapes are always the same; the generator is one
 # of the place in the order of all epochs.
 Make = Callable[[pixel_sets.Example, np.random.Generator], dict[str, np.ndarray]]
+Read = Callable[[datasets.RecordDataset, int], Any]  # an example, or BadImageError
 
 
 class PixelBatches:
@@ -29,9 +30,11 @@ class PixelBatches:
       max_bad: so many images may be bad; others, drawn at random, take their places.
       process_index: which of the processes this is.
       process_count: how many processes share the data.
+      read: gives an example, to be handed to ``make``.
+      is_stacked: whether arrays of a batch have one shape; else they stay in lists.
 
     Yields:
-      What ``make`` gives, stacked.
+      What ``make`` gives, stacked or in lists.
 
     Raises:
       train_loader.TooManyBadImagesError: naming three of them.
@@ -47,11 +50,16 @@ class PixelBatches:
         max_bad: int,
         process_index: int = 0,
         process_count: int = 1,
+        read: Read = pixel_sets.read_example,
+        is_stacked: bool = True,
     ):
         self._data, self._batch_size, self._max_bad = data, batch_size, max_bad
         self.bad_images: dict[int, str] = {}  # index: reason
         self._index, self._count = process_index, process_count
-        self._load = functools.partial(_load, data=data, seed=seed, make=make, max_bad=max_bad)
+        self._load = functools.partial(
+            _load, data=data, seed=seed, make=make, max_bad=max_bad, read=read
+        )
+        self._stack = functools.partial(_stack, join=np.stack if is_stacked else list)
         endless = grain.MapDataset.range(data.num_images).seed(seed).shuffle()
         self._order = endless.repeat(train_loader.EPOCHS).map_with_index(_with_position)
         self._position = 0  # in the order of all processes
@@ -64,7 +72,7 @@ class PixelBatches:
         )
         mine = self._order[self._position + self._index :: self._count]
         stream = mine.map(self._load).to_iter_dataset(options)
-        batches = stream.batch(self._batch_size, batch_fn=_stack)
+        batches = stream.batch(self._batch_size, batch_fn=self._stack)
         return iter(grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=2))
 
     def __iter__(self) -> "PixelBatches":
@@ -106,6 +114,7 @@ def _load(
     seed: int,
     make: Make,
     max_bad: int,
+    read: Read,
 ) -> tuple[dict[str, np.ndarray], list[tuple[int, str]]]:
     """The arrays of an example, or of another in place of a bad one, and the bad ones."""
     position, index = int(numbers[0]), int(numbers[1])
@@ -113,7 +122,7 @@ def _load(
     bad: dict[int, str] = {}
     while True:
         try:
-            return make(pixel_sets.read_example(data, index), rng), list(bad.items())
+            return make(read(data, index), rng), list(bad.items())
         except image_decoding.BadImageError as error:
             bad[index] = str(error)
             if len(bad) > max_bad or len(bad) == data.num_images:
@@ -121,6 +130,6 @@ def _load(
             index = int(rng.integers(data.num_images))
 
 
-def _stack(examples: Any) -> dict[str, Any]:
-    arrays = {key: np.stack([found[key] for found, _ in examples]) for key in examples[0][0]}
+def _stack(examples: Any, *, join: Callable[[list[Any]], Any]) -> dict[str, Any]:
+    arrays = {key: join([found[key] for found, _ in examples]) for key in examples[0][0]}
     return arrays | {"bad": [item for _, bad in examples for item in bad]}

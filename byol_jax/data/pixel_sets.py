@@ -5,7 +5,7 @@ Shapes: H x W pixels of an image.
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
@@ -83,32 +83,34 @@ def read_example(data: datasets.RecordDataset, index: int) -> Example:
 
 
 def examples(
-    data: datasets.RecordDataset, bad: eval_loader.BadLimit | None = None
-) -> Iterator[Example]:
+    data: datasets.RecordDataset,
+    bad: eval_loader.BadLimit | None = None,
+    read: Callable[[datasets.RecordDataset, int], Any] = read_example,
+) -> Iterator[Any]:
     """Every image once, in order, read ahead by threads.
 
     Args:
       data: the split.
       bad: notes those that cannot be used, which are left out.
+      read: gives an `Example`, or one of another kind.
 
     Raises:
       UsageError: more images cannot be used than may be.
     """
     threads = machine.processors()
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
-    read = functools.partial(_try_example, data)
-    stream = grain.MapDataset.range(data.num_images).map(read).to_iter_dataset(options)
+    load = functools.partial(_try, read, data)
+    stream = grain.MapDataset.range(data.num_images).map(load).to_iter_dataset(options)
     for index, found in enumerate(stream):
-        if isinstance(found, Example):
+        if not isinstance(found, image_decoding.BadImageError):
             yield found
         elif bad is not None:
             bad.note(data.records.name(index), str(found))
 
 
-def _try_example(
-    data: datasets.RecordDataset, index: int
-) -> Example | image_decoding.BadImageError:
+def _try(read: Callable[..., Any], data: datasets.RecordDataset, index: int) -> Any:
+    """An example, or why there is none."""
     try:
-        return read_example(data, index)
+        return read(data, index)
     except image_decoding.BadImageError as error:
         return error

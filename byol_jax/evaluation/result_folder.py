@@ -43,7 +43,8 @@ def place(config: Any) -> tuple[pathlib.Path, Any]:
     baseline = config.weights if "weights" in config else "checkpoint"
     words = [config.task, config.preset, found["name"]]
     words += [baseline] if baseline != "checkpoint" else []
-    words += [config.data.name.removeprefix("tfds:")] if config.data.name else []
+    name = config.data.name if "name" in config.data else ""
+    words += [name.removeprefix("tfds:")] if name else []
     return RUNS / "-".join(_plain(word) for word in words if word), pinned
 
 

@@ -32,6 +32,14 @@ class Stopped(Exception):
     """The evaluation was told to stop, and has saved all that it needs to go on."""
 
 
+def stopped(title: str, step: int, total_steps: int) -> Stopped:
+    """The exception of what was told to stop after a step."""
+    return Stopped(
+        f"Stopped '{title}' after step {step:,} of {total_steps:,} and saved. Rerun the same "
+        "command to resume."
+    )
+
+
 @contextlib.contextmanager
 def opened(
     workdir: pathlib.Path, config: Mapping[str, Any], encoder_sha256: str, *names: str
@@ -205,23 +213,48 @@ class Unfinished:
             )
             if turns.is_stop_made():  # perhaps since the last vote
                 self._save(name, state, step, batches)
-                raise Stopped(
-                    f"Stopped '{title}' after step {step:,} of {total_steps:,} and saved. Rerun "
-                    "the same command to resume."
-                )
+                raise stopped(title, step, total_steps)
         return jax.device_get(state)
 
     def _save(self, name: str, state: Any, done: int, batches: train_loader.TrainBatches) -> None:
-        facts = {"identity": self._identity, "name": name, "step": done}
-        facts["batches"] = batches.get_state()
         leaves = {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(jax.device_get(state)))}
+        self.save_arrays(name, leaves, {"step": done, "batches": batches.get_state()})
+
+    def save_arrays(
+        self, name: str, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]
+    ) -> None:
+        """Saves what is being trained, in place of what was saved before.
+
+        Args:
+          name: of the part.
+          arrays: by name.
+          facts: in the types of JSON.
+        """
+        stored = {"identity": self._identity, "name": name, **facts}
 
         def write() -> None:
             path = self._folder / "state.npz"
             with files.whole(path) as part, files.writing(path), part.open("wb") as file:
-                np.savez(file, facts=np.array(json.dumps(facts)), **leaves)
+                np.savez(file, facts=np.array(json.dumps(stored)), **arrays)
 
         multihost.on_writer(write, what=f"saving {name}")
+
+    def saved_arrays(self, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+        """The facts and arrays of a part, on the writer; None if it is not what was saved last."""
+        path = self._folder / "state.npz"
+        try:
+            with np.load(path) as stored:
+                facts = json.loads(str(stored["facts"]))
+                if (facts["identity"], facts["name"]) != (self._identity, name):
+                    return None
+                return facts, {key: stored[key] for key in stored.files if key != "facts"}
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _unreadable(error) from None
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            console.say(f"WARNING: {path} is damaged and left out: {error}")
+            return None
 
     def _restore(
         self, name: str, state: Any, batches: train_loader.TrainBatches
@@ -229,25 +262,18 @@ class Unfinished:
         """The state of this part, if it is what was saved last, and the updates behind it."""
         state = jax.device_get(state)
         leaves, structure = jax.tree.flatten(state)
-        path = self._folder / "state.npz"
 
         def read() -> dict[str, Any] | None:
             nonlocal leaves
-            try:
-                with np.load(path) as stored:
-                    facts = json.loads(str(stored["facts"]))
-                    if (facts["identity"], facts["name"]) != (self._identity, name):
-                        return None
-                    # In the types of the other processes' leaves, which have been on no device.
-                    leaves = [stored[str(i)].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
-                    return facts
-            except FileNotFoundError:
+            found = self.saved_arrays(name)
+            if found is None:
                 return None
-            except OSError as error:
-                raise _unreadable(error) from None
-            except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-                console.say(f"WARNING: {path} is damaged and left out: {error}")
+            if len(found[1]) != len(leaves):
+                console.say(f"WARNING: what was saved of {name} is of another version: left out.")
                 return None
+            # In the types of the other processes' leaves, which have been on no device.
+            leaves = [found[1][str(i)].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
+            return found[0]
 
         facts = multihost.on_writer(read, what=f"reading what was saved of {name}")
         if facts is None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import encoders, export_contents
-from byol_jax.export import stablehlo, torch_export
+from byol_jax.export import detectron2, stablehlo, torch_export
 from byol_jax.models import byol_network, encoder_spec, inference, norms
 
 UsageError = config_lib.UsageError
@@ -102,6 +102,26 @@ def _onnx(export: Export) -> dict[str, Any]:
     return _compare("onnxruntime", torch_export.load_onnx(export.folder), export)
 
 
+def _detectron2(export: Export) -> dict[str, Any]:
+    """Names and shapes are detectron2's; weights are compared bit by bit."""
+    path = export.folder / detectron2.WEIGHTS
+    tensors = detectron2.tensors_of(export.params, export.state)
+    torch_export.save_tensors(path, tensors)
+    detectron2.write_config(export.folder, export.card)
+    found = torch_export.read_tensors(path)
+    if set(found) != set(tensors) or any(
+        found[key].tobytes() != tensors[key].tobytes() for key in tensors
+    ):
+        raise UsageError("The weights that were written are not those that were read back.")
+    check = {"read_by": torch_export.version("torch"), "bit_identical": True}
+    if export.card.padding != "torch":
+        check["warning"] = (
+            "detectron2 pads as PyTorch does and this encoder was trained with padding 'same': its "
+            "features move until it is fine-tuned; configs/detection.py pads as trained"
+        )
+    return check
+
+
 _OF_TORCH = ("torch", "onnx")  # written by way of `torch_module`, which has batch norm only
 
 FORMATS: dict[str, Callable[[Export], dict[str, Any]]] = {
@@ -109,6 +129,7 @@ FORMATS: dict[str, Callable[[Export], dict[str, Any]]] = {
     "torch": _torch,
     "stablehlo": _stablehlo,
     "onnx": _onnx,
+    "detectron2": _detectron2,
 }
 
 
@@ -122,7 +143,9 @@ def require_writable(
     Raises:
       UsageError: naming those that can.
     """
-    ours = [name for name in FORMATS if name not in _OF_TORCH]
+    if "detectron2" in names:
+        _require_detectron2(card, projector)
+    ours = [name for name in FORMATS if name not in (*_OF_TORCH, "detectron2")]
     others = [name for name in names if name in _OF_TORCH]
     plain = projector and byol_network.HeadSpec(projector.hidden_size, projector.output_size)
     if not others or (card.norm_spec == norms.BATCH_NORM and projector == plain):
@@ -132,6 +155,22 @@ def require_writable(
         f"{' and '.join(others)}: not for {what} of other layers than the reference's (model.norm, "
         f"model.weight_standardization, model.head_*): add --config.formats={','.join(ours)}."
     )
+
+
+def _require_detectron2(
+    card: encoder_spec.EncoderSpec, projector: byol_network.HeadSpec | None
+) -> None:
+    if projector or not detectron2.fits(card):
+        raise UsageError(
+            f"detectron2 has no such network: its R50-C4 takes {', '.join(detectron2.DEPTHS)} of "
+            "width 1 with ImageNet's stem and batch norm, and no projector. Leave detectron2 out "
+            "of --config.formats."
+        )
+    if not torch_export.has("torch"):
+        raise UsageError(
+            "detectron2's file is written by PyTorch: pip install torch, or leave detectron2 out "
+            "of --config.formats."
+        )
 
 
 def _compare(package: str, encode: torch_export.Encode, export: Export) -> dict[str, Any]:

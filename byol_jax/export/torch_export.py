@@ -86,6 +86,21 @@ def load_into_torchvision(folder: pathlib.Path, card: encoder_spec.EncoderSpec) 
     return encode
 
 
+def save_tensors(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Writes a file of PyTorch's own that holds ``{"model": tensors}``."""
+    import torch
+
+    torch.save({"model": {key: torch.from_numpy(x) for key, x in tensors.items()}}, path)
+
+
+def read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """What `save_tensors` wrote; nothing in the file is executed."""
+    import torch
+
+    found = torch.load(path, map_location="cpu", weights_only=True)["model"]
+    return {key: x.numpy() for key, x in found.items()}
+
+
 def fits_torchvision(card: encoder_spec.EncoderSpec) -> bool:
     """Whether torchvision has this very network."""
     is_same_network = card.encoder in torchvision_names.TORCHVISION and card.padding == "torch"

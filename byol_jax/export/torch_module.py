@@ -158,19 +158,30 @@ class Encoder(nn.Module):
     def forward(self, images):
         if images.dtype == torch.uint8:
             images = images.to(self.mean.dtype) / 255
-        x = self.conv1((images - self.mean) / self.std)
+        x = self.stem((images - self.mean) / self.std)
+        for group in self.groups():
+            x = group(x)
+        x = self.pool(x)
+        if self.fc is not None:
+            return self.fc(x)
+        return x if self.projector is None else self.projector(x)
+
+    def stem(self, x):
+        """What the first group gets of normalized images [b, 3, H, W]."""
+        x = self.conv1(x)
         if self.bn1 is not None:
             x = torch.relu(self.bn1(x))
         if self.card["stem"]["max_pool"]:
             x = functional.max_pool2d(pad(x, 3, 2, self.card["padding"], -torch.inf), 3, 2)
-        for number in range(1, len(self.card["groups"]) + 1):
-            x = getattr(self, f"layer{number}")(x)
-        if self.norm is not None:
-            x = torch.relu(self.norm(x))
-        x = x.mean((2, 3))
-        if self.fc is not None:
-            return self.fc(x)
-        return x if self.projector is None else self.projector(x)
+        return x
+
+    def groups(self):
+        """The block groups, each a function of the map of the one before."""
+        return [getattr(self, f"layer{n}") for n in range(1, len(self.card["groups"]) + 1)]
+
+    def pool(self, x):
+        """The embedding [b, F] of the map of the last group."""
+        return (x if self.norm is None else torch.relu(self.norm(x))).mean((2, 3))
 
 
 class Pixels(nn.Module):

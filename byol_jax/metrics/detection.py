@@ -1,22 +1,15 @@
-"""Average precision of detected boxes by the rules of PASCAL VOC and of COCO.
+"""Average precision of detected boxes by the rules of PASCAL VOC.
 
 Shapes: M boxes of the truth, D detections, K classes, T thresholds. A box is [left, top, right,
 bottom] in pixels.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).round(2).tolist())  # of IoU
-_RECALLS = np.linspace(0, 1, 101)  # COCO's
-_AREAS = {  # COCO's, in pixels
-    "all": (0, 1e10),
-    "small": (0, 32**2),
-    "medium": (32**2, 96**2),
-    "large": (96**2, 1e10),
-}
 
 
 class Truth(NamedTuple):
@@ -37,6 +30,9 @@ class Detections(NamedTuple):
     score: np.ndarray  # the higher the surer
 
 
+Boxes = TypeVar("Boxes", Truth, Detections)
+
+
 def box_iou(a: np.ndarray, b: np.ndarray, *, inclusive: bool = False) -> np.ndarray:
     """Intersection over union [m, n] of boxes [m, 4] and [n, 4].
 
@@ -45,12 +41,12 @@ def box_iou(a: np.ndarray, b: np.ndarray, *, inclusive: bool = False) -> np.ndar
       b: boxes.
       inclusive: right and bottom belong to the box, as in VOC's devkit, which adds 1 to sides.
     """
-    shared, area_a, area_b = _overlap(a, b, inclusive)
-    return _ratio(shared, area_a[:, None] + area_b[None] - shared)
+    shared, area_a, area_b = overlap(a, b, inclusive)
+    return ratio(shared, area_a[:, None] + area_b[None] - shared)
 
 
-def _overlap(
-    a: np.ndarray, b: np.ndarray, inclusive: bool
+def overlap(
+    a: np.ndarray, b: np.ndarray, inclusive: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Areas [m, n] of intersections, and areas [m] and [n] of the boxes."""
     a, b = (np.asarray(boxes, np.float64).reshape(-1, 4) for boxes in (a, b))
@@ -88,25 +84,57 @@ def voc_ap(
     Returns:
       Fractions; NaN for a class without a box that counts.
     """
-    found = np.full((num_classes, len(thresholds)), np.nan)
+    curves = voc_curves(
+        truth, detections, num_classes=num_classes, thresholds=thresholds, inclusive=inclusive
+    )
+    return np.array([[average(curve, t, points) for t in range(len(thresholds))]
+                     for curve in curves]).reshape(num_classes, len(thresholds))  # fmt: skip
+
+
+class Curve(NamedTuple):
+    """The detections of a class, best first, and how they were judged.
+
+    Attributes:
+      image: int [D].
+      right: bool [T, D].
+      wrong: bool [T, D]; a detection that is neither does not count.
+      asked: int, images of the boxes that are to be found, one entry a box.
+    """
+
+    image: np.ndarray
+    right: np.ndarray
+    wrong: np.ndarray
+    asked: np.ndarray
+
+
+def voc_curves(
+    truth: Truth,
+    detections: Detections,
+    *,
+    num_classes: int,
+    thresholds: Sequence[float] = (0.5,),
+    inclusive: bool = True,
+) -> list[Curve]:
+    """What `voc_ap` averages, of each class; arguments as there."""
+    curves = []
     for label in range(num_classes):
-        asked = _of_class(truth, label)
-        if not np.sum(~asked.difficult):
-            continue
-        given = _of_class(detections, label)
-        given = _rows(given, np.argsort(-given.score, kind="stable"))
+        asked = of_class(truth, label)
+        given = of_class(detections, label)
+        given = rows(given, np.argsort(-given.score, kind="stable"))
         overlaps, nearest = _nearest(asked, given, inclusive)
-        for t, threshold in enumerate(thresholds):
-            right, wrong = _judge(asked, overlaps, nearest, threshold)
-            found[label, t] = _average(right, wrong, int(np.sum(~asked.difficult)), points)
-    return found
+        judged = [_judge(asked, overlaps, nearest, threshold) for threshold in thresholds]
+        right, wrong = (np.array(part, bool) for part in zip(*judged, strict=True))
+        curves.append(Curve(given.image, right, wrong, asked.image[~asked.difficult]))
+    return curves
 
 
-def _of_class(boxes, label):
-    return _rows(boxes, boxes.label == label)
+def of_class(boxes: Boxes, label: int) -> Boxes:
+    """Those of one class."""
+    return rows(boxes, boxes.label == label)
 
 
-def _rows(boxes, which):
+def rows(boxes: Boxes, which: np.ndarray) -> Boxes:
+    """Some of the rows."""
     return type(boxes)(*(np.asarray(column)[which] for column in boxes))
 
 
@@ -133,8 +161,22 @@ def _judge(
     return right, ~right & (~hits | easy)
 
 
-def _average(right: np.ndarray, wrong: np.ndarray, count: int, points: int | None) -> float:
-    found, missed = np.cumsum(right), np.cumsum(wrong)
+def average(curve: Curve, t: int, points: int | None, times: np.ndarray | None = None) -> float:
+    """Average precision at threshold t; NaN without a box to find.
+
+    Args:
+      curve: of a class.
+      t: number of the threshold.
+      points: as of `voc_ap`.
+      times: [N] how often each image counts; None: once.
+    """
+    if times is None:
+        count, weights = len(curve.asked), 1
+    else:
+        count, weights = int(times[curve.asked].sum()), times[curve.image]
+    if not count:
+        return float("nan")
+    found, missed = np.cumsum(weights * curve.right[t]), np.cumsum(weights * curve.wrong[t])
     precision = found / np.maximum(found + missed, 1)
     best = np.maximum.accumulate(precision[::-1])[::-1]  # at this recall or above
     if points is None:
@@ -145,124 +187,6 @@ def _average(right: np.ndarray, wrong: np.ndarray, count: int, points: int | Non
     return float(np.append(best, 0)[first].sum() / points)
 
 
-def coco_ap(
-    truth: Truth, detections: Detections, *, num_classes: int, difficult_as_crowd: bool = True
-) -> tuple[dict[str, float], np.ndarray]:
-    """The twelve numbers of COCO's evaluation, and AP [K, T] of classes at `THRESHOLDS`.
-
-    Args:
-      truth: of all images.
-      detections: on all images.
-      num_classes: K.
-      difficult_as_crowd: treat difficult boxes as COCO treats crowds, which any number of
-        detections may meet and none has to; else they count as all others.
-
-    Returns:
-      Fractions by name; NaN where there is nothing to find.
-    """
-    if not difficult_as_crowd:
-        truth = truth._replace(difficult=np.zeros(len(truth.difficult), bool))
-    curves = {
-        area: [
-            [_coco_class(_of_class(truth, label), _of_class(detections, label), area, most)
-             for label in range(num_classes)]
-            for most in ((1, 10, 100) if area == "all" else (100,))
-        ]
-        for area in _AREAS
-    }  # fmt: skip
-    precision = {area: np.array([p for p, _ in rows[-1]]) for area, rows in curves.items()}
-    recall = {
-        area: np.array([[r for _, r in row] for row in rows]) for area, rows in curves.items()
-    }
-    by_class = precision["all"]
-    stats = {
-        "AP": _mean(by_class),
-        "AP50": _mean(by_class[:, 0]),
-        "AP75": _mean(by_class[:, 5]),
-        **{f"AP{area}": _mean(precision[area]) for area in ("small", "medium", "large")},
-        **{f"AR{most}": _mean(recall["all"][i]) for i, most in enumerate((1, 10, 100))},
-        **{f"AR{area}": _mean(recall[area]) for area in ("small", "medium", "large")},
-    }
-    return stats, by_class
-
-
-def _mean(values: np.ndarray) -> float:
-    return float("nan") if np.isnan(values).all() else float(np.nanmean(values))
-
-
-def _coco_class(
-    asked: Truth, given: Detections, area: str, most: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Average precision [T] and recall [T] of a class, of boxes of a range of areas.
-
-    Args:
-      asked: boxes of the class.
-      given: detections of the class.
-      area: a key of `_AREAS`.
-      most: so many detections of an image count, the surest.
-    """
-    parts = [
-        _coco_image(_rows(asked, asked.image == image), _rows(given, given.image == image), area,
-                    most)
-        for image in np.union1d(asked.image, given.image)
-    ]  # fmt: skip
-    count = sum(part[3] for part in parts)
-    if not count:
-        return np.full((2, len(THRESHOLDS)), np.nan)
-    scores = np.concatenate([part[0] for part in parts])
-    order = np.argsort(-scores, kind="stable")
-    right, wrong = (np.concatenate([p[i] for p in parts], axis=1)[:, order] for i in (1, 2))
-    found, missed = np.cumsum(right, axis=1), np.cumsum(wrong, axis=1)
-    precision = found / np.maximum(found + missed, 1)
-    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    best = np.pad(best, [(0, 0), (0, 1)])
-    first = [np.searchsorted(row / count, _RECALLS) for row in found]
-    averages = [row[where].mean() for row, where in zip(best, first, strict=True)]
-    reached = found[:, -1] / count if found.shape[1] else np.zeros(len(THRESHOLDS))
-    return np.array(averages), reached
-
-
-def _coco_image(
-    asked: Truth, given: Detections, area: str, most: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Scores, right and wrong [T, D] of an image's detections, and how many boxes are asked for."""
-    given = _rows(given, np.argsort(-given.score, kind="stable")[:most])
-    shared, areas, boxes = _overlap(given.box, asked.box, False)
-    crowd = np.asarray(asked.difficult, bool)
-    union = np.where(crowd, areas[:, None], areas[:, None] + boxes - shared)
-    overlaps = _ratio(shared, union)
-    low, high = _AREAS[area]
-    ignored = crowd | (boxes < low) | (boxes > high)
-    outside = (areas < low) | (areas > high)
-    order = np.argsort(ignored, kind="stable")  # boxes that count come first
-    right, wrong = np.zeros((2, len(THRESHOLDS), len(given.score)), bool)
-    for t, threshold in enumerate(THRESHOLDS):
-        taken = _match(overlaps[:, order], crowd[order], ignored[order], threshold)
-        is_ignored = np.append(ignored[order], False)[taken]
-        right[t] = (taken >= 0) & ~is_ignored
-        wrong[t] = (taken < 0) & ~outside
-    return given.score, right, wrong, int(np.sum(~ignored))
-
-
-def _match(
-    overlaps: np.ndarray, crowd: np.ndarray, ignored: np.ndarray, threshold: float
-) -> np.ndarray:
-    """Which box each detection, best first, takes; -1: none.
-
-    The free box of highest IoU, the last of equal ones; a box that is ignored only if no other
-    reaches the threshold.
-    """
-    taken, free = np.full(len(overlaps), -1), np.ones(overlaps.shape[1], bool)
-    for d, row in enumerate(overlaps):
-        reaches = (row >= threshold) & (free | crowd)
-        for group in (reaches & ~ignored, reaches & ignored):
-            if group.any():
-                candidates = np.flatnonzero(group)
-                taken[d] = candidates[::-1][row[candidates][::-1].argmax()]
-                free[taken[d]] = False
-                break
-    return taken
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole; 0 where whole is."""
     return np.divide(part, whole, out=np.zeros_like(part, dtype=np.float64), where=whole > 0)

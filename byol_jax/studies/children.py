@@ -99,7 +99,7 @@ class Child:
       log: takes what it prints.
       env: its environment.
       processors: that it may use; None for all.
-      descriptor: of its claim, which it keeps open.
+      descriptor: of its claim, if it has one, which it keeps open.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Child:
         *,
         env: Mapping[str, str],
         processors: set[int] | None,
-        descriptor: int,
+        descriptor: int | None = None,
     ):
         self._log = log
         self._began = time.monotonic()
@@ -122,7 +122,7 @@ class Child:
                 stdout=file,
                 stderr=file,
                 start_new_session=True,
-                pass_fds=(descriptor,),
+                pass_fds=() if descriptor is None else (descriptor,),
                 env=dict(env),
             )
         if processors and hasattr(os, "sched_setaffinity"):  # before it has started a thread

@@ -190,6 +190,8 @@ def describe(model: dict[str, Any], workdir: pathlib.Path) -> str:
         else:
             result = check["note"]
         lines.append(f"  {name:<12} {result}")
+        if "warning" in check:
+            lines.append(f"  {name:<12} Note: {check['warning']}")
     if model["torch"]:
         lines.append(f"  In PyTorch use {model['torch']['use']}.")
     lines += [f"  {note}" for note in [*model["notes"], model["licence"]] if note]

@@ -77,6 +77,9 @@ RANGES: Mapping[str, Range] = {
     "input_width": Range(8, 8192),
     "up_channels": Range(1, 2**16),
     "head.channels": Range(1, 2**16),
+    "image_sizes": Range(32, 8192),
+    "longest_side": Range(32, 65_500),
+    "anchor_sizes": Range(1, 8192),
     "head.dilation": Range(1, 256),
     "*shorter_side": Range(8, 65_500),  # the longest side of a JPEG
     "mean": FRACTION,
@@ -101,7 +104,7 @@ RANGES: Mapping[str, Range] = {
     "objective.*.iterations": COUNT,
     "objective.*.prototypes": COUNT,
     "objective.*.frozen_steps": COUNT_OR_ZERO,
-    "*base_learning_rate": POSITIVE,
+    "*learning_rate": POSITIVE,
     "*learning_rates": POSITIVE,
     "*weight_decay": NOT_NEGATIVE,
     "*weight_decays": NOT_NEGATIVE,

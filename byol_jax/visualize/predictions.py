@@ -3,6 +3,7 @@
 import json
 import pathlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from byol_jax.visualize import thumbnails
 from byol_jax.workdir import console, files
 
 SIZE = 192  # px, of the longer side
+MOST = 12  # images
 _IGNORED = np.array((224, 224, 224), np.uint8)
 
 
@@ -50,6 +52,53 @@ def write_depth(workdir: pathlib.Path, shown: Sequence[pixel_sweep.Shown]) -> No
         pictures = [example.pixels, *(_shaded(d, low, high) for d in (example.target, predicted))]
         rows.append(_row(pictures, f"{low:.2f} to {high:.2f} m"))
     _write(workdir, {"images": rows, "legend": []})
+
+
+class ShownBoxes(NamedTuple):
+    """A tested image to look at; objects are boxes [M, 4] with labels [M]."""
+
+    pixels: np.ndarray
+    truth: tuple[np.ndarray, np.ndarray]
+    predicted: tuple[np.ndarray, np.ndarray]
+
+
+def write_boxes(workdir: pathlib.Path, classes: Sequence[str], shown: Sequence[ShownBoxes]) -> None:
+    """Writes ``gallery/predictions.json`` of images with objects in boxes.
+
+    Args:
+      workdir: of the evaluation.
+      classes: names, by label.
+      shown: images with what was found in them.
+    """
+    colors = palette(len(classes) + 1)[1:]
+    rows = []
+    for image in shown:
+        seen = sorted({int(label) for label in image.truth[1]})
+        pictures = [image.pixels, *(_framed(image.pixels, *objects, colors)
+                                    for objects in (image.truth, image.predicted))]  # fmt: skip
+        rows.append(_row(pictures, ", ".join(classes[label] for label in seen)))
+    labels = sorted({int(x) for image in shown for x in (*image.truth[1], *image.predicted[1])})
+    legend = [[classes[label], "#" + bytes(colors[label]).hex()] for label in labels]
+    _write(workdir, {"images": rows, "legend": legend})
+
+
+def _framed(
+    pixels: np.ndarray, box: np.ndarray, label: np.ndarray, colors: np.ndarray
+) -> np.ndarray:
+    """The image with the outlines of boxes, two pixels wide once it is shown."""
+    painted = pixels.copy()
+    height, width = pixels.shape[:2]
+    line = max(1, round(2 * max(height, width) / SIZE))
+    for sides, kind in zip(np.rint(box).astype(int), label, strict=True):
+        left, top, right, bottom = np.clip(sides, 0, [width, height, width, height])
+        for rows, columns in (
+            (slice(top, top + line), slice(left, right)),
+            (slice(max(bottom - line, 0), bottom), slice(left, right)),
+            (slice(top, bottom), slice(left, left + line)),
+            (slice(top, bottom), slice(max(right - line, 0), right)),
+        ):
+            painted[rows, columns] = colors[kind]
+    return painted
 
 
 def palette(count: int) -> np.ndarray:

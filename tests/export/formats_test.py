@@ -26,5 +26,7 @@ def test_other_layers_are_refused_for_torch_by_the_formats_that_hold_them(case):
 
 
 @pytest.mark.parametrize("head", [None, HEAD])
-def test_the_references_network_fits_every_format(head):
-    formats.require_writable(formats.FORMATS, PLAIN, head)
+def test_the_references_network_fits_every_format_but_detectron2s(head):
+    formats.require_writable(
+        [name for name in formats.FORMATS if name != "detectron2"], PLAIN, head
+    )

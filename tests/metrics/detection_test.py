@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from byol_jax.metrics import detection
+from byol_jax.metrics import detection, detection_coco, detection_intervals
 from tests.support import golden_data
 
 GOLDEN = golden_data.load("dense")
@@ -52,7 +52,7 @@ def test_difficult_objects_do_not_count():
 
 @pytest.mark.parametrize("key, is_crowd", [("difficult_as_crowd", True), ("all_counted", False)])
 def test_cocos_numbers_equal_the_golden_values(key, is_crowd):
-    stats, table = detection.coco_ap(
+    stats, table = detection_coco.coco_ap(
         truth(), detections(), num_classes=CLASSES, difficult_as_crowd=is_crowd
     )
     names = map(str, GOLDEN["ap|coco_stat_names"])
@@ -71,14 +71,14 @@ def test_a_perfect_prediction_scores_1():
     for points in (None, 11):
         found = detection.voc_ap(truth(), perfect(), num_classes=CLASSES, points=points)
         np.testing.assert_allclose(found, 1)
-    assert detection.coco_ap(truth(), perfect(), num_classes=CLASSES)[0]["AP"] == 1
+    assert detection_coco.coco_ap(truth(), perfect(), num_classes=CLASSES)[0]["AP"] == 1
 
 
 def test_boxes_beside_the_objects_score_0():
     box = perfect().box + 10_000
     shifted = perfect()._replace(box=box)
     assert not detection.voc_ap(truth(), shifted, num_classes=CLASSES).any()
-    assert detection.coco_ap(truth(), shifted, num_classes=CLASSES)[0]["AP50"] == 0
+    assert detection_coco.coco_ap(truth(), shifted, num_classes=CLASSES)[0]["AP50"] == 0
 
 
 def test_a_class_that_is_never_found_costs_its_part():
@@ -100,3 +100,31 @@ def test_a_second_detection_of_an_object_is_wrong():
 
 def test_a_class_without_an_object_has_no_precision():
     assert np.isnan(detection.voc_ap(truth(), perfect(), num_classes=CLASSES + 1)[-1, 0])
+
+
+def test_the_interval_of_average_precision_is_that_of_images_drawn_anew():
+    """The measure of a resample equals that of a set in which drawn images stand several times."""
+    real, given, count = truth(), detections(), int(truth().image.max()) + 1
+    values, intervals, by_class = detection_intervals.summary(
+        real, given, num_classes=CLASSES, num_images=count, seed=0, resamples=3
+    )
+    assert values["AP50"] == pytest.approx(np.nanmean(by_class))
+    coco, _ = detection_coco.coco_ap(real, given, num_classes=CLASSES)
+    assert values["coco_AP"] == pytest.approx(coco["AP"], abs=1e-12)
+    rng, found = np.random.default_rng(0), []
+    for _ in range(3):
+        drawn = rng.integers(count, size=count)
+        again = [_drawn(boxes, drawn) for boxes in (real, given)]
+        stats, _ = detection_coco.coco_ap(*again, num_classes=CLASSES)
+        again = [boxes._replace(box=boxes.box + [1, 1, 0, 0]) for boxes in again]
+        area = detection.voc_ap(*again, num_classes=CLASSES, points=None)
+        found.append((stats["AP"], np.nanmean(area)))
+    for name, column in zip(("coco_AP", "AP50_area"), zip(*found, strict=True), strict=True):
+        # Copies of an image have equal scores, whose order may differ.
+        np.testing.assert_allclose(intervals[name], np.percentile(column, (2.5, 97.5)), atol=0.02)
+
+
+def _drawn(boxes, images):
+    rows = [np.flatnonzero(boxes.image == image) for image in images]
+    again = type(boxes)(*(np.concatenate([column[r] for r in rows]) for column in boxes))
+    return again._replace(image=np.repeat(np.arange(len(images)), [len(r) for r in rows]))

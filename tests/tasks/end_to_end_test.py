@@ -17,6 +17,7 @@ import PIL.Image
 import psutil
 import pytest
 
+from configs import paper
 from tests.support import documents, pixel_worlds
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -340,9 +341,25 @@ def smaller_set_of_pixels(task, arguments, root):
     return [f"--config.data.dir={root}"]
 
 
+def smaller_sets_of_the_paper(root):
+    """Flags for drawn sets of ImageNet's layout, for transfer, and of VOC; few steps on each."""
+    for place in ("imagenet/train", "imagenet/val", "aircraft/train", "aircraft/test"):
+        for number in range(24):
+            image = pixel_worlds.draw(number)[0]
+            pixel_worlds.save_image(root / place / "ab"[number % 2] / f"{number}.png", image)
+    smaller_set_of_pixels("segmentation", (), root)
+    options = paper.get_config("small").options.to_dict() | {"transfer": "lambdas.count=2"}
+    options["transfer"] += " data.validation_split= max_iterations=9"
+    only = "linear,semi_supervised_10percent,transfer,segmentation,depth"
+    given = [f"--config.options.{name}={text}" for name, text in options.items()]
+    return [f"--config.data.dir={root}", f"--config.only={only}", *given]
+
+
 def smaller(arguments, photographs, checkpoint, output):
     """What to add to a command of a guide, so that it takes seconds and needs no data set."""
     task = next(a for a in arguments if a.startswith("--config=")).split("/")[1].split(".")[0]
+    if task == "detection" or any("detectron2" in argument for argument in arguments):
+        pytest.skip("tests/detection/torch_test.py runs it")
     if any("accumulate" in argument for argument in arguments):
         return [*TINY, "--config.batch_size=32"]  # four micro-batches on each of four devices
     if "--config.checkpoint=some/export" in arguments:
@@ -358,6 +375,8 @@ def smaller(arguments, photographs, checkpoint, output):
         short = [f"--config.checkpoint={checkpoint}", "--config.total_steps=2"]
         short += ["--config.batch_size=4", *PIXELS[task]]
         return short + smaller_set_of_pixels(task, arguments, output / "set")
+    if task == "paper":
+        return [f"--config.checkpoint={checkpoint}", *smaller_sets_of_the_paper(output / "sets")]
     if task == "embed":
         where = [f"--config.checkpoint={checkpoint}", f"--config.data.dir={photographs}"]
         return [*where, "--config.data.max_bad_share=0.2"]

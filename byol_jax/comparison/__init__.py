@@ -1,0 +1,1 @@
+"""The paper's evaluations of one encoder, side by side with its numbers."""

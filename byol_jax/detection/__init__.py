@@ -1,0 +1,1 @@
+"""A detector on an encoder, in PyTorch: torchvision's Faster R-CNN."""

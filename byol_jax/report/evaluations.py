@@ -123,7 +123,7 @@ def _mistakes(run: Run) -> str:
     return (
         '<p class="note">The wrong answers with the highest probabilities: a label that is wrong, '
         "a class that means two things, or what the encoder cannot see.</p>"
-        f"{pictures.first_few(figures, 6, 'singles', 'More mistakes')}"
+        f"{pictures.first_few(figures, 8, 'singles', 'More mistakes')}"
     )
 
 
@@ -137,12 +137,12 @@ def _sweep(run: Run) -> str:
     rows, selected = mine["table"], section(mine, "selected")
     keys = [key for key, value in rows[0].items() if not isinstance(value, dict | list)]
     cells = [
-        [*(_show(key, row.get(key)) for key in keys), "chosen" if _is(row, selected) else ""]
+        ["chosen" if _is(row, selected) else "", *(_show(key, row.get(key)) for key in keys)]
         for row in rows
     ]
     heads = [key.replace("_", " ") for key in keys]
     on = f"Chosen on {selected.get('on')}" if selected.get("on") else ""
-    return f'<div class="card scroll">{table([*heads, ""], cells, on)}</div>'
+    return f'<div class="card scroll">{table(["", *heads], cells, on)}</div>'
 
 
 def _is(row: Mapping[str, Any], selected: Mapping[str, Any]) -> bool:

@@ -229,7 +229,8 @@ def result(run: Run) -> str:
             tables.append(_records(key, value))
         else:
             rows.append((_key(key), _plain(value)))
-    return f'<div class="card scroll">{"<br>".join([*tables, facts(rows)])}</div>'
+    inside = "<br>".join([*tables, facts(rows)])
+    return folded("All of result.json", f'<div class="card scroll">{inside}</div>')
 
 
 def _records(title: str, records: Sequence[dict[str, Any]]) -> str:

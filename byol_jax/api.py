@@ -21,19 +21,21 @@ from byol_jax import config as config_lib
 from byol_jax.checkpoints import classifiers, encoders
 from byol_jax.cli import conclusion
 from byol_jax.cli import overrides as overrides_lib
+from byol_jax.curation import index as index_lib
 from byol_jax.data import datasets
 from byol_jax.evaluation import protocol, result_folder
 from byol_jax.host import signals
 from byol_jax.tasks import export as export_task
 from byol_jax.tasks import knn, linear_eval
 from byol_jax.tasks import pretrain as pretrain_task
-from byol_jax.training import budget_run, run_writer
+from byol_jax.training import completion, run_writer
 from byol_jax.workdir import metrics_log
 
 ArrayDataset = datasets.ArrayDataset
 Classifier = classifiers.Classifier
 Dataset = datasets.Dataset
 Encoder = encoders.Encoder
+Index = index_lib.Index
 UsageError = config_lib.UsageError
 Path = str | os.PathLike[str]
 
@@ -164,13 +166,14 @@ def pretrain(
     overrides_lib.settle(config, overrides)
     folder = _folder(workdir or f"runs/pretrain-{config.preset}")
     with conclusion.concluded(folder):
-        config = budget_run.fill(config, folder, train=train, test=test)
-        is_over = pretrain_task.run(
-            config, folder, train=train, test=test, callbacks=callbacks, typed=overrides or ()
+        images = {"train": train, "test": test}
+        filled = completion.complete(config, folder, **images, typed=overrides or ())
+        is_over = pretrain_task.train_as(
+            filled, folder, **images, callbacks=callbacks, typed=overrides or ()
         )
     if not is_over:
         raise KeyboardInterrupt(f"Saved in {folder}: make the same call to resume.")
-    found = Run(folder, config, 0)
+    found = Run(folder, filled.config, 0)
     return dataclasses.replace(found, step=max(row["step"] for row in found.metrics))
 
 

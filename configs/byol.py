@@ -123,7 +123,9 @@ def _model() -> ml_collections.ConfigDict:
     model.projector_hidden_size = 4096
     model.projector_hidden_layers = 1  # 0: linear
     model.projector_output_size = 256
-    model.predictor = "mlp"  # mlp | linear | none
+    # Batch norm at the end of the projector: none | batch_scale (no offset) | batch_plain (neither)
+    model.projector_output_norm = "none"
+    model.predictor = "mlp"  # mlp | linear | directpred | directcopy | none
     model.predictor_hidden_size = 4096
     model.predictor_hidden_layers = 1
     model.head_bias = False  # of the last layers of the heads; the paper, appendix J.2: True
@@ -141,6 +143,9 @@ def _objective() -> ml_collections.ConfigDict:
     """Which method; docs/methods.md says what each is."""
     objective = ml_collections.ConfigDict()
     objective.name = "byol"  # a row of byol_jax/objectives/table.py; each has settings of its own
+    # Heads, optimizer and schedules where the method is typed and they are not: method (as its
+    # authors published them) | preset (as here). A run keeps what it began with.
+    objective.recipe = "method"
     objective.predictor = config_dict.placeholder(bool)  # unset: as the method has it
     objective.target = config_dict.placeholder(str)  # ema | copy | frozen | stop_gradient | none
     objective.base_target_ema = 0.996
@@ -152,7 +157,8 @@ def _objective() -> ml_collections.ConfigDict:
 
 def _objective_settings(objective: ml_collections.ConfigDict) -> None:
     """A section for each objective that has keys of its own."""
-    for name in "byol infonce simclr moco_v2 moco_v3 barlow_twins vicreg swav raft".split():
+    names = "byol infonce simclr moco_v2 moco_v3 barlow_twins vicreg swav dino ssl_hsic raft"
+    for name in names.split():
         objective[name] = ml_collections.ConfigDict()
     objective.byol.normalization = "l2"  # l2 | layer_norm | batch_norm | none: before comparing
     objective.infonce.temperature = 0.1  # alpha of the paper's equation 8
@@ -171,6 +177,13 @@ def _objective_settings(objective: ml_collections.ConfigDict) -> None:
     objective.swav.iterations = 3
     objective.swav.prototypes = 3000
     objective.swav.frozen_steps = 313  # in which prototypes stay as drawn
+    objective.swav.queue_size = 0  # a multiple of batch_size; for small batches: 3840
+    objective.swav.queue_start_steps = 0  # before which no embedding is kept
+    objective.dino.student_temperature = 0.1
+    objective.dino.teacher_temperature = 0.04
+    objective.dino.center_momentum = 0.9
+    objective.ssl_hsic.features = 512  # of its kernels, drawn in every step
+    objective.ssl_hsic.regularization_weight = 3.0
     objective.raft.alignment_weight = 1.0
     objective.raft.escape_weight = 1.0
 

@@ -16,15 +16,15 @@ from byol_jax.models import encoder_spec
 UsageError = config_lib.UsageError
 
 
-def load_networks(path: str, template: Any) -> Any:
-    """Takes parameters and batch-norm states, but not step and optimizer, from another run.
+def load_networks(path: str, built: Any) -> dict[str, encoder_spec.Network]:
+    """Reads parameters and batch-norm states, but not step and optimizer, of another run.
 
     Args:
       path: a workdir (its newest checkpoint) or one step's folder in its ``checkpoints``.
-      template: a state as the current config builds it.
+      built: the encoder's parameters as the current config builds them.
 
     Returns:
-      The template with ``online_params``, ``target_params`` and their states from the file.
+      Networks with their heads by name: "online", and "target" if the run keeps one.
 
     Raises:
       UsageError: there is no checkpoint at the path, or it is of another network.
@@ -32,9 +32,14 @@ def load_networks(path: str, template: Any) -> Any:
     names = ("online_params", "target_params", "online_state", "target_state")
 
     def load() -> dict[str, Any]:
-        return _load(step_folders.find(path), names, template.online_params)
+        return _load(step_folders.find(path), names, built)
 
-    return template._replace(**step_folders.until_sound(path, load))
+    found = step_folders.until_sound(path, load)
+    return {
+        name: encoder_spec.Network(found[f"{name}_params"], found[f"{name}_state"])
+        for name in ("online", "target")
+        if found[f"{name}_params"]
+    }
 
 
 def load_network(step_folder: pathlib.Path, built: Any, name: str) -> encoder_spec.Network:
@@ -49,7 +54,10 @@ def load_network(step_folder: pathlib.Path, built: Any, name: str) -> encoder_sp
       UsageError: the checkpoint is half-written or damaged, or of another encoder than ``built``.
     """
     names = (f"{name}_params", f"{name}_state")
-    return encoder_spec.Network(*_load(step_folder, names, built).values())
+    found = encoder_spec.Network(*_load(step_folder, names, built).values())
+    if not found.params:
+        raise UsageError(f"{step_folder} has no {name} network: its objective keeps none.")
+    return found
 
 
 def _load(step_folder: pathlib.Path, names: Sequence[str], built: Any) -> dict[str, Any]:
@@ -80,16 +88,20 @@ def _read_fields(step_folder: pathlib.Path, names: Sequence[str], built: Any) ->
     with Reader(folder) as reader:
         if not set(names) <= set(reader.tree):
             raise ValueError("it does not say what it holds")
-        item = {name: reader.tree[name] for name in names}
-        saved = item[names[0]]
+        kept = [name for name in names if reader.tree[name]]  # a second network, only of some
+        if not kept:
+            return {name: {} for name in names}
+        item = {name: reader.tree[name] for name in kept}
+        saved = item[kept[0]]
         ignored = set(encoder_spec.HEADS) - {module.split("/")[0] for module in built}
         compared = {m: leaves for m, leaves in saved.items() if m.split("/")[0] not in ignored}
         network_shapes.require_same_network(step_folder, compared, built)
         module = min(saved)
         leaf = min(saved[module])
         # Arrays that fail side by side fill the screen with traces, the first one alone not.
-        reader.read({names[0]: {module: {leaf: saved[module][leaf]}}})
-        return {name: reader.read(item)[name] for name in names}
+        reader.read({kept[0]: {module: {leaf: saved[module][leaf]}}})
+        read = reader.read(item)
+        return {name: read.get(name, {}) for name in names}
 
 
 class Reader:

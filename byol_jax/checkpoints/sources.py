@@ -25,6 +25,7 @@ from byol_jax.checkpoints import (
     torchvision_names,
 )
 from byol_jax.models import encoder_spec, resnet
+from byol_jax.objectives import table
 
 UsageError = config_lib.UsageError
 
@@ -103,9 +104,12 @@ def load(found: Weights, network: str) -> Network:
       UsageError: there is no such network, or it is damaged.
     """
     if network not in found.load:
-        raise UsageError(
-            f"{found.path} has no {network} network. Valid: {', '.join(sorted(found.load))}."
-        )
+        why = ""
+        if found.format == "run" and network == "target":
+            name = found.config.objective.name
+            why = f": objective.name={name} keeps none, take --config.network=online"
+        valid = ", ".join(sorted(found.load))
+        raise UsageError(f"{found.path} has no {network} network{why}. Valid: {valid}.")
     return found.load[network]()
 
 
@@ -146,7 +150,8 @@ def _open_run(path: str) -> Weights:
     def load(name: str) -> Network:
         return orbax_reader.load_network(folder, encoder_spec.shapes(card)[0], name)
 
-    loaders = {name: lambda name=name: load(name) for name in ("online", "target")}
+    names = ("online", "target") if table.keeps_target(config.objective) else ("online",)
+    loaders = {name: lambda name=name: load(name) for name in names}
     return Weights(str(folder), "run", int(folder.name), card, loaders, config)
 
 

@@ -69,6 +69,11 @@ def has_bottlenecks(config: Any) -> bool:
 
 def has_predictor(config: Any) -> bool:
     """Whether predictions are compared, as the config or else the objective says."""
+    return config.model.predictor != "none" and may_have_predictor(config)
+
+
+def may_have_predictor(config: Any) -> bool:
+    """Whether the objective lets predictions be compared, whatever makes them."""
     objective = table.OBJECTIVES.get(config.objective.name)
     asked = config.objective.predictor
     return objective is None or (objective.has_predictor if asked is None else asked)
@@ -82,13 +87,17 @@ def averages_target(config: Any) -> bool:
 
 def has_batch_norm(config: Any) -> bool:
     """Whether any layer has batch norm."""
-    return config.model.norm == "batch" or (config.model.head_norm == "batch" and is_deep(config))
+    model = config.model
+    is_at_the_end = model.projector_output_norm != "none"
+    is_in_heads = model.head_norm == "batch" and is_deep(config)
+    return model.norm == "batch" or is_at_the_end or is_in_heads
 
 
 def is_deep(config: Any) -> bool:
     """Whether a head has hidden layers."""
     model = config.model
-    predictor = model.predictor_hidden_layers if model.predictor == "mlp" else 0
+    is_mlp = model.predictor == "mlp" and has_predictor(config)
+    predictor = model.predictor_hidden_layers if is_mlp else 0
     return model.projector_hidden_layers > 0 or predictor > 0
 
 

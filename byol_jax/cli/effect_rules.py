@@ -102,7 +102,11 @@ RULES: tuple[Rule, ...] = (
     Rule(
         OF_BYOL,
         ("model.bn_eps",),
-        lambda c: c.model.norm != "none" or (c.model.head_norm != "none" and conditions.is_deep(c)),
+        lambda c: (
+            c.model.norm != "none"
+            or c.model.projector_output_norm != "none"
+            or (c.model.head_norm != "none" and conditions.is_deep(c))
+        ),
         "on a network without norms: leave it out",
     ),
     Rule(
@@ -125,9 +129,17 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         OF_BYOL,
-        ("model.predictor", "model.predictor_hidden_size", "model.predictor_hidden_layers"),
+        ("model.predictor",),
+        conditions.may_have_predictor,
+        "with objective.name={objective.name}, objective.predictor={objective.predictor}: such a "
+        "run has no predictor; leave it out",
+    ),
+    Rule(
+        OF_BYOL,
+        ("model.predictor_hidden_size", "model.predictor_hidden_layers"),
         conditions.has_predictor,
-        "while objective.name is {objective.name} and has no predictor: leave it out",
+        "with objective.name={objective.name}, objective.predictor={objective.predictor}, "
+        "model.predictor={model.predictor}: such a run has no predictor; leave it out",
     ),
     *(
         Rule(
@@ -139,6 +151,13 @@ RULES: tuple[Rule, ...] = (
         )
         for name, objective in table.OBJECTIVES.items()
         if dataclasses.fields(objective.settings)
+    ),
+    Rule(
+        OF_BYOL,
+        ("objective.swav.queue_start_steps",),
+        lambda c: c.objective.swav.queue_size > 0,
+        "while objective.swav.queue_size is 0: add --config.objective.swav.queue_size=3840, for "
+        "example, or leave it out",
     ),
     Rule(
         OF_BYOL,
@@ -204,7 +223,7 @@ RULES: tuple[Rule, ...] = (
         "while bench.step is false: leave it out",
     ),
     Rule(
-        ("knn", "linear_eval", "semi_supervised", "transfer", "embed"),
+        ("knn", "linear_eval", "semi_supervised", "transfer", "embed", "curate", "search"),
         ("data.max_bad_share",),
         lambda c: not conditions.is_in_memory(c),
         "on a set that is in memory, whose images are all good: leave it out",

@@ -6,6 +6,7 @@ from typing import Any
 
 from byol_jax import config as config_lib
 from byol_jax.cli import effect_rules
+from byol_jax.training import method_settings
 
 UsageError = config_lib.UsageError
 
@@ -61,9 +62,12 @@ def settle(config: Any, typed: Collection[str], *, has_workdir: bool = False) ->
         if config.task in tasks and key in given:
             _settle_length(config, key, other, given)
     unused = [key for key in given if is_among(key, UNUSED.get(config.task, ()))]
+    ruled = config
+    if config.task in effect_rules.OF_BYOL:  # which may choose another optimizer, for one
+        ruled = method_settings.published(config, given).config
     for key in given:
         if key not in unused:
-            _require_effect(config, key)
+            _require_effect(ruled, key)
     notes = [f"--config.{key} has no effect on configs/{config.task}.py." for key in unused]
     if has_workdir and config.task in WITHOUT_WORKDIR:
         notes.append(f"--workdir has no effect on configs/{config.task}.py.")

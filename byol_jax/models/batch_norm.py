@@ -29,6 +29,8 @@ class BatchNorm(hk.Module):
       axis: name of a mapped axis over which moments are averaged; None: local ones.
       groups: positions on the axis, each in one of several groups of equal size, which then average
         among themselves; None: all together.
+      has_scale: multiply by a parameter after normalizing.
+      has_offset: add one.
     """
 
     def __init__(
@@ -40,9 +42,12 @@ class BatchNorm(hk.Module):
         axis: str | None,
         groups: Sequence[Sequence[int]] | None,
         name: str,
+        has_scale: bool = True,
+        has_offset: bool = True,
     ):
         super().__init__(name=name)
         self._eps = eps
+        self._has_scale, self._has_offset = has_scale, has_offset
         self._scale_init = jnp.zeros if zero_scale else jnp.ones
         self._axis, self._groups = axis, groups
         self._mean = hk.ExponentialMovingAverage(decay_rate, name="mean_ema")
@@ -85,10 +90,15 @@ class BatchNorm(hk.Module):
         return self._scaled(x, moments.mean, _variance(moments))
 
     def _scaled(self, x: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
-        scale = hk.get_parameter("scale", mean.shape, mean.dtype, self._scale_init)
-        offset = hk.get_parameter("offset", mean.shape, mean.dtype, jnp.zeros)
-        inverse = scale * jax.lax.rsqrt(var + jnp.asarray(self._eps, var.dtype))
-        return ((x.astype(mean.dtype) - mean) * inverse + offset).astype(x.dtype)
+        inverse = jax.lax.rsqrt(var + jnp.asarray(self._eps, var.dtype))
+        if self._has_scale:
+            scale = hk.get_parameter("scale", mean.shape, mean.dtype, self._scale_init)
+            inverse = scale * inverse
+        normalized = (x.astype(mean.dtype) - mean) * inverse
+        if self._has_offset:
+            offset = hk.get_parameter("offset", mean.shape, mean.dtype, jnp.zeros)
+            normalized = normalized + offset
+        return normalized.astype(x.dtype)
 
 
 def _variance(moments: Moments) -> jax.Array:

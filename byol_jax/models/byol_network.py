@@ -15,13 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from byol_jax.config import lookup
-from byol_jax.models import dilation, microbatch, norms, resnet
+from byol_jax.models import batch_norm, dilation, microbatch, norms, resnet
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Part = Literal["online", "target", "encoder", "maps"]
 PREDICTORS = ("mlp", "linear", "none")
+# Batch norm at the end of the projector, by what it learns: scale, offset.
+OUTPUT_NORMS = {"none": None, "batch_scale": (True, False), "batch_plain": (False, False)}
 
 
 class Outputs(NamedTuple):
@@ -43,6 +45,7 @@ class HeadSpec(NamedTuple):
       hidden_layers: how many; without any, the head is linear.
       has_bias: whether its last layer has one.
       norm: of the hidden layers.
+      output_norm: a key of `OUTPUT_NORMS`.
     """
 
     hidden_size: int
@@ -50,6 +53,7 @@ class HeadSpec(NamedTuple):
     hidden_layers: int = 1
     has_bias: bool = False
     norm: norms.NormSpec = norms.BATCH_NORM
+    output_norm: str = "none"
 
 
 class MLP(hk.Module):
@@ -72,7 +76,22 @@ class MLP(hk.Module):
         for _ in range(spec.hidden_layers):
             x = hidden(spec.hidden_size, name="linear")(x)
             x = jax.nn.relu(self._layers.norm("batch_norm")(x, is_training))
-        return hk.Linear(spec.output_size, with_bias=spec.has_bias, name="linear")(x)
+        x = hk.Linear(spec.output_size, with_bias=spec.has_bias, name="linear")(x)
+        learned = OUTPUT_NORMS[spec.output_norm]
+        return x if learned is None else self._output_norm(*learned)(x, is_training)
+
+    def _output_norm(self, has_scale: bool, has_offset: bool) -> batch_norm.BatchNorm:
+        layers = self._layers
+        return batch_norm.BatchNorm(
+            decay_rate=layers.bn_decay_rate,
+            eps=layers.bn_eps,
+            zero_scale=False,
+            axis=layers.axis,
+            groups=layers.bn_groups,
+            name="output_norm",
+            has_scale=has_scale,
+            has_offset=has_offset,
+        )
 
 
 def make_forward(
@@ -90,6 +109,7 @@ def make_forward(
     projector_hidden_layers: int = 1,
     predictor_hidden_layers: int = 1,
     predictor: str = "mlp",
+    projector_output_norm: str = "none",
     head_bias: bool = False,
     norm: norms.NormSpec = norms.BATCH_NORM,
     head_norm: norms.NormSpec = norms.BATCH_NORM,
@@ -126,6 +146,7 @@ def make_forward(
       projector_output_size: size P of projection and prediction.
       projector_hidden_layers: number of hidden layers; without any, a head is linear.
       predictor: one of `PREDICTORS`; without one, the prediction is the projection.
+      projector_output_norm: a key of `OUTPUT_NORMS`.
       head_bias: whether the last layers of the heads have one.
       norm: of the encoder; `head_norm` is that of the heads.
       bn_groups: positions on the axis that average batch statistics among themselves; None: all.
@@ -164,8 +185,10 @@ def make_forward(
     )
     lookup(dict.fromkeys(PREDICTORS), predictor, key="predictor")
     sizes = projector_hidden_size, projector_output_size, projector_hidden_layers
-    projector_spec = HeadSpec(*sizes, head_bias, head_norm)
+    lookup(OUTPUT_NORMS, projector_output_norm, key="projector_output_norm")
+    projector_spec = HeadSpec(*sizes, head_bias, head_norm, projector_output_norm)
     predictor_spec = projector_spec._replace(
+        output_norm="none",
         hidden_size=predictor_hidden_size,
         hidden_layers=predictor_hidden_layers if predictor == "mlp" else 0,
     )

@@ -119,6 +119,7 @@ def projector_of_run(model: Any) -> byol_network.HeadSpec:
         model.projector_hidden_layers,
         model.head_bias,
         norms.NormSpec(model.head_norm, model.norm_groups, model.weight_standardization),
+        model.projector_output_norm,
     )
 
 
@@ -149,6 +150,7 @@ def make_forward(
         projector_hidden_layers=projector.hidden_layers,
         head_bias=projector.has_bias,
         head_norm=projector.norm,
+        projector_output_norm=projector.output_norm,
         **options,
     )
 

@@ -93,17 +93,20 @@ def step(
     projector: int,
     predictor: int,
     plan: microbatch.Plan = microbatch.PLAIN,
+    has_target: bool = True,
 ) -> int:
-    """Of one image in a training step of BYOL, both views and both networks.
+    """Of one image in a training step, both views and, if there is a target, both networks.
 
     A gradient costs as much again for the weights and for the inputs of a layer, but for the stem,
     whose input needs none. With `remat` blocks are passed once more, in parts several times.
     """
     once = sum(unit.once for unit in units)
     stem = units[0].once
-    heads = 3 * (projector + predictor) + projector  # online and target
+    of_target = 1 if has_target else 0
+    heads = 3 * (projector + predictor) + of_target * projector
     if plan.parts > 1:
         forward = sum(unit.in_parts() for unit in units)
-        return 2 * (5 * forward - units[0].in_parts() + heads)  # twice and gradient; target: once
+        passes = 4 + of_target  # online: twice, and the gradient
+        return 2 * (passes * forward - units[0].in_parts() + heads)
     online = 4 * once if plan.remat else 3 * once
-    return 2 * (online - stem + once + heads)
+    return 2 * (online - stem + of_target * once + heads)

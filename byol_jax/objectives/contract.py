@@ -195,6 +195,17 @@ def own_params(params: Params) -> Params:
     return {module: leaves for module, leaves in params.items() if module.startswith(PREFIX)}
 
 
+def check_queue(name: str, size: int, batch: int) -> None:
+    """Raises `UsageError` unless whole batches fill the queue of an objective."""
+    if size % batch:
+        below = size - size % batch
+        near = f"{below} or {below + batch}" if below else f"{batch}"
+        raise UsageError(
+            f"--config.objective.{name}.queue_size={size} is no multiple of "
+            f"--config.batch_size={batch}: take {near}."
+        )
+
+
 # Of the whole batch.
 
 

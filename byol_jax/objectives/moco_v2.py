@@ -83,14 +83,7 @@ def _init(settings: Settings, key: jax.Array, sizes: contract.Sizes) -> contract
 
 
 def _check(settings: Settings, sizes: contract.Sizes) -> None:
-    size, batch = settings.queue_size, sizes.batch
-    if size % batch:
-        below = size - size % batch
-        near = f"{below} or {below + batch}" if below else f"{batch}"
-        raise contract.UsageError(
-            f"--config.objective.moco_v2.queue_size={size} is no multiple of "
-            f"--config.batch_size={batch}: take {near}."
-        )
+    contract.check_queue("moco_v2", settings.queue_size, sizes.batch)
 
 
 MOCO_V2 = contract.Objective(

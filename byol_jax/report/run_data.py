@@ -13,7 +13,10 @@ from typing import Any, NamedTuple
 from byol_jax.report import collapse_rule, json_files, markup, metric_curves, run_state
 from byol_jax.report.metric_curves import Metrics, Point, Series
 
-GALLERIES = ("pairs", "neighbours", "atlas", "classes", "predictions", "mistakes")
+GALLERIES = (
+    *("pairs", "neighbours", "atlas", "classes", "predictions", "mistakes"),
+    *("duplicates", "label_errors", "outliers", "clusters", "subset", "search"),
+)
 BASELINES = ("random", "pixels")  # weights that an encoder has to beat
 
 

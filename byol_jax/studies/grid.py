@@ -17,7 +17,7 @@ from byol_jax.checkpoints import run_facts
 from byol_jax.cli import config_files, effects, overrides
 from byol_jax.data import datasets
 from byol_jax.studies import study
-from byol_jax.training import build, config_checks, config_ranges, run_files
+from byol_jax.training import build, config_checks, config_ranges, method_settings, run_files
 from byol_jax.training import settings as settings_lib
 from byol_jax.workdir import run_folder
 
@@ -128,7 +128,7 @@ def _resolve(base: str, values: Mapping[str, Any]) -> Any:
     plugins.load(config)
     config_ranges.check(config)
     effects.settle(config, values)
-    return config
+    return method_settings.published(config, values).config
 
 
 def _require_different(runs: Sequence[Run]) -> None:

@@ -2,6 +2,7 @@
 
 import pathlib
 import time
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from byol_jax.data import datasets, eval_loader, host_crops, image_decoding, tra
 from byol_jax.distributed import pmap
 from byol_jax.evaluation import result_folder
 from byol_jax.host import machine
-from byol_jax.training import budget_run, build, precision
+from byol_jax.training import build, completion, precision
 from byol_jax.training import settings as settings_lib
 from byol_jax.workdir import console
 
@@ -21,14 +22,14 @@ STAGES = ("read", "decode", "crop")
 SAMPLE = 300  # images that the stages are measured on
 
 
-def run(config: Any, workdir: pathlib.Path) -> None:
+def run(config: Any, workdir: pathlib.Path, *, typed: Collection[str] = ()) -> None:
     """Prints images a second of every stage, says what is the limit, writes ``result.json``.
 
     Raises:
       UsageError: a mistake in the config, or no image that can be read.
     """
     config_lib.require_positive(config, "bench.seconds", "bench.step_batch_size")
-    config = budget_run.fill(config)
+    config = completion.complete(config, typed=typed).config
     section = config_lib.freeze(settings_lib.Data, config.data, prefix="data.")
     crop = config_lib.freeze(settings_lib.Crop, config.augment.crop, prefix="augment.crop.")
     data = datasets.load(

@@ -3,7 +3,7 @@
 import copy
 import math
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +17,7 @@ from byol_jax.training import (
     budget_plan,
     budget_run,
     build,
+    completion,
     precision,
     resource_estimate,
     time_estimate,
@@ -44,7 +45,7 @@ class Measured(NamedTuple):
     step_seconds: float
 
 
-def run(config: Any, workdir: pathlib.Path) -> None:
+def run(config: Any, workdir: pathlib.Path, *, typed: Collection[str] = ()) -> None:
     """Prints steps, operations, memory, disk and time of a run, here and on named accelerators.
 
     Raises:
@@ -52,6 +53,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     """
     del workdir  # nothing is written
     config_lib.require_positive(config, "estimate.seconds")
+    config = completion.begin(config, typed).config
     config.model.dtype = config.model.dtype or precision.default()
     data = config_lib.freeze(settings_lib.Data, config.data, prefix="data.")
     train = datasets.load(data.name, data.train_split, data_dir=data.dir, labels=data.labels)

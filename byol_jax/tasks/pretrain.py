@@ -14,9 +14,9 @@ from byol_jax.distributed import multihost, pmap
 from byol_jax.host import signals
 from byol_jax.metrics import representation
 from byol_jax.training import (
-    budget_run,
     build,
     collapse_monitor,
+    completion,
     loop,
     online_eval,
     precision,
@@ -67,14 +67,30 @@ def run(
         loop.NothingDoneError: it was stopped before its first step.
         coordination.OtherProcessError: another process failed; only the first one uses the workdir.
     """
-    config = budget_run.fill(config, workdir, train=train, test=test)
+    filled = completion.complete(config, workdir, train=train, test=test, typed=typed)
+    return train_as(filled, workdir, train=train, test=test, callbacks=callbacks, typed=typed)
+
+
+def train_as(
+    filled: completion.Complete,
+    workdir: pathlib.Path,
+    *,
+    train: datasets.Dataset | None = None,
+    test: datasets.Dataset | None = None,
+    callbacks: Sequence[run_writer.Callback] = (),
+    typed: Collection[str] = (),
+) -> bool:
+    """The same of a config that is complete; arguments and errors are those of `run`."""
+    config, chosen = filled
     config.model.dtype = multihost.on_writer(
         lambda: precision.dtype_of(config, workdir), what="reading the workdir"
     )
     with contextlib.ExitStack() as stack:
         job = _build(
             workdir,
-            lambda card: build.build(config, card, train=train, test=test, typed=typed),
+            lambda card: build.build(
+                config, card, train=train, test=test, typed=typed, chosen=chosen
+            ),
         )
         console.say(time_estimate.describe_run(job, workdir))
         console.say(f"{precision.describe(job.settings.model.dtype)}\n")

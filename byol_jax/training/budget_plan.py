@@ -35,10 +35,17 @@ class Facts(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """A value for a key, and why."""
+    """A value for a key, and why.
+
+    Attributes:
+      value: of the key.
+      reason: for people.
+      origin: a label of who chose it; empty: these rules.
+    """
 
     value: Any
     reason: str
+    origin: str = ""
 
 
 class Plan:
@@ -56,8 +63,8 @@ class Plan:
     def __getitem__(self, key: str) -> Any:
         return config_lib.get(self.config, key)
 
-    def offer(self, key: str, value: Any, reason: str) -> None:
+    def offer(self, key: str, value: Any, reason: str, origin: str = "") -> None:
         """Sets a key unless it is set."""
         if self[key] is None:
             self.config.update_from_flattened_dict({key: value})
-            self.choices[key] = Choice(value, reason)
+            self.choices[key] = Choice(value, reason, origin)

@@ -3,7 +3,7 @@
 import math
 
 from byol_jax.models import resnet
-from byol_jax.training import budget_plan
+from byol_jax.training import budget_plan, method_settings
 from byol_jax.training.budget_plan import Choice, Facts, Plan
 
 LARGE_SET = 100_000  # images, from which on the paper's windows are used
@@ -12,7 +12,13 @@ COLOR_OF_SMALL = (0.8, 0.5, 0.5, "strong, as in the default preset")
 
 
 def offer_heads(plan: Plan) -> None:
-    """Twice the embedding inside, half of it outside; of ResNet-50 these are the paper's sizes."""
+    """Twice the embedding inside, half of it outside; of ResNet-50 these are the paper's sizes.
+
+    Those of a method that has sizes of its own come first.
+    """
+    origin = method_settings.label(plan["objective.name"])
+    for key, (size, note) in method_settings.sizes(plan.config).items():
+        plan.offer(f"model.{key}", size, f"{origin}{note and f', {note}'}", origin)
     encoder, width = plan["model.encoder"], plan["model.width_multiplier"]
     size = resnet.embedding_size(encoder, width_multiplier=width)
     hidden, output = min(_power(2 * size), 4096), min(_power(size / 2), 256)
@@ -41,6 +47,12 @@ def offer_optimizer(plan: Plan, facts: Facts) -> None:
     if resnet.ENCODERS[plan["model.encoder"]].bottleneck:
         return  # what is left unset is filled in by `paper_settings`
     rate = (4.0 if small else 2.0) * min(1.0, math.sqrt(256 / plan["batch_size"]))
+    times = method_settings.rate_of_byol(plan.config)
+    if times != 1:
+        origin = method_settings.label(plan["objective.name"])
+        reason = f"{origin}: {times:g} times what BYOL has here"
+        key = "optimizer.lars.base_learning_rate"
+        plan.offer(key, float(f"{rate * times:.3g}"), reason, origin)
     of = f"for a {'small' if small else 'large'} encoder and a batch of {plan['batch_size']}"
     plan.offer("optimizer.lars.base_learning_rate", float(f"{rate:.3g}"), of)
     plan.offer("optimizer.lars.weight_decay", 1e-6, "the paper's for 300 epochs")

@@ -13,7 +13,14 @@ from byol_jax import config as config_lib
 from byol_jax.checkpoints import run_facts, sources
 from byol_jax.data import datasets, eval_loader, image_decoding
 from byol_jax.distributed import multihost, pmap
-from byol_jax.training import budget, budget_plan, build, resource_estimate, time_estimate
+from byol_jax.training import (
+    budget,
+    budget_plan,
+    build,
+    method_settings,
+    resource_estimate,
+    time_estimate,
+)
 from byol_jax.training import settings as settings_lib
 from byol_jax.workdir import console
 
@@ -34,6 +41,17 @@ def fill(
     train: datasets.Dataset | None = None,
     test: datasets.Dataset | None = None,
 ) -> Any:
+    """The config that `fill_in` gives."""
+    return fill_in(config, workdir, train=train, test=test).config
+
+
+def fill_in(
+    config: Any,
+    workdir: pathlib.Path | None = None,
+    *,
+    train: datasets.Dataset | None = None,
+    test: datasets.Dataset | None = None,
+) -> method_settings.Filled:
     """A config with nothing left unset, alike on all processes.
 
     A run that is in the workdir goes on with the numbers that it began with.
@@ -48,13 +66,15 @@ def fill(
       UsageError: too little time, another budget than the run began with, a mistake in the config.
     """
     if budget.is_complete(config):
-        return config
+        return method_settings.Filled(config, {})
     stored = workdir and multihost.on_writer(
         lambda: run_facts.read(workdir, run_facts.CONFIG, warn=lambda _: None),
         what="reading the workdir",
     )
     if stored:
-        return _as_begun(config, config_lib.flatten(stored))
+        begun = _as_begun(config, config_lib.flatten(stored))
+        origins = dict.fromkeys(_newly_set(config, begun), "as the run began")
+        return method_settings.Filled(begun, origins)
     began = time.monotonic()
     if train is None:
         train = multihost.together(
@@ -76,7 +96,21 @@ def fill(
         steps = _steps(plan.config, facts, 60 * allowed[0], began, train=train, test=test)
     budget.offer_length(plan, facts, steps=steps)
     console.say(describe(plan.choices, facts, allowed))
-    return plan.config
+    return method_settings.Filled(plan.config, _origins(plan, facts, allowed))
+
+
+def _origins(
+    plan: budget_plan.Plan, facts: budget_plan.Facts, allowed: tuple[float, str] | None
+) -> dict[str, str]:
+    """A label for each key that was chosen."""
+    time_limit = f"{allowed[0]:g} minutes" if allowed else "no limit of time"
+    label = f"{plan.config.preset} preset: {facts.num_images:,} images, {time_limit}"
+    return {key: choice.origin or label for key, choice in plan.choices.items()}
+
+
+def _newly_set(config: Any, filled: Any) -> list[str]:
+    before, after = (config_lib.flatten(c.to_dict()) for c in (config, filled))
+    return [key for key, value in after.items() if before[key] is None and value is not None]
 
 
 def look(config: Any, train: datasets.Dataset) -> tuple[budget_plan.Facts, Callable[[Any], float]]:

@@ -4,7 +4,8 @@
 """
 
 import functools
-from collections.abc import Callable, Collection
+import types
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import haiku as hk
@@ -16,7 +17,7 @@ from byol_jax.augment import two_views
 from byol_jax.data import agreement, data_cards, datasets, eval_loader, train_loader
 from byol_jax.distributed import pmap
 from byol_jax.models import encoder_spec, inference, microbatch
-from byol_jax.objectives import contract
+from byol_jax.objectives import contract, directpred
 from byol_jax.training import (
     config_checks,
     objective_setup,
@@ -63,6 +64,7 @@ def resolve(
     train: datasets.Dataset | None = None,
     test: datasets.Dataset | None = None,
     typed: Collection[str] = (),
+    chosen: Mapping[str, str] = types.MappingProxyType({}),
 ) -> tuple[PretrainSettings, Images]:
     """Checks a config, opens its data, and settles all that the config leaves open.
 
@@ -72,6 +74,7 @@ def resolve(
       train: images to train on; None: those of ``data.train_split``.
       test: images that probes measure; None: those of ``data.eval_split``.
       typed: dotted keys whose values a person gave on top of the preset.
+      chosen: who chose what neither a person nor the preset did, by dotted key.
 
     Raises:
       UsageError: naming the key that is wrong and what it may be.
@@ -81,7 +84,7 @@ def resolve(
     train = _open(data, data.train_split, train)
     test = _open(data, data.eval_split, test)
     config_checks.check_sizes(config, train)
-    found = settings_lib.resolve(config, num_images=train.num_images, typed=typed)
+    found = settings_lib.resolve(config, num_images=train.num_images, typed=typed, chosen=chosen)
     card = data_cards.describe(
         train, data_card, name=data.name, mean=data.mean, std=data.std, image_size=data.image_size
     )
@@ -125,7 +128,9 @@ def assemble(settings: PretrainSettings, images: Images) -> Job:
     )
     if settings.checkpoint:
         spec = encoder_of(settings, images.card)
-        state = pretrained_init.load_networks(settings.checkpoint, state, spec)
+        state = pretrained_init.load_networks(
+            settings.checkpoint, state, spec, objective=settings.objective.name
+        )
     update = make_update(settings, images.card, objective, optimizer, learning_rate)
     return Job(settings, images, forward, update, state)
 
@@ -172,7 +177,7 @@ def make_forward(
     return encoder_spec.make_forward(
         encoder_of(settings, card),
         projector=encoder_spec.projector_of_run(model),
-        predictor=model.predictor,
+        predictor="none" if model.predictor in directpred.PREDICTORS else model.predictor,
         predictor_hidden_size=model.predictor_hidden_size,
         predictor_hidden_layers=model.predictor_hidden_layers,
         num_classes=card.num_classes,

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from byol_jax.distributed import pmap
+from byol_jax.objectives import table
 from byol_jax.training import settings as settings_lib
 
 ACTIONS = {"warn": False, "stop": True}  # whether the run ends
@@ -118,7 +119,8 @@ def make_guard(settings: settings_lib.PretrainSettings) -> Guard:
 def _advice(settings: settings_lib.PretrainSettings) -> list[str]:
     """The likeliest causes first."""
     advice, objective, optimizer = [], settings.objective, settings.optimizer
-    if objective.name == "byol_no_predictor" or objective.predictor is False:
+    is_off = objective.name == "byol" and settings.model.predictor == "none"
+    if objective.name == "byol_no_predictor" or objective.predictor is False or is_off:
         advice.append(f"objective.name={objective.name} has no predictor: take byol")
     images = images_of_a_norm(
         settings.batch_size, settings.micro_batches, settings.model.bn_group_size
@@ -132,11 +134,12 @@ def _advice(settings: settings_lib.PretrainSettings) -> list[str]:
             "model.bn_group_size"
         )
     section = f"optimizer.{optimizer.name}"
+    tau = f"an objective.base_target_ema nearer to 1 (now {objective.base_target_ema:.4g})"
     return [
         *advice,
         f"a smaller {section}.base_learning_rate (now {optimizer.base_learning_rate:.4g})",
         f"a longer optimizer.warmup_steps (now {optimizer.warmup_steps})",
-        f"an objective.base_target_ema nearer to 1 (now {objective.base_target_ema:.4g})",
+        *([tau] if table.keeps_target(objective) else []),
         f"less {section}.weight_decay (now {optimizer.weight_decay:.2g})",
     ]
 

@@ -10,9 +10,11 @@ from byol_jax import config as config_lib
 from byol_jax.augment import random_resized_crop
 from byol_jax.data import datasets
 from byol_jax.models import byol_network, norms, resnet
+from byol_jax.objectives import directpred
 from byol_jax.training import (
     collapse_monitor,
     config_ranges,
+    method_settings,
     objective_setup,
     optimizers,
     train_step,
@@ -57,7 +59,7 @@ def check(config: Any) -> None:
     config_lib.lookup(collapse_monitor.ACTIONS, config.collapse.action, key="collapse.action")
     if config.model.dtype is not None:  # else `precision` decides
         config_lib.lookup(DTYPES, config.model.dtype, key="model.dtype")
-    _check_model(config.model)
+    _check_model(config.model, method_settings.predictor_of(config))
     optimizers.parse_multipliers(config.optimizer.multipliers)
     _check_division(config, jax.device_count())
     bound = objective_setup.make_objective(
@@ -71,7 +73,9 @@ def _check_images_of_a_norm(config: Any) -> None:
     parts = 1 if config.accumulate_statistics == "exact" else config.accumulate
     size = config.model.bn_group_size
     images = collapse_monitor.images_of_a_norm(config.batch_size, parts, size)
-    if "batch" in (config.model.norm, config.model.head_norm) and images < 2:
+    model = config.model
+    has_batch_norm = "batch" in (model.norm, model.head_norm)
+    if (has_batch_norm or model.projector_output_norm != "none") and images < 2:
         raise UsageError(
             "Batch norm would see one image at a time, whose features it makes constant: take more "
             "--config.batch_size, less --config.accumulate, or a larger "
@@ -79,20 +83,21 @@ def _check_images_of_a_norm(config: Any) -> None:
         )
 
 
-def _check_model(model: Any) -> None:
-    """Norms and heads."""
+def _check_model(model: Any, predictor: str) -> None:
+    """Norms and heads, of which the predictor is of this kind."""
     for key in ("norm", "head_norm"):
         config_lib.lookup(dict.fromkeys(norms.KINDS), model[key], key=f"model.{key}")
-    config_lib.lookup(
-        dict.fromkeys(byol_network.PREDICTORS), model.predictor, key="model.predictor"
-    )
+    predictors = (*byol_network.PREDICTORS, *directpred.PREDICTORS)
+    config_lib.lookup(dict.fromkeys(predictors), model.predictor, key="model.predictor")
+    output_norm = model.projector_output_norm
+    config_lib.lookup(byol_network.OUTPUT_NORMS, output_norm, key="model.projector_output_norm")
     channels: list[int] = []
     if model.norm == "group":
         width = model.width_multiplier
         channels += resnet.normalized_channels(model.encoder, width_multiplier=width)
     if model.head_norm == "group":
         heads = {"projector": model.projector_hidden_layers}
-        heads["predictor"] = model.predictor_hidden_layers if model.predictor == "mlp" else 0
+        heads["predictor"] = model.predictor_hidden_layers if predictor == "mlp" else 0
         channels += [model[f"{head}_hidden_size"] for head, layers in heads.items() if layers]
     if any(count % model.norm_groups for count in channels):
         sizes = ", ".join(map(str, sorted(set(channels))))

@@ -5,7 +5,7 @@ from typing import Any
 import optax
 
 from byol_jax import config as config_lib
-from byol_jax.objectives import contract, table
+from byol_jax.objectives import contract, directpred, table
 from byol_jax.training import optimizers
 from byol_jax.training import settings as settings_lib
 
@@ -27,7 +27,13 @@ def make_objective(
     name = chosen.name
     objective = config_lib.lookup(table.OBJECTIVES, name, key="objective.name")
     target = chosen.target
-    predictor = False if predictor_head == "none" else chosen.predictor
+    if predictor_head == "none" and chosen.predictor:
+        raise UsageError(
+            "--config.objective.predictor=true and --config.model.predictor=none contradict each "
+            "other: leave one of them out."
+        )
+    is_off = predictor_head == "none" and chosen.predictor is None and objective.has_predictor
+    predictor = False if is_off else chosen.predictor
     if target is not None:
         config_lib.lookup(contract.TARGETS, target, key="objective.target")
     if target not in (None, *objective.targets):
@@ -36,15 +42,19 @@ def make_objective(
             f"of {', '.join(objective.targets)}, or --config.objective.name=infonce."
         )
     if predictor not in (None, objective.has_predictor) and objective.predictor_is == "fixed":
-        raise UsageError(_wrong_predictor(name, objective))
-    return contract.bind(
+        raise UsageError(_wrong_predictor(name, objective, by_head=is_off))
+    bound = contract.bind(
         objective, objective.settings(**chosen.own), predictor=predictor, target=target
     )
+    if bound.has_predictor and predictor_head in directpred.PREDICTORS:
+        return directpred.with_predictor(bound, predictor_head)
+    return bound
 
 
-def _wrong_predictor(name: str, objective: contract.Objective) -> str:
+def _wrong_predictor(name: str, objective: contract.Objective, *, by_head: bool) -> str:
     others = [other for other, row in table.OBJECTIVES.items() if row.predictor_is == "optional"]
     key = f"--config.objective.predictor={str(not objective.has_predictor).lower()}"
+    key = "--config.model.predictor=none" if by_head else key
     needs = "needs its predictor" if objective.has_predictor else "has no predictor"
     return (
         f"{key}: objective.name={name} {needs}. Leave the key out, or take one that works with and "
@@ -60,8 +70,11 @@ def check(config: Any, objective: contract.Bound) -> None:
     """
     is_in_parts = config.accumulate > 1 and config.accumulate_statistics == "micro"
     if objective.objective.compares_images and is_in_parts:
+        what = f"objective.name={config.objective.name} compares"
+        if config.model.predictor in directpred.PREDICTORS:
+            what = f"model.predictor={config.model.predictor} is made of"
         raise UsageError(
-            f"objective.name={config.objective.name} compares all images of a batch, and "
+            f"{what} all images of a batch, and "
             f"--config.accumulate={config.accumulate} would let it see a part at a time: add "
             "--config.accumulate_statistics=exact, which gives the same as the whole batch."
         )

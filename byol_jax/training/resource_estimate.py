@@ -13,6 +13,7 @@ from byol_jax.data import datasets
 from byol_jax.distributed import pmap
 from byol_jax.host import machine
 from byol_jax.models import flops, microbatch, resnet
+from byol_jax.objectives import table
 from byol_jax.training import build
 from byol_jax.training import settings as settings_lib
 
@@ -132,6 +133,7 @@ def flops_of_an_image(settings: settings_lib.PretrainSettings) -> int:
         projector=flops.mlp(embedding, *projector, output),
         predictor=0 if model.predictor == "none" else flops.mlp(output, *predictor, output),
         plan=plan,
+        has_target=table.keeps_target(settings.objective),
     )
 
 
@@ -188,10 +190,11 @@ def describe(forecast: Forecast, settings: settings_lib.PretrainSettings) -> str
     """What a person wants to know before waiting; the last line warns, if there is reason to."""
     f = forecast
     rounds = f" (one of {f.loop_rounds} micro-batches)" if f.loop_rounds > 1 else ""
+    target = "target, " if table.keeps_target(settings.objective) else ""
     compiled = "unknown" if f.compiled_flops is None else f"{f.compiled_flops / 1e9:.3g} GFLOP"
     lines = [
         f"Each device keeps {_megabytes(f.state_bytes)} of state ({f.parameters / 1e6:.2f} M "
-        f"parameters, target, optimizer, statistics) and needs {_megabytes(f.activation_bytes)} "
+        f"parameters, {target}optimizer, statistics) and needs {_megabytes(f.activation_bytes)} "
         f"for activations and {_megabytes(f.batch_bytes)} for images, of "
         f"{_megabytes(f.available_bytes)}.",
         f"A step of {f.images_per_device} images a device takes {compiled} as compiled{rounds}, "

@@ -34,6 +34,7 @@ CHANGEABLE = (
     "keep_checkpoints",
     "keep_every_steps",
     "log_every_steps",
+    "objective.recipe",  # what came of it is in the other keys
     "preset",
     "probe.every_steps",
     "wandb_project",

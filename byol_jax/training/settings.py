@@ -12,7 +12,7 @@ from typing import Any
 
 from byol_jax import config as config_lib
 from byol_jax.augment import image_ops
-from byol_jax.training import optimizers, paper_settings, precision
+from byol_jax.training import method_settings, optimizers, paper_settings, precision
 
 UsageError = config_lib.UsageError
 
@@ -53,6 +53,7 @@ class Model:
     projector_hidden_size: int
     projector_hidden_layers: int
     projector_output_size: int
+    projector_output_norm: str
     predictor: str
     predictor_hidden_size: int
     predictor_hidden_layers: int
@@ -69,6 +70,7 @@ class Objective:
     """The loss, and how the target network moves."""
 
     name: str
+    recipe: str  # one of `method_settings.KINDS`, which was applied before
     predictor: bool | None  # None: as the objective has it
     target: str | None  # None: the objective's own kind
     base_target_ema: float | None  # None only before the length of the run is known
@@ -149,7 +151,8 @@ class PretrainSettings:
     Attributes:
       total_steps: length of the run.
       total_epochs: what the steps were counted from; None if the config gave steps.
-      origins: where a resolved value is from, by its key: typed, preset, reference or measured.
+      origins: where a resolved value is from, by its key: typed, preset, reference, measured, or
+        what chose it.
       unset: values that the config leaves to the reference, and for what length; a text.
     """
 
@@ -187,13 +190,20 @@ class PretrainSettings:
         return self.accumulate if self.accumulate_statistics == "exact" else 1
 
 
-def resolve(config: Any, *, num_images: int, typed: Collection[str] = ()) -> PretrainSettings:
+def resolve(
+    config: Any,
+    *,
+    num_images: int,
+    typed: Collection[str] = (),
+    chosen: Mapping[str, str] = types.MappingProxyType({}),
+) -> PretrainSettings:
     """The settings of a config for a training set of a size.
 
     Args:
       config: of a pretraining run; `config_checks.check` has checked it.
       num_images: of the training split.
       typed: dotted keys whose values a person gave on top of the preset.
+      chosen: who chose what neither a person nor the preset did, by dotted key.
 
     Raises:
       UsageError: the config says nothing of the length, or the run would have no step.
@@ -218,7 +228,11 @@ def resolve(config: Any, *, num_images: int, typed: Collection[str] = ()) -> Pre
         total_steps=total_steps,
         total_epochs=None if config.total_steps is not None else config.total_epochs,
         model=config_lib.freeze(
-            Model, config.model, prefix="model.", dtype=config.model.dtype or precision.default()
+            Model,
+            config.model,
+            prefix="model.",
+            dtype=config.model.dtype or precision.default(),
+            predictor=method_settings.predictor_of(config),
         ),
         objective=objective_of(config, base_target_ema=found.base_target_ema),
         optimizer=Optimizer(
@@ -230,7 +244,7 @@ def resolve(config: Any, *, num_images: int, typed: Collection[str] = ()) -> Pre
             types.MappingProxyType(own),
             types.MappingProxyType(optimizers.parse_multipliers(config.optimizer.multipliers)),
         ),
-        origins=_origins(config, typed),
+        origins=_origins(config, typed, chosen),
         unset=unset,
     )
 
@@ -265,11 +279,11 @@ def steps_of(
     return int(epochs * num_images // batch_size)
 
 
-def _origins(config: Any, typed: Collection[str]) -> Mapping[str, str]:
+def _origins(config: Any, typed: Collection[str], chosen: Mapping[str, str]) -> Mapping[str, str]:
     def origin(key: str, unset: str) -> str:
         if config_lib.get(config, key) is None:
             return unset
-        return TYPED if key in typed else PRESET
+        return TYPED if key in typed else chosen.get(key, PRESET)
 
     keys = paper_settings.length_keys(config)
     total = "total_epochs" if config.total_steps is None else "total_steps"

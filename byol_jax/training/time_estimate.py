@@ -10,6 +10,7 @@ import jax
 from byol_jax import config as config_lib
 from byol_jax.data import datasets
 from byol_jax.distributed import pmap
+from byol_jax.objectives import table
 from byol_jax.training import build, resource_estimate, summary
 from byol_jax.training import settings as settings_lib
 
@@ -48,10 +49,19 @@ def _describe_schedules(settings: settings_lib.PretrainSettings, num_images: int
         f"{total}: {origins['total_steps']}) on {pmap.describe_devices()}; {optimizer.name}, "
         f"learning rate up to {rate:.4g} ({origins['optimizer.base_learning_rate']}) after "
         f"{optimizer.warmup_steps:,} steps (by optimizer.{warmup}: "
-        f"{origins['optimizer.warmup_steps']}), tau from "
-        f"{settings.objective.base_target_ema:.6g} ({origins['objective.base_target_ema']}), mean "
+        f"{origins['optimizer.warmup_steps']}), {_describe_target(settings)}, mean "
         f"and std of the channels {origins['data.mean']}."
     )
+
+
+def _describe_target(settings: settings_lib.PretrainSettings) -> str:
+    section = settings.objective
+    if not table.keeps_target(section):
+        return "no target network"
+    if section.target in ("copy", "frozen"):
+        return f"target {section.target}"
+    origin = settings.origins["objective.base_target_ema"]
+    return f"tau from {section.base_target_ema:.6g} ({origin})"
 
 
 def seconds(

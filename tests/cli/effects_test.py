@@ -287,6 +287,8 @@ OTHER = {  # values unlike the default's
     "objective.name": "byol_no_predictor",
     "objective.byol.normalization": "layer_norm",
     "objective.predictor": False,
+    "objective.recipe": "preset",
+    "model.projector_output_norm": "batch_plain",
     "objective.target": "stop_gradient",
     "objective.target_ema_schedule": "constant",
     "objective.target_init": "online",

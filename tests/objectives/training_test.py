@@ -8,12 +8,16 @@ import pytest
 from byol_jax.config import UsageError
 from byol_jax.distributed import pmap
 from byol_jax.models import byol_network
-from byol_jax.objectives import contract, moco_v2, table
+from byol_jax.objectives import contract, directpred, moco_v2, ssl_hsic, swav, table
 from byol_jax.training import objective_setup, settings, step_loss, train_step
 from tests.conftest import make_config
 
-SETTINGS = {"moco_v2": moco_v2.Settings(queue_size=32)}
-FAST = ("infonce", "moco_v2", "barlow_twins", "vicreg")  # the others take as long to compile
+SETTINGS = {
+    "moco_v2": moco_v2.Settings(queue_size=32),
+    "swav": swav.Settings(prototypes=10, frozen_steps=1, queue_size=32),
+    "ssl_hsic": ssl_hsic.Settings(features=16),
+}
+FAST = ("infonce", "moco_v2", "barlow_twins", "vicreg")  # others take long to compile
 
 
 class Linear:
@@ -27,8 +31,8 @@ class Linear:
         return byol_network.Outputs(view, projection, projection @ params["predictor"]["w"]), state
 
 
-def make(config):
-    return objective_setup.make_objective(settings.objective_of(config))
+def make(config, predictor="mlp"):
+    return objective_setup.make_objective(settings.objective_of(config), predictor_head=predictor)
 
 
 def train(bound, *, devices, steps=3, dtype=np.float64):
@@ -135,6 +139,22 @@ MISTAKES = {
         {"objective.name": "simclr", "accumulate": 2},
         "simclr compares all images of a batch.*accumulate_statistics=exact",
     ),
+    "no predictor, by the network": (
+        {"objective.name": "simsiam", "model.predictor": "none"},
+        "model.predictor=none: objective.name=simsiam needs its predictor.*byol",
+    ),
+    "both keys": (
+        {"objective.predictor": True, "model.predictor": "none"},
+        "objective.predictor=true and --config.model.predictor=none contradict",
+    ),
+    "closed form in parts": (
+        {"model.predictor": "directpred", "accumulate": 2},
+        "model.predictor=directpred is made of all images.*accumulate_statistics=exact",
+    ),
+    "queue of swav": (
+        {"objective.name": "swav", "objective.swav.queue_size": 30},
+        "swav.queue_size=30 is no multiple of --config.batch_size=8: take 24 or 32",
+    ),
     "queue": (
         {"objective.name": "moco_v2", "objective.moco_v2.queue_size": 30},
         "queue_size=30 is no multiple of --config.batch_size=8: take 24 or 32",
@@ -147,10 +167,36 @@ def test_an_objective_that_does_not_fit_is_refused(case):
     keys, message = MISTAKES[case]
     config = make_config(**keys)
     with pytest.raises(UsageError, match=message):
-        objective_setup.check(config, make(config))
+        objective_setup.check(config, make(config, config.model.predictor))
 
 
 def test_what_compares_images_takes_micro_batches_of_exact_statistics():
     keys = {"objective.name": "simclr", "accumulate": 2, "accumulate_statistics": "exact"}
     config = make_config(**keys)
     objective_setup.check(config, make(config))
+
+
+@pytest.mark.parametrize("name", ["directpred", pytest.param("directcopy", marks=pytest.mark.slow)])
+def test_a_predictor_of_closed_form_is_of_the_state_and_of_all_devices(name):
+    bound = make(make_config(**{"model.predictor": name}), name)
+    with jax.enable_x64(True):
+        one, losses = train(bound, devices=1)
+        four, sharded = train(bound, devices=4)
+    np.testing.assert_allclose(losses, sharded, rtol=1e-9)
+    statistics = directpred.Statistics(*one.objective_state[0])
+    assert statistics.count == 3 and statistics.correlation.shape == (6, 6)
+    np.testing.assert_allclose(statistics.correlation, four.objective_state[0][0], atol=1e-12)
+
+
+@pytest.mark.slow
+def test_the_assignments_of_a_batch_change_once_the_queue_is_full():
+    settings_of = {"prototypes": 10, "frozen_steps": 0}
+    with_queue, without = (
+        contract.bind(table.OBJECTIVES["swav"], swav.Settings(**settings_of, queue_size=size))
+        for size in (32, 0)
+    )
+    state, losses = train(with_queue, devices=1, steps=4)
+    _, plain = train(without, devices=1, steps=4)
+    assert swav.Queue(*state.objective_state).count == 32
+    np.testing.assert_allclose(losses[:2], plain[:2])  # two batches of 16 fill it
+    assert abs(losses[2] - plain[2]) > 1e-6

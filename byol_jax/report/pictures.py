@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from byol_jax.report import image_rows, map_colors, metric_curves, run_data
+from byol_jax.report import image_rows, metric_curves, run_data
 from byol_jax.report.markup import Html, escape, folded, table
 from byol_jax.report.run_data import Run
 
@@ -206,6 +206,8 @@ def atlas_data(run: Run, number: int) -> dict[str, Any] | None:
     content = run.gallery.get("atlas")
     if not content or not is_sound_map(content):
         return None
+    from byol_jax.report import map_colors  # and NumPy, which --help and --version do without
+
     keys = ("labels", "classes", "names", "tile", "columns", "start", "now")
     kept = {key: content[key] for key in keys if key in content}
     return {"run": number, "looks": map_colors.choose(content)} | kept

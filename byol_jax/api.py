@@ -21,6 +21,7 @@ from byol_jax import config as config_lib
 from byol_jax.checkpoints import classifiers, encoders
 from byol_jax.cli import conclusion
 from byol_jax.cli import overrides as overrides_lib
+from byol_jax.curation import index as index_lib
 from byol_jax.data import datasets
 from byol_jax.evaluation import protocol, result_folder
 from byol_jax.host import signals
@@ -34,6 +35,7 @@ ArrayDataset = datasets.ArrayDataset
 Classifier = classifiers.Classifier
 Dataset = datasets.Dataset
 Encoder = encoders.Encoder
+Index = index_lib.Index
 UsageError = config_lib.UsageError
 Path = str | os.PathLike[str]
 

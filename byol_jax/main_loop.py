@@ -29,7 +29,7 @@ from byol_jax.cli import command_line, conclusion, effects
 from byol_jax.data import agreement, train_loader
 from byol_jax.distributed import cluster, coordination, multihost
 from byol_jax.evaluation import result_folder, resume
-from byol_jax.host import processes, signals, streams
+from byol_jax.host import compile_cache, processes, signals, streams
 from byol_jax.studies import runner
 from byol_jax.training import collapse_monitor, config_ranges, loop
 from byol_jax.workdir import console, place, run_folder
@@ -46,6 +46,8 @@ TASKS = {
     "paper": "byol_jax.tasks.paper",
     "knn": "byol_jax.tasks.knn",
     "embed": "byol_jax.tasks.embed",
+    "curate": "byol_jax.tasks.curate",
+    "search": "byol_jax.tasks.search",
     "predict": "byol_jax.tasks.predict",
     "export": "byol_jax.tasks.export",
     "gallery": "byol_jax.tasks.gallery",
@@ -75,9 +77,15 @@ LEFT = {
 NOTHING_LEFT = "Nothing was kept: rerun the same command to begin again."
 OF_RUNS = ("pretrain", "bench_input", "estimate", "preview")
 # Tasks whose folder is named after what they evaluate, unless it is given.
-EVALUATIONS = tuple(
-    "linear_eval semi_supervised transfer segmentation depth detection paper knn embed".split()
-)
+EVALUATIONS = (
+    "linear_eval",
+    "semi_supervised",
+    "transfer",
+    "segmentation",
+    "depth",
+    "detection",
+    "paper",
+) + ("knn", "embed", "curate", "search")
 
 # Whose runs, in processes of their own, or PyTorch need the devices, which JAX would fill.
 OFF_DEVICE = ("study", "detection", "paper")
@@ -152,6 +160,7 @@ def _run(config: Any) -> None:
     workdir = pathlib.Path(command_line.WORKDIR.value or f"runs/{name}").expanduser()
     began = time.time()
     processes.settle()
+    kept = None if config.task in OFF_DEVICE else compile_cache.use()
     if config.task in OFF_DEVICE:
         jax.config.update("jax_platforms", "cpu")
     try:
@@ -163,6 +172,8 @@ def _run(config: Any) -> None:
         )
         plugins.load(config)
         config_ranges.check(config)
+        if kept:
+            console.say(kept)
         has_workdir = bool(command_line.WORKDIR.value)
         for note in effects.settle(config, command_line.typed(), has_workdir=has_workdir):
             console.say(f"Note: {note}")

@@ -22,6 +22,7 @@ ORDER = (
     "checkpoints",
     "training",
     "evaluation",
+    "curation",
     "report",
     "visualize",
     "export",
@@ -54,6 +55,7 @@ DOORS = {
     "pickle": set(),
     "pickletools": {"checkpoints.safe_pickle"},
     "PIL": {
+        "curation.pictures",
         "data.deep_color",
         "data.image_formats",
         "data.pillow_images",
@@ -64,12 +66,15 @@ DOORS = {
     "safetensors": {"checkpoints.torch_checkpoint"},
     "simplejpeg": {"data.image_decoding", "data.prepare.shrinking"},
     "scipy": {
+        "curation.duplicates",
         "data.nyu",
         "data.pixel_targets",
         "objectives.ssl_hsic",
         "studies.results",
     },
     "sklearn": {
+        "curation.label_errors",
+        "curation.selection",
         "training.online_eval",
         "evaluation.logistic_regression",
         "visualize.embedding_map",

@@ -223,7 +223,7 @@ RULES: tuple[Rule, ...] = (
         "while bench.step is false: leave it out",
     ),
     Rule(
-        ("knn", "linear_eval", "semi_supervised", "transfer", "embed"),
+        ("knn", "linear_eval", "semi_supervised", "transfer", "embed", "curate", "search"),
         ("data.max_bad_share",),
         lambda c: not conditions.is_in_memory(c),
         "on a set that is in memory, whose images are all good: leave it out",

@@ -93,11 +93,18 @@ def _require_ours(workdir: pathlib.Path, names: tuple[str, ...]) -> None:
     for name in names:
         if name == classifiers.FOLDER:
             kept.require_ours(workdir)
-        elif os.path.lexists(workdir / name) and (known or {}).get("file") != name:
+        elif os.path.lexists(workdir / name) and name not in _files(known or {}):
             raise UsageError(
                 f"{workdir / name} is not of the evaluation in this folder and is left as it is: "
                 "move it away, or give another --workdir."
             )
+
+
+def _files(result: Mapping[str, Any]) -> list[str]:
+    """Names of the files that a result is about."""
+    listed = result.get("files")
+    named = [result.get("file"), *(listed if isinstance(listed, list) else [])]
+    return [name for name in named if isinstance(name, str) and name == os.path.basename(name)]
 
 
 def _read(path: pathlib.Path) -> dict[str, Any] | None:
@@ -147,15 +154,15 @@ def _identity(result: Mapping[str, Any]) -> Any:
 
 
 def _set_aside(workdir: pathlib.Path, old: Mapping[str, Any]) -> pathlib.Path:
-    """Moves a result, and the file or classifier that goes with it, to a folder of their own."""
+    """Moves a result, and the files or classifier that go with it, to a folder of their own."""
     taken = (workdir / EARLIER).glob("*")
     number = 1 + max((int(path.name) for path in taken if path.name.isdigit()), default=0)
     aside = workdir / EARLIER / str(number)
     with files.writing(aside):
         aside.mkdir(parents=True)
-        name = old.get("file")
-        if isinstance(name, str) and name == os.path.basename(name) and (workdir / name).is_file():
-            os.rename(workdir / name, aside / name)
+        for name in _files(old):
+            if (workdir / name).is_file():
+                os.rename(workdir / name, aside / name)
         if old.get("classifier") and classifiers.is_ours(workdir / classifiers.FOLDER):
             os.rename(workdir / classifiers.FOLDER, aside / classifiers.FOLDER)
         os.rename(workdir / FILE, aside / FILE)

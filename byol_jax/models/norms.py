@@ -11,6 +11,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from byol_jax.models import convolution
 from byol_jax.models.batch_norm import precise
 
 KINDS = ("batch", "group", "layer", "none")
@@ -111,12 +112,12 @@ def _standardizing(get: Callable[..., jax.Array], value: jax.Array, context: Any
     return get(standardize_weights(value) if context.name == "w" else value)
 
 
-class StandardizedConv(hk.Conv2D):
+class StandardizedConv(convolution.Conv2D):
     """A convolution with `standardize_weights`."""
 
-    def __call__(self, inputs: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array) -> jax.Array:
         with hk.custom_getter(_standardizing):
-            return super().__call__(inputs)
+            return super().__call__(x)
 
 
 class StandardizedLinear(hk.Linear):

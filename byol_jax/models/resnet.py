@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from byol_jax.config import lookup
-from byol_jax.models import microbatch, norms
+from byol_jax.models import convolution, microbatch, norms
 from byol_jax.models.batch_norm import BatchNorm
 
 
@@ -65,8 +65,9 @@ STEMS = {
     "patch": Stem(5, 4, False),
 }
 
-Pads = str | list[tuple[int, int]]
-PADDINGS: dict[str, Callable[[int], Pads]] = {  # from the kernel's size to its spatial padding
+PADDINGS: dict[
+    str, Callable[[int], convolution.Pads]
+] = {  # from the kernel's size to its spatial padding
     "same": lambda kernel: "SAME",
     "torch": lambda kernel: [((kernel - 1) // 2,) * 2] * 2,
 }
@@ -75,7 +76,7 @@ PADDINGS: dict[str, Callable[[int], Pads]] = {  # from the kernel's size to its 
 class Layers(NamedTuple):
     """Choices that all layers of a network share, and how to build layers with them."""
 
-    pads: Callable[[int], Pads]
+    pads: Callable[[int], convolution.Pads]
     bottleneck: bool
     resnet_v2: bool
     zero_init_residual: bool
@@ -96,15 +97,13 @@ class Layers(NamedTuple):
         name: str,
         margin: int = 0,
         dilation: int = 1,
-    ) -> hk.Conv2D:
+    ) -> convolution.Conv2D:
         """A convolution, without bias where a norm follows."""
         reach = (kernel - 1) * dilation + 1
         pads = [(kernel // 2 + margin,) * 2] * 2 if margin else self.pads(reach)
-        conv = norms.StandardizedConv if self.norm_spec.standardizes else hk.Conv2D
-        with_bias = self.norm_spec.kind == "none"
-        return conv(
-            channels, kernel, stride, dilation, padding=pads, with_bias=with_bias, name=name
-        )
+        conv = norms.StandardizedConv if self.norm_spec.standardizes else convolution.Conv2D
+        options = {"stride": stride, "dilation": dilation, "pads": pads, "name": name}
+        return conv(channels, kernel, with_bias=self.norm_spec.kind == "none", **options)
 
     def norm(self, name: str, *, zero_scale: bool = False) -> microbatch.Norm:
         """A norm of the kind chosen, which its name says in place of "batch".
@@ -123,11 +122,8 @@ class Layers(NamedTuple):
         )
 
     def max_pool(self, x: jax.Array) -> jax.Array:
-        """3x3 maximum with stride 2; padding never wins, because it is minus infinity."""
-        pads = self.pads(3)
-        if pads != "SAME":
-            pads = [(0, 0), *pads, (0, 0)]
-        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), pads)
+        """3x3 maximum with stride 2."""
+        return convolution.max_pool(x, kernel=3, stride=2, pads=self.pads(3))
 
 
 class ResidualBlock(hk.Module):

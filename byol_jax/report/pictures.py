@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from byol_jax.report import map_colors, metric_curves, run_data
+from byol_jax.report import image_rows, map_colors, metric_curves, run_data
 from byol_jax.report.markup import Html, escape, folded, table
 from byol_jax.report.run_data import Run
 
@@ -266,4 +266,10 @@ _SECTIONS: tuple[tuple[str, str, Callable[[Mapping[str, Any], int], str]], ...] 
     ("atlas", "Map of the embeddings", _atlas),
     ("classes", "Classes", _classes),
     ("predictions", "Predictions", _predictions),
+    ("search", "What was found", image_rows.draw),
+    ("duplicates", "Near-duplicates", image_rows.draw),
+    ("label_errors", "Suspected labels", image_rows.draw),
+    ("outliers", "Outliers", image_rows.draw),
+    ("clusters", "Clusters", image_rows.draw),
+    ("subset", "Subset", image_rows.draw),
 )

@@ -12,7 +12,10 @@ from typing import Any, NamedTuple
 from byol_jax.report import collapse_rule, json_files, markup, metric_curves, run_state
 from byol_jax.report.metric_curves import Metrics, Point, Series
 
-GALLERIES = ("pairs", "neighbours", "atlas", "classes", "predictions")
+GALLERIES = (
+    *("pairs", "neighbours", "atlas", "classes", "predictions"),
+    *("duplicates", "label_errors", "outliers", "clusters", "subset", "search"),
+)
 
 
 class ReportError(ValueError):

@@ -206,6 +206,8 @@ def _evaluation(run: Run) -> list[str]:
     accuracy = result.get("accuracy")
     task = str(result.get("task") or run.config.get("task") or "result").replace("_", " ")
     sentences = []
+    if isinstance(result.get("summary"), list):
+        return [str(sentence) for sentence in result["summary"]]
     if isinstance(accuracy, dict):
         sentences.append(f"{task}: {', '.join(_shares(result, accuracy))}.")
     elif _number(accuracy) is not None:

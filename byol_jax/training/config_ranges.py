@@ -127,6 +127,9 @@ RANGES: Mapping[str, Range] = {
     "*lambdas.count": Range(1, 10_000),
     "*lambdas.*": POSITIVE,
     "*tolerance": POSITIVE,
+    "similarity": FRACTION,
+    "subset": COUNT_OR_ZERO,
+    "clusters": COUNT_OR_ZERO,
     "bench.seconds": Range(0, 3600, is_above=True),
     "estimate.seconds": Range(0, 3600, is_above=True),
     "seeds": Range(1, 10_000),
@@ -145,6 +148,7 @@ RANGES: Mapping[str, Range] = {
     "*bn_group_size": COUNT,
     "*_steps": COUNT,
     "*.k": COUNT,
+    "k": COUNT,
     "top": COUNT,
 }
 WHOLE = ("*.k", "up_channels")  # of those that hold several

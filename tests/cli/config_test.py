@@ -28,6 +28,7 @@ from byol_jax.training import settings as settings_lib
 from configs import byol
 from tests.conftest import make_config
 from tests.support import golden_data, pixel_worlds
+from tests.support.samples import drawn_picture, encode
 from tests.training import budget_test
 
 IMAGENET_TRAIN_IMAGES = 1_281_167
@@ -202,6 +203,8 @@ SHORT = {
     "semi_supervised": {"epochs": (1.0,), "base_learning_rates": (0.2, 0.1)},
     "knn": {},
     "embed": {},
+    "curate": {},
+    "search": {"k": 3},
     "transfer": {"lambdas.count": 2, "max_iterations": 5},
     "export": {"formats": "safetensors"},
     "gallery": {},
@@ -221,6 +224,9 @@ SHORT = {
 def test_every_key_of_tasks_with_an_encoder_is_used(task, run_folder, tmp_path):
     config = importlib.import_module(f"configs.{task}").get_config()
     config.update_from_flattened_dict(SHORT[task] | {"checkpoint": str(run_folder)})
+    if task == "search":
+        config.query = str(tmp_path / "query.png")
+        (tmp_path / "query.png").write_bytes(encode(drawn_picture()))
     if task in effect_rules.OF_PIXELS:
         pixel_worlds.write_folder(tmp_path / "world", count=30)
         config.data.name = "folder"

@@ -377,9 +377,10 @@ def smaller(arguments, photographs, checkpoint, output):
         return short + smaller_set_of_pixels(task, arguments, output / "set")
     if task == "paper":
         return [f"--config.checkpoint={checkpoint}", *smaller_sets_of_the_paper(output / "sets")]
-    if task == "embed":
+    if task in ("embed", "curate", "search"):
         where = [f"--config.checkpoint={checkpoint}", f"--config.data.dir={photographs}"]
-        return [*where, "--config.data.max_bad_share=0.2"]
+        query = [f"--config.query={photographs}/0.png"] if task == "search" else []
+        return [*where, *query, "--config.data.max_bad_share=0.2"]
     if task == "predict":
         evaluate = ["--config=configs/linear_eval.py", f"--config.checkpoint={checkpoint}"]
         result = output / "result"

@@ -65,7 +65,8 @@ def test_killed_on_one_machine_a_run_is_finished_on_another(service, tmp_path, r
             before=functools.partial(_prepare, there, is_killed),
             own={0: [f"--workdir={address}"]},
         )
-        assert life.finish() == [run_process.KILLED if is_killed else 0], life.text()
+        expected = [run_process.KILLED if is_killed else 0]
+        assert life.finish(seconds=600) == expected, life.text()
         return life.text()
 
     run("first", is_killed=True)

@@ -18,7 +18,7 @@ import pytest
 import byol_jax
 from byol_jax import api, plugins, registry
 from byol_jax.augment import extra
-from byol_jax.checkpoints import encoders
+from byol_jax.checkpoints import classifiers, encoders
 from byol_jax.cli import overrides, typed_values
 from byol_jax.data import agreement, array_dataset, datasets, patterns
 from byol_jax.export import formats
@@ -516,9 +516,11 @@ def test_a_plugin_from_outside_trains_by_the_command(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", [api, array_dataset, encoders, registry])
+@pytest.mark.parametrize("module", [api, array_dataset, classifiers, encoders, registry])
 def test_every_example_runs(module, run, tmp_path_factory, tables):
-    names = {"np": np, "encoder": run[0].encoder, "workdir": run[0].workdir}
+    encoder, weights = run[0].encoder, np.zeros((run[0].encoder.embedding_size, 2), np.float32)
+    classifier = classifiers.Classifier(encoder, ("a", "b"), weights, weights[0], 1.0, {})
+    names = {"np": np, "encoder": encoder, "workdir": run[0].workdir, "classifier": classifier}
     finder = doctest.DocTestFinder()
     count = 0
     for name, example in vars(module).items():

@@ -124,6 +124,25 @@ def test_finished_evaluations_are_not_run_again(world):
 
 
 @pytest.mark.slow
+def test_what_a_killed_command_left_at_work_is_waited_for_and_not_run_again(world, monkeypatch):
+    config, workdir, started, _ = world
+    start, asked = paper._run_one, []
+
+    def killed(job, place):
+        start(job, place)
+        raise KeyboardInterrupt  # after its process has been started, which goes on
+
+    monkeypatch.setattr(paper, "_run_one", killed)
+    with pytest.raises(KeyboardInterrupt):
+        paper.run(config, workdir)
+    monkeypatch.setattr(paper, "_run_one", start)
+    monkeypatch.setattr(paper, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(paper, "_is_free", lambda _: asked.append(1) or len(asked) > 2)
+    measure(config, workdir)
+    assert started == ALL and len(asked) > 2
+
+
+@pytest.mark.slow
 def test_a_result_that_something_else_wrote_is_not_taken(world):
     config, workdir, started, _ = world
     measure(config, workdir)

@@ -75,7 +75,7 @@ LEFT = {
     "study": "Its runs have saved: rerun the same command to resume.",
 }
 NOTHING_LEFT = "Nothing was kept: rerun the same command to begin again."
-OF_RUNS = ("pretrain", "bench_input", "estimate")
+OF_RUNS = ("pretrain", "bench_input", "estimate", "preview")
 # Tasks whose folder is named after what they evaluate, unless it is given.
 EVALUATIONS = (
     "linear_eval",

@@ -212,10 +212,12 @@ def _run_one(job: Job, workdir: pathlib.Path) -> str:
         child = children.Child(
             job.words, pathlib.Path(f"{job.workdir}.log"), env=environment, processors=None
         )
+        is_asked = False  # a second signal would end it without saving
         try:
             while child.status() is None:
-                if stop.is_made:
+                if stop.is_made and not is_asked:
                     child.ask_to_end()
+                    is_asked = True
                 time.sleep(POLL_SECONDS)
         except BaseException:
             child.kill()

@@ -32,6 +32,7 @@ ORDER = (
     "tasks",
     "inspect main_loop",
     "registry",
+    "api_evaluation",
     "api",
 )
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms.split()}

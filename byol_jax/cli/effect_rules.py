@@ -284,9 +284,15 @@ RULES: tuple[Rule, ...] = (
             "while data.name is {data.name}: add --config.data.name=folder",
         )
         for task, keys in (
-            ("segmentation", ("data.masks", "data.classes")),
+            ("segmentation", ("data.masks",)),
             ("depth", ("data.depths",)),
         )
+    ),
+    Rule(
+        ("segmentation",),
+        ("data.classes",),
+        lambda c: not c.data.name.startswith("voc"),
+        "while data.name is {data.name}: add --config.data.name=folder",
     ),
     Rule(
         OF_PIXELS,

@@ -170,7 +170,7 @@ def _describe(config: Any, found: sources.Weights, export: formats.Export) -> di
 
 def _output(export: formats.Export) -> str:
     if export.head:
-        return "logits of classes, whose softmax are calibrated probabilities"
+        return "logits"  # whose softmax are calibrated probabilities
     return "projection" if export.projector else "embedding"
 
 

@@ -115,14 +115,14 @@ def _newly_set(config: Any, filled: Any) -> list[str]:
 def look(config: Any, train: datasets.Dataset) -> tuple[budget_plan.Facts, Callable[[Any], float]]:
     """Facts about images and machine, and what estimates the seconds of an image of a config."""
     known, speed = multihost.on_writer(  # times differ between processes
-        lambda: [measure(train)._asdict(), resource_estimate.matmul_speed(config.model.dtype)],
+        lambda: [measure(train)._asdict(), resource_estimate.speed(config.model.dtype)],
         what="looking at images and machine",
     )
     facts = budget_plan.Facts(**known)
 
     def estimate(trial: Any) -> float:
         found = settings_lib.resolve(with_a_length(trial), num_images=facts.num_images)
-        return time_estimate.seconds_per_image(found, flops_per_second=speed)
+        return time_estimate.seconds_per_image(found, resource_estimate.Speed(*speed))
 
     return facts, estimate
 

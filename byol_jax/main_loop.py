@@ -32,7 +32,7 @@ from byol_jax.evaluation import result_folder, resume
 from byol_jax.host import compile_cache, processes, signals, streams
 from byol_jax.studies import runner
 from byol_jax.training import collapse_monitor, config_ranges, loop
-from byol_jax.workdir import console, place, run_folder
+from byol_jax.workdir import bucket, console, mirror, place, run_folder
 
 # By module, of which only the one that is asked for is imported.
 TASKS = {
@@ -75,7 +75,7 @@ LEFT = {
     "study": "Its runs have saved: rerun the same command to resume.",
 }
 NOTHING_LEFT = "Nothing was kept: rerun the same command to begin again."
-OF_RUNS = ("pretrain", "bench_input", "estimate")
+OF_RUNS = ("pretrain", "bench_input", "estimate", "preview")
 # Tasks whose folder is named after what they evaluate, unless it is given.
 EVALUATIONS = (
     "linear_eval",
@@ -157,7 +157,9 @@ def _explain(error: Exception, advice: str) -> NoReturn:
 
 def _run(config: Any) -> None:
     name = "-".join(filter(None, (config.task, config.preset)))
-    workdir = pathlib.Path(command_line.WORKDIR.value or f"runs/{name}").expanduser()
+    given = command_line.WORKDIR.value or f"runs/{name}"
+    is_mirrored = bucket.is_address(given)
+    workdir = mirror.local_folder(given) if is_mirrored else pathlib.Path(given).expanduser()
     began = time.time()
     processes.settle()
     kept = None if config.task in OFF_DEVICE else compile_cache.use()
@@ -179,6 +181,8 @@ def _run(config: Any) -> None:
             console.say(f"Note: {note}")
         agreement.require_same_program(config)
         task = load_task(config.task)
+        if is_mirrored:
+            multihost.on_writer(lambda: mirror.open_folder(given), what="opening the workdir")
         if config.task in OF_RUNS:  # whose values depend on what was typed
             task = functools.partial(task, typed=command_line.typed())
         if has_workdir or config.task not in EVALUATIONS:
@@ -186,9 +190,13 @@ def _run(config: Any) -> None:
         else:
             workdir = _evaluate(task, config)
         conclusion.conclude(workdir, began)
+        if problem := multihost.on_writer(mirror.finish, what="uploading the workdir"):
+            _leave(problem)
         coordination.finish()
     except resume.Stopped as stopped:
         console.say(str(stopped))
+        if problem := multihost.on_writer(mirror.finish, what="uploading the workdir"):
+            _leave(problem)
         coordination.finish()
     except config_lib.UsageError as error:
         _leave(str(error), 2)
@@ -221,6 +229,8 @@ def _leave(message: str, status: int = 1, *, title: str = "Error: ") -> NoReturn
     """
     streams.flush()
     streams.write(f"{title}{message}")
+    if problem := mirror.finish():
+        streams.write(f"Error: {problem}")
     coordination.fail(message)
     signals.leave("", status)
 

@@ -54,12 +54,13 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
     config.test_batch_size = 32
     config.bootstrap_resamples = 1000
     config.data = ml_collections.ConfigDict()
-    config.data.name = "nyu"  # nyu | nyu_h5: the files of TFDS and the Hub | folder
-    config.data.dir = ""  # of nyu and nyu_h5
+    # nyu | nyu_h5: the files of TFDS and the Hub | tfds:nyu_depth_v2: prepared by TFDS | folder
+    config.data.name = "nyu"
+    config.data.dir = ""  # of all but folder
     config.data.images = ""  # of folder
     config.data.depths = ""  # of folder: 16-bit gray PNGs, in millimeters
     config.data.train_split = ""  # empty: train
-    config.data.eval_split = ""  # empty: test, of nyu_h5 val
+    config.data.eval_split = ""  # empty: test, of nyu_h5 val, of TFDS validation
     config.data.validation_share = 0.1  # of train_split, to choose a rate on
     config.data.max_bad_share = 0.01  # of the images; left out, with more it is an error
     config_lib.lookup(PRESETS, preset, key="preset")(config)

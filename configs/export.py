@@ -24,4 +24,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.image_size = config_dict.placeholder(int)
     config.mean = config_dict.placeholder(tuple)
     config.std = config_dict.placeholder(tuple)
+    config.hub = ""  # OWNER/REPO of the Hugging Face Hub: written beside the workdir, and uploaded
+    config.license = ""  # of its card, such as apache-2.0; empty: that of what it was made from
     return config

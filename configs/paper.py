@@ -62,7 +62,7 @@ def _small(config: ml_collections.ConfigDict) -> None:
     )
     config.options.detection = (
         f"{every} total_steps=4 batch_size=4 accumulate=2 warmup_steps=1 image_sizes=64 "
-        "test_image_size=64 longest_side=128 anchor_sizes=(16,32,64)"
+        "test_image_size=64 longest_side=128 anchor_sizes=(16,32,64) regions=16 test_regions=50"
     )
     config.options.depth = (
         f"{every} total_steps=8 batch_size=8 input_height=32 input_width=40 up_channels=(16,8)"

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 import byol_jax
-from byol_jax import api, plugins, registry
+from byol_jax import api, api_evaluation, plugins, registry
 from byol_jax.augment import extra
-from byol_jax.checkpoints import encoders
+from byol_jax.checkpoints import classifiers, encoders
 from byol_jax.cli import overrides, typed_values
 from byol_jax.data import agreement, array_dataset, datasets, patterns
 from byol_jax.export import formats
@@ -291,7 +291,7 @@ def test_a_module_from_outside_registers_its_parts(tmp_path, monkeypatch, tables
     assert table.OBJECTIVES["outside"].has_predictor
     assert len(datasets.load("outside", "train")) == 40
     assert extra.find(("outside",), view="view1")[0].apply(None, np.ones(3)).tolist() != [1, 1, 1]
-    assert datasets.class_names(datasets.load("outside", "train"), "outside", "") == ["0", "1"]
+    assert datasets.class_names(datasets.load("outside", "train"), "outside", "") == ["a", "b"]
 
 
 def test_a_name_that_is_taken_is_refused(tables):
@@ -515,10 +515,16 @@ def test_a_plugin_from_outside_trains_by_the_command(tmp_path):
         assert ("Cannot import the plugin 'outside_lab.parts'" in done.stderr) == bool(status)
 
 
+MODULES = [api, api_evaluation, array_dataset, classifiers, encoders, registry]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("module", [api, array_dataset, encoders, registry])
+@pytest.mark.parametrize("module", MODULES)
 def test_every_example_runs(module, run, tmp_path_factory, tables):
-    names = {"np": np, "encoder": run[0].encoder, "workdir": run[0].workdir}
+    encoder, weights = run[0].encoder, np.zeros((run[0].encoder.embedding_size, 2), np.float32)
+    classifier = classifiers.Classifier(encoder, ("a", "b"), weights, weights[0], 1.0, {})
+    names = vars(api) | {"np": np, "encoder": encoder, "classifier": classifier}
+    names["workdir"] = run[0].workdir
     finder = doctest.DocTestFinder()
     count = 0
     for name, example in vars(module).items():

@@ -32,6 +32,7 @@ ORDER = (
     "tasks",
     "inspect main_loop",
     "registry",
+    "api_evaluation",
     "api",
 )
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms.split()}
@@ -48,6 +49,7 @@ DOORS = {
         "data.pixel_sets",
     },
     "h5py": {"data.nyu"},
+    "huggingface_hub": {"checkpoints.hub", "export.hub_folder"},
     "matplotlib": {"report.figures", "studies.plots"},
     "onnxruntime": {"export.torch_export"},
     "orbax": {"checkpoints.manager", "checkpoints.orbax_reader"},

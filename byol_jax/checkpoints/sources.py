@@ -17,6 +17,7 @@ from byol_jax.checkpoints import (
     deepmind,
     export_contents,
     file_kinds,
+    hub,
     orbax_reader,
     run_facts,
     safe_pickle,
@@ -67,12 +68,14 @@ def open_weights(path: str) -> Weights:
 
     Args:
       path: a run's workdir (its newest checkpoint), one of its ``checkpoints/<step>``, the folder
-        of an export, a ``.pkl`` file of DeepMind's, or a file of PyTorch's or of safetensors with
-        a ResNet by torchvision's names.
+        of an export, a ``.pkl`` file of DeepMind's, a file of PyTorch's or of safetensors with a
+        ResNet by torchvision's names, or an address of the Hub (`hub.fetch`).
 
     Raises:
       UsageError: no such path, or nothing at it that can be used; says what is wrong.
     """
+    if hub.is_address(path):
+        return _open_hub(path)
     config_lib.require_local(path, flag="--config.checkpoint")
     file = pathlib.Path(path).expanduser()
     if (
@@ -87,8 +90,24 @@ def open_weights(path: str) -> Weights:
     return _open_run(path)
 
 
+def _open_hub(address: str) -> Weights:
+    """Weights of the Hub; their image size, mean and std are those of its config, if it has one."""
+    path, pinned, facts = hub.fetch(address)
+    if path.is_dir():
+        return _open_export(path)._replace(path=pinned)
+    known = hub.image_facts(facts)
+    found = _open_file(path)
+    notes = [note for note in found.notes if not known or "custom" not in note]
+    licence = str(facts.get("license") or "")
+    return found._replace(
+        path=pinned, card=found.card._replace(**known), notes=tuple(notes), licence=licence
+    )
+
+
 def is_foreign(path: str) -> bool:
-    """Whether a path is a file or an export, not a run or one of its checkpoints."""
+    """Whether a path is a file, an export or an address, not a run or one of its checkpoints."""
+    if hub.is_address(path):
+        return True
     file = pathlib.Path(path).expanduser()
     return file.is_file() or (file / export_contents.MODEL).is_file()
 

@@ -11,10 +11,16 @@ from ml_collections import config_flags
 from byol_jax import config as config_lib
 from byol_jax.cli import config_files, typed_values
 from byol_jax.distributed import lifeline
+from byol_jax.workdir import bucket
 
 UsageError = config_lib.UsageError
 
 DEFAULT = "configs/byol.py"
+# Tasks whose workdir may be an address in a bucket (`workdir.mirror`).
+MIRRORED = (
+    *("pretrain", "linear_eval", "semi_supervised", "transfer", "segmentation", "depth"),
+    *("knn", "embed"),
+)
 
 _arguments: list[str] = []  # in which the flag of the config looks for keys
 _CONFIG = config_flags.DEFINE_config_file(
@@ -23,8 +29,8 @@ _CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "Folder for what a task writes; default: runs/<task>-<preset>, of an evaluation also with what "
-    "it evaluates.",
+    "Folder for what a task writes, for training and evaluations also gs:// or s3://; default: "
+    "runs/<task>-<preset>, of an evaluation also with what it evaluates.",
 )
 COORDINATOR = flags.DEFINE_string(
     "coordinator",
@@ -90,7 +96,8 @@ def arrange(argv: list[str], known: flags.FlagValues) -> list[str]:
         raise UsageError(f"--config is given {len(given)} times: {', '.join(given)}. Give one.")
     argument = given[0] if given else DEFAULT
     found = config_files.load(argument)
-    others = list(_Words(config_files.kinds(found), known).check(argv[1:]))
+    words = _Words(config_files.kinds(found), known, may_mirror=found.task in MIRRORED)
+    others = list(words.check(argv[1:]))
     name, *preset = argument.split(":", 1)
     path = ":".join([str(config_files.resolve(name)), *preset])
     return [argv[0], f"--config={path}", *others]
@@ -113,10 +120,11 @@ class _Words:
     Args:
       kinds: of the config's keys.
       known: flags that are defined.
+      may_mirror: whether the workdir may be in a bucket.
     """
 
-    def __init__(self, kinds: Mapping[str, type], known: flags.FlagValues):
-        self._kinds, self._known = kinds, known
+    def __init__(self, kinds: Mapping[str, type], known: flags.FlagValues, *, may_mirror: bool):
+        self._kinds, self._known, self._may_mirror = kinds, known, may_mirror
 
     def check(self, words: Sequence[str]) -> Iterator[str]:
         """All words but the config.
@@ -149,7 +157,7 @@ class _Words:
                 raise UsageError(f"--{name} has no value: type --{name}=VALUE.")
             yield value
         section, _, key = name.partition(".")
-        if name == "workdir":
+        if name == "workdir" and not (self._may_mirror and bucket.is_address(value)):
             config_lib.require_local(value, flag="--workdir")
         if section == "config":
             typed_values.check(key, kind, value)

@@ -284,9 +284,15 @@ RULES: tuple[Rule, ...] = (
             "while data.name is {data.name}: add --config.data.name=folder",
         )
         for task, keys in (
-            ("segmentation", ("data.masks", "data.classes")),
+            ("segmentation", ("data.masks",)),
             ("depth", ("data.depths",)),
         )
+    ),
+    Rule(
+        ("segmentation",),
+        ("data.classes",),
+        lambda c: not c.data.name.startswith("voc"),
+        "while data.name is {data.name}: add --config.data.name=folder",
     ),
     Rule(
         OF_PIXELS,
@@ -299,6 +305,12 @@ RULES: tuple[Rule, ...] = (
         ("data.validation_share", "refit"),
         lambda c: conditions.count(c.learning_rates) > 1,
         "while one of learning_rates is given: nothing is chosen; leave it out",
+    ),
+    Rule(
+        ("export",),
+        ("license",),
+        lambda c: bool(c.hub),
+        "without a repository that has a card: add --config.hub=OWNER/REPO",
     ),
     Rule(
         ("gallery",),

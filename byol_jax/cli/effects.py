@@ -83,6 +83,23 @@ def _settle_length(config: Any, key: str, other: str, given: Collection[str]) ->
     (config_lib.get(config, section) if section else config)[name] = None
 
 
+def without_effect(config: Any, typed: Collection[str]) -> list[str]:
+    """Notes on keys that have no effect on a config in which nothing is left unset any more.
+
+    What decides about them may have been chosen by rules, after `settle`.
+    """
+    notes = []
+    for key in typed:
+        is_empty = config_lib.get(config, key) in ("", None)
+        if is_empty or is_among(key, UNUSED.get(config.task, ())):
+            continue
+        try:
+            _require_effect(config, key)
+        except UsageError as error:
+            notes.append(str(error))
+    return notes
+
+
 def _require_effect(config: Any, key: str) -> None:
     for rule in effect_rules.RULES:
         if config.task not in rule.tasks or not is_among(key, rule.keys):

@@ -33,8 +33,8 @@ Usage:
 Without the script: python -m byol_jax, or python -m byol_jax.main_loop --config=configs/TASK.py."""
 _FLAGS = """\
 Flags besides --config.KEY=VALUE:
-  --workdir=FOLDER     for what a task writes; default: runs/TASK-PRESET, of an evaluation also
-                       with what it evaluates
+  --workdir=FOLDER     for what a task writes, of training and evaluations also gs:// or s3://;
+                       default: runs/TASK-PRESET, of an evaluation also with what it evaluates
   --coordinator=HOST:PORT --num_processes=N --process_id=I
                        of several processes, where JAX does not find them by itself
   --silent_seconds=S   after which a process without a sign of life counts as dead

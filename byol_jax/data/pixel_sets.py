@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 
-from byol_jax.data import datasets, eval_loader, image_decoding, nyu, pixel_folder, voc
+from byol_jax import config as config_lib
+from byol_jax.data import datasets, eval_loader, image_decoding, nyu, pixel_folder, tfds_pixels, voc
 from byol_jax.host import machine
 
 
@@ -49,6 +50,22 @@ DEPTHS: Mapping[str, Load] = {  # sets of depth, by name
     "nyu_h5": lambda place, split: nyu.load_files(place.dir, split),
     "folder": lambda place, split: pixel_folder.load_depths(place.images, place.targets, split),
 }
+
+
+def find(sets: Mapping[str, Load], name: str) -> Load:
+    """How a set of `LABELED` or `DEPTHS` is loaded; ``tfds:NAME`` is one of TFDS.
+
+    Raises:
+      UsageError: there is none of that name.
+    """
+    if not name.startswith(tfds_pixels.PREFIX):
+        return config_lib.lookup(sets, name, key="data.name")
+    tfds_name = name.removeprefix(tfds_pixels.PREFIX)
+    if sets is DEPTHS:
+        return lambda place, split: tfds_pixels.load_depths(tfds_name, split, data_dir=place.dir)
+    return lambda place, split: tfds_pixels.load_masks(
+        tfds_name, split, data_dir=place.dir, num_classes=place.num_classes
+    )
 
 
 class Example(NamedTuple):

@@ -90,7 +90,12 @@ def read_labels(path: pathlib.Path, *, num_classes: int) -> np.ndarray:
       BadImageError: no such file, a damaged one, one of colors, a label out of range.
     """
     data = image_files.read(path)
-    labels = _sbd_labels(data) if path.suffix.lower() == ".mat" else _png_values(data)
+    return parse_labels(data, num_classes=num_classes, is_mat=path.suffix.lower() == ".mat")
+
+
+def parse_labels(data: bytes, *, num_classes: int, is_mat: bool = False) -> np.ndarray:
+    """`read_labels` of the bytes of a file."""
+    labels = _sbd_labels(data) if is_mat else _png_values(data)
     wrong = (labels >= num_classes) & (labels != IGNORED)
     if wrong.any():
         found = int(labels[wrong].max())

@@ -29,12 +29,16 @@ class Sizes(NamedTuple):
       test: px of the shorter side.
       longest: px of the longer side, at most.
       anchors: sides of square anchors, in px.
+      regions: of an image that the head learns from.
+      test_regions: of an image that the head looks at when it is tested.
     """
 
     train: tuple[int, ...]
     test: int
     longest: int
     anchors: tuple[int, ...]
+    regions: int = 512
+    test_regions: int = 1000
 
 
 class Backbone(nn.Module):
@@ -124,7 +128,8 @@ def make(
         rpn_pre_nms_top_n_train=12_000,
         rpn_pre_nms_top_n_test=6000,
         rpn_post_nms_top_n_train=2000,
-        rpn_post_nms_top_n_test=1000,
+        rpn_post_nms_top_n_test=sizes.test_regions,
+        box_batch_size_per_image=sizes.regions,
         box_roi_pool=Regions(["0"], REGION, 0),
         box_head=head,
         box_predictor=faster_rcnn.FastRCNNPredictor(

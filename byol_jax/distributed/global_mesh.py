@@ -27,29 +27,11 @@ class GlobalUpdate:
     """
 
     def __init__(self, update: Callable[..., Any], axis: str):
-        mesh, spec = _mesh(axis), jax.sharding.PartitionSpec
-        everywhere, split = (jax.sharding.NamedSharding(mesh, s) for s in (spec(), spec(axis)))
-        self._split = split
-        self._own = jax.sharding.NamedSharding(
-            jax.sharding.Mesh(np.array(jax.local_devices()), (axis,)), spec(axis)
-        )
-
-        def on_one(state: Any, batch: Any) -> Any:  # a device's part keeps an axis of one
-            state, metrics, outputs = update(state, jax.tree.map(lambda x: x[0], batch))
-            return state, metrics, jax.tree.map(lambda x: x[None], outputs)
-
-        self._program = jax.jit(
-            jax.shard_map(
-                on_one,
-                mesh=mesh,
-                in_specs=(spec(), spec(axis)),
-                out_specs=(spec(), spec(), spec(axis)),
-                check_vma=False,  # else gradients would be reduced in places of JAX's choice
-            ),
-            in_shardings=(everywhere, split),
-            out_shardings=(everywhere, everywhere, split),
-            donate_argnums=0,
-        )
+        spec = jax.sharding.PartitionSpec(axis)
+        self._split = jax.sharding.NamedSharding(_mesh(axis), spec)
+        local = jax.sharding.Mesh(np.array(jax.local_devices()), (axis,))
+        self._own = jax.sharding.NamedSharding(local, spec)
+        self._program = make_program(update, _mesh(axis))
 
     def __call__(self, state: Any, batch: Any) -> tuple[Any, Any, Any]:
         """Takes a step."""
@@ -69,6 +51,34 @@ class GlobalUpdate:
         shards = sorted(x.addressable_shards, key=lambda shard: shard.index[0].start or 0)
         shape = (len(shards), *x.shape[1:])
         return jax.make_array_from_single_device_arrays(shape, self._own, [s.data for s in shards])
+
+
+def make_program(update: Callable[..., Any], mesh: jax.sharding.Mesh) -> Any:
+    """An update as one program on global arrays: (state, batch) -> (state, metrics, outputs).
+
+    Args:
+      update: reduces over the only axis of the mesh.
+      mesh: of all devices; they may be those of a topology, to compile for machines elsewhere.
+    """
+    (axis,), spec = mesh.axis_names, jax.sharding.PartitionSpec
+    everywhere, split = (jax.sharding.NamedSharding(mesh, s) for s in (spec(), spec(axis)))
+
+    def on_one(state: Any, batch: Any) -> Any:  # a device's part keeps an axis of one
+        state, metrics, outputs = update(state, jax.tree.map(lambda x: x[0], batch))
+        return state, metrics, jax.tree.map(lambda x: x[None], outputs)
+
+    return jax.jit(
+        jax.shard_map(
+            on_one,
+            mesh=mesh,
+            in_specs=(spec(), spec(axis)),
+            out_specs=(spec(), spec(), spec(axis)),
+            check_vma=False,  # else gradients would be reduced in places of JAX's choice
+        ),
+        in_shardings=(everywhere, split),
+        out_shardings=(everywhere, everywhere, split),
+        donate_argnums=0,
+    )
 
 
 def replicate(state: Any, axis: str) -> Any:

@@ -197,10 +197,7 @@ def evaluate(
     data: datasets.Dataset,
     title: str,
 ) -> dict[str, Any]:
-    """Logits, labels, whether each image is right, and how many are left out.
-
-    Logits are extracted as features.
-    """
+    """Whether each image is right, how many are left out, and logits, found as features are."""
     on_devices = pmap.replicate_locally(network)
     classifier = context.setup.encoder._replace(
         encode=lambda images: np.asarray(context.classify(on_devices, pmap.spread(images))),
@@ -212,5 +209,4 @@ def evaluate(
     counted = protocol.labeled(found, title)
     left_out = protocol.count_left_out([data], [found])
     correct = accuracy.correct(counted.features, counted.labels)
-    logits, labels = counted.features, counted.labels
-    return {"correct": correct, "left_out": left_out, "logits": logits, "labels": labels}
+    return {"correct": correct, "left_out": left_out, "found": counted}

@@ -104,7 +104,7 @@ def open_sets(
     Raises:
       UsageError: an unknown set, a folder or split that is missing, equal splits.
     """
-    load = config_lib.lookup(sets, name, key="data.name")
+    load = pixel_sets.find(sets, name)
     if splits[0] == splits[1]:
         raise UsageError(f"'{splits[0]}' is both train_split and eval_split: give two splits.")
     train, test = (load(place, split) for split in splits)

@@ -17,11 +17,13 @@ class Unit(NamedTuple):
       convs: of its convolutions in their order.
       shortcut: of the convolution beside them, if it has one.
       norm_is_first: batch norm comes before each convolution, not after it.
+      outputs: numbers that its convolutions give for one image.
     """
 
     convs: tuple[int, ...]
     shortcut: int = 0
     norm_is_first: bool = False
+    outputs: int = 0
 
     @property
     def once(self) -> int:
@@ -49,7 +51,7 @@ def encoder_units(
     kernel, stride, max_pool, margin = lookup(resnet.STEMS, stem, key="stem")
     size = -(-image_size // stride) + 2 * margin  # rounded up, as both kinds of padding do
     channels = spec.stem_channels * width_multiplier
-    units = [Unit((_conv(size, kernel, 3, channels),))]
+    units = [Unit((_conv(size, kernel, 3, channels),), outputs=size * size * channels)]
     size = -(-size // 2) if max_pool else size
     for out, blocks, stride in zip(spec.channels, spec.blocks, spec.strides, strict=True):
         out *= width_multiplier
@@ -73,9 +75,12 @@ def _block(
             _conv(small, 3, inner, inner),
             _conv(small, 1, inner, out),
         )
+        outputs = size * size * inner + small * small * (inner + out)
     else:
         convs = (_conv(small, 3, channels, out), _conv(small, 3, out, out))
-    return Unit(convs, _conv(small, 1, channels, out) if projects else 0)
+        outputs = 2 * small * small * out
+    outputs += small * small * out if projects else 0
+    return Unit(convs, _conv(small, 1, channels, out) if projects else 0, outputs=outputs)
 
 
 def _conv(size: int, kernel: int, channels_in: int, channels_out: int) -> int:

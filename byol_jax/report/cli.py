@@ -4,7 +4,8 @@
     python -m byol_jax.report RUN --watch
     python -m byol_jax.report RUN --format=png,svg,pdf
 
-RUN is the workdir of a pretraining or of an evaluation. The page of one run is written into it.
+RUN is the workdir of a pretraining or of an evaluation, also gs://... or s3://... The page of one
+run is written into its folder, of one in a bucket into the folder where the command is given.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import byol_jax
-from byol_jax.report import html_page, run_data, writing
+from byol_jax.report import bucket, html_page, run_data, writing
 from byol_jax.report.run_data import ReportError
 
 PLOTS = ("png", "svg", "pdf")
@@ -58,19 +59,20 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    for path in (*options.runs, options.out or ""):
-        if "://" in path:
-            raise ReportError(
-                f"{path} is no folder: mount the bucket, or copy the run, and give that."
-            )
+    if options.out and bucket.is_address(options.out):
+        raise ReportError(f"{options.out} is no folder here: give --out=report.html.")
     out = pathlib.Path(options.out).expanduser() if options.out else None
+    place = _place(options.runs)
+    copies = [bucket.Copy(path) if bucket.is_address(path) else None for path in options.runs]
+    runs = [str(c.folder) if c else p for c, p in zip(copies, options.runs, strict=True)]
     if options.watch:
         from byol_jax.report import live_server
 
         if out or options.format != "html":
             raise ReportError("--watch serves a page and writes none: leave out --out, --format.")
         signal.signal(signal.SIGINT, signal.default_int_handler)  # it ends by Ctrl-C as planned
-        live_server.serve(options.runs, port=options.port)
+        refresh = [copy.refresh for copy in copies if copy]
+        live_server.serve(runs, port=options.port, refresh=refresh)
         return
     formats = options.format.split(",")
     unknown = [name for name in formats if name not in FORMATS]
@@ -80,12 +82,12 @@ def _run(options: argparse.Namespace) -> None:
     if "html" in formats:
         if out and plots:
             raise ReportError("--out names one file: make the page and the plots one by one.")
-        _show(write(options.runs, out or _place(options.runs, "report.html")))
+        _show(write(runs, out or place / "report.html"))
     if plots:
         from byol_jax.report import figures  # the page needs no matplotlib
 
-        runs = run_data.load_runs(options.runs, is_whole=True)  # all values go into CSV files
-        for path in figures.write(runs, out or _place(options.runs, "plots"), plots):
+        found = run_data.load_runs(runs, is_whole=True)  # all values go into CSV files
+        for path in figures.write(found, out or place / "plots", plots):
             _show(path)
 
 
@@ -97,9 +99,10 @@ def _show(path: pathlib.Path) -> None:
         sys.stdout = None  # else Python would try once more at its end
 
 
-def _place(runs: Sequence[str], name: str) -> pathlib.Path:
-    """What belongs to one run is written into it, a comparison to where the command is given."""
-    return pathlib.Path(runs[0]).expanduser() / name if len(runs) == 1 else pathlib.Path(name)
+def _place(runs: Sequence[str]) -> pathlib.Path:
+    """What belongs to one run is written into it; a comparison, or of a bucket, where one works."""
+    is_folder = len(runs) == 1 and not bucket.is_address(runs[0])
+    return pathlib.Path(runs[0]).expanduser() if is_folder else pathlib.Path()
 
 
 class _Parser(argparse.ArgumentParser):

@@ -6,7 +6,7 @@ import json
 import pathlib
 from collections.abc import Callable, Sequence
 
-from byol_jax.report import charts, metric_curves, pictures, tables
+from byol_jax.report import charts, evaluations, metric_curves, pictures, tables
 from byol_jax.report.markup import escape, printable
 from byol_jax.report.run_data import Run
 
@@ -118,6 +118,7 @@ def _sections(runs: Sequence[Run]) -> tuple[list[Section], list[int]]:
             drawn.append(number)
         sections += [_named(section, run, runs) for section in made]
     for number, run in enumerate(runs):
+        sections += [_named(one, run, runs) for one in evaluations.sections(run, number)]
         if run.result:
             text = _draw(tables.result, run, what="result.json")
             sections.append(_named((f"result-{number}", "Result", text), run, runs))

@@ -6,7 +6,7 @@ from typing import Any
 from byol_jax.report import metric_curves
 from byol_jax.report.markup import Html, escape, folded
 
-OPEN = 12  # rows that are open on a phone, too
+OPEN = 4  # rows that are open on a phone, too
 WIDTH, HEIGHT = 640, 200  # of the histogram, in its own units
 SERIES = (
     ("same", "an image and itself, resized, recompressed or cropped", "var(--series-0)"),
@@ -19,12 +19,12 @@ def draw(content: Mapping[str, Any], number: int) -> str:
     del number
     chart = _histogram(content["histogram"]) if "histogram" in content else ""
     drawn = [_row(row, content["size"]) for row in content["rows"]]
-    if all(len(row["images"]) == 2 for row in content["rows"]):
-        rows = f'<div class="grid twos">{"".join(drawn)}</div>'
-    else:
-        rows = "".join(drawn[:OPEN])
-    if rows.count('<div class="strip">') < len(drawn):
-        rows += str(folded(f"{len(drawn) - OPEN} more", "".join(drawn[OPEN:])))
+    are_pairs = all(len(row["images"]) == 2 for row in content["rows"])
+    kind = "grid twos" if are_pairs else ""
+    parts = [f'<div class="{kind}">{"".join(some)}</div>' for some in (drawn[:OPEN], drawn[OPEN:])]
+    rows = parts[0]
+    if len(drawn) > OPEN:
+        rows += str(folded(f"{len(drawn) - OPEN} more", parts[1]))
     return f'<p class="note">{escape(content["note"])}</p>{chart}{rows}'
 
 

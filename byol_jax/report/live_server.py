@@ -4,7 +4,7 @@ import contextlib
 import http.server
 import pathlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from byol_jax.report import html_page, run_data, run_state
 from byol_jax.report.run_data import ReportError
@@ -21,13 +21,14 @@ class Live:
 
     Args:
       paths: workdirs.
+      refresh: called before each look at them, such as `bucket.Copy.refresh`.
 
     Raises:
       ReportError: a folder is missing or is not that of a run.
     """
 
-    def __init__(self, paths: Sequence[str]):
-        self._paths = paths
+    def __init__(self, paths: Sequence[str], refresh: Sequence[Callable[[], None]] = ()):
+        self._paths, self._refresh = paths, refresh
         self._known: list[run_data.Metrics | None] = [None] * len(paths)
         self._lock = threading.Lock()  # several browsers ask at once
         self._version, self._page = "", b""
@@ -48,6 +49,8 @@ class Live:
 
     def _find_version(self) -> str:
         """Of files, of whether runs are at work, and of how long they have been quiet."""
+        for refresh in self._refresh:
+            refresh()
         now, versions = run_data.now(), []
         for path in self._paths:
             folder = pathlib.Path(path).expanduser()
@@ -64,13 +67,15 @@ class Live:
         self._version, self._page = version, page.encode()
 
 
-def make_server(paths: Sequence[str], *, port: int) -> http.server.ThreadingHTTPServer:
+def make_server(
+    paths: Sequence[str], *, port: int, refresh: Sequence[Callable[[], None]] = ()
+) -> http.server.ThreadingHTTPServer:
     """A server on this machine's own address; ``serve_forever`` starts it.
 
     Raises:
       ReportError: a folder is missing or is not that of a run, or the port is taken.
     """
-    live = Live(paths)
+    live = Live(paths, refresh)
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:  # noqa: N802, the name is the library's
@@ -109,13 +114,13 @@ class _Server(http.server.ThreadingHTTPServer):
         """A browser that has gone away is none of our business."""
 
 
-def serve(paths: Sequence[str], *, port: int) -> None:
-    """Serves until Ctrl-C.
+def serve(paths: Sequence[str], *, port: int, refresh: Sequence[Callable[[], None]] = ()) -> None:
+    """Serves until Ctrl-C; arguments as of `Live`.
 
     Raises:
       ReportError: as `make_server` does.
     """
-    server = make_server(paths, port=port)
+    server = make_server(paths, port=port, refresh=refresh)
     print(f"http://{ADDRESS}:{server.server_address[1]}  (Ctrl-C ends it)", flush=True)
     try:
         server.serve_forever(poll_interval=0.2)

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from byol_jax.report import image_rows, map_colors, metric_curves, run_data
+from byol_jax.report import image_rows, metric_curves, run_data
 from byol_jax.report.markup import Html, escape, folded, table
 from byol_jax.report.run_data import Run
 
@@ -42,7 +42,7 @@ def damaged(name: str, error: Exception) -> Html:
     return Html(f'<p class="note">{escape(name)} is damaged: {escape(repr(error)[:200])}</p>')
 
 
-def _image(jpeg: str, words: str, size: int) -> Html:
+def thumbnail(jpeg: str, words: str, size: int) -> Html:
     crisp = ' class="pixel"' if size <= 48 else ""
     return Html(f'<img{crisp} alt="{escape(words)}" src="data:image/jpeg;base64,{escape(jpeg)}">')
 
@@ -53,9 +53,9 @@ def _pairs(content: Mapping[str, Any], number: int) -> str:
     for image in content["images"]:
         words = _title(image)
         parts = [
-            _image(image["image"], f"{words}, as it is", content["size"]),
-            _image(image["view1"], f"{words}, view 1", content["size"]),
-            _image(image["view2"], f"{words}, view 2", content["size"]),
+            thumbnail(image["image"], f"{words}, as it is", content["size"]),
+            thumbnail(image["view1"], f"{words}, view 1", content["size"]),
+            thumbnail(image["view2"], f"{words}, view 2", content["size"]),
         ]
         figures.append(
             f'<div class="pair">{"".join(parts)}<div class="words">{escape(words)}</div></div>'
@@ -63,11 +63,11 @@ def _pairs(content: Mapping[str, Any], number: int) -> str:
     return (
         '<p class="note">Each image and the two views that the first training step made of it: '
         "what the network is told to see as the same. Nothing that matters to you should be lost "
-        f"in both.</p>{_first(figures, 3, 'pairs', 'More views')}"
+        f"in both.</p>{first_few(figures, 3, 'pairs', 'More views')}"
     )
 
 
-def _first(items: Sequence[str], count: int, kind: str, summary: str) -> str:
+def first_few(items: Sequence[str], count: int, kind: str, summary: str) -> str:
     """The first few, and the others where a phone folds them."""
     shown, rest = (
         f'<div class="{kind}">{"".join(p)}</div>' for p in (items[:count], items[count:])
@@ -92,7 +92,7 @@ def _neighbors(content: Mapping[str, Any], number: int) -> str:
             for space, title in SPACES
             if space in query
         )
-        own = f'<figure class="hit">{_image(image["jpeg"], f"query: {_title(image)}", size)}'
+        own = f'<figure class="hit">{thumbnail(image["jpeg"], f"query: {_title(image)}", size)}'
         blocks.append(
             f'<div class="query">{own}<figcaption>{escape(_title(image))}</figcaption></figure>'
             f'<div class="spaces">{spaces}</div></div>'
@@ -102,7 +102,7 @@ def _neighbors(content: Mapping[str, Any], number: int) -> str:
         f"five nearest among the {content['num_images']:,} images of the split "
         f"“{escape(content['split'])}”, the nearest first, after step {content['step']:,}, before "
         "training, and by the pixels themselves. Dashed and named in color: another class."
-        f"</p>{_first(blocks, 2, 'queries', 'More neighbors')}"
+        f"</p>{first_few(blocks, 2, 'queries', 'More neighbors')}"
     )
 
 
@@ -124,7 +124,7 @@ def _hit(image: Mapping[str, Any], query: Mapping[str, Any], size: int) -> str:
     is_wrong = image["label"] is not None and image["label"] != query["label"]
     mark = "wrong class: " if is_wrong else ""
     words = escape(image["label"]) if is_wrong else ""
-    text = _image(image["jpeg"], f"{mark}{_title(image)}", size)
+    text = thumbnail(image["jpeg"], f"{mark}{_title(image)}", size)
     name = f'<figcaption title="{words}">{words}</figcaption>' if is_wrong else ""
     return f'<figure class="hit{" wrong" if is_wrong else ""}">{text}{name}</figure>'
 
@@ -206,6 +206,8 @@ def atlas_data(run: Run, number: int) -> dict[str, Any] | None:
     content = run.gallery.get("atlas")
     if not content or not is_sound_map(content):
         return None
+    from byol_jax.report import map_colors  # and NumPy, which --help and --version do without
+
     keys = ("labels", "classes", "names", "tile", "columns", "start", "now")
     kept = {key: content[key] for key in keys if key in content}
     return {"run": number, "looks": map_colors.choose(content)} | kept
@@ -241,7 +243,7 @@ def _predictions(content: Mapping[str, Any], number: int) -> str:
     figures = []
     for image in content["images"]:
         parts = [
-            _image(image[part], f"{words}: {image['words']}", content["size"])
+            thumbnail(image[part], f"{words}: {image['words']}", content["size"])
             for part, words in (
                 ("image", "image"),
                 ("truth", "truth"),
@@ -254,9 +256,10 @@ def _predictions(content: Mapping[str, Any], number: int) -> str:
         f'<span style="color:{escape(color)}">&#9632;</span> {escape(name)} '
         for name, color in content["legend"]
     )
+    shown = first_few(figures, 3, "pairs", "More predictions")
     return (
         '<p class="note">Tested images, the truth, and what was predicted; light gray is not '
-        f'counted.</p><p class="note">{legend}</p>{_first(figures, 3, "pairs", "More predictions")}'
+        f'counted.</p><p class="note">{legend}</p>{shown}'
     )
 
 

@@ -6,6 +6,7 @@ Nothing of the package is imported: a report can be made wherever the files are.
 import datetime
 import functools
 import pathlib
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,9 +14,10 @@ from byol_jax.report import collapse_rule, json_files, markup, metric_curves, ru
 from byol_jax.report.metric_curves import Metrics, Point, Series
 
 GALLERIES = (
-    *("pairs", "neighbours", "atlas", "classes", "predictions"),
+    *("pairs", "neighbours", "atlas", "classes", "predictions", "mistakes"),
     *("duplicates", "label_errors", "outliers", "clusters", "subset", "search"),
 )
+BASELINES = ("random", "pixels")  # weights that an encoder has to beat
 
 
 class ReportError(ValueError):
@@ -37,6 +39,7 @@ class Run(NamedTuple):
       notes: what could not be read, in words.
       changed: when a file of the run was last written, in seconds since 1970.
       life: whether a process is at work on it, one of `report_life`'s.
+      beside: of an evaluation, results of the same one for `BASELINES`, in folders beside it.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Run(NamedTuple):
     notes: list[str]
     changed: float
     life: str = run_state.UNKNOWN
+    beside: Mapping[str, dict[str, Any]] = types.MappingProxyType({})
 
 
 def load_runs(
@@ -117,7 +121,23 @@ def load_run(
         notes,
         max(changes(folder), default=0.0),
         run_state.state(folder),
+        _baselines(folder, result),
     )
+
+
+def _baselines(folder: pathlib.Path, result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Results of baselines, of the same task with the same config but for ``weights``."""
+    config = section(result, "config")
+    if config.get("weights") != "checkpoint" or not isinstance(config.get("task"), str):
+        return {}
+    found: dict[str, dict[str, Any]] = {}
+    for weights in BASELINES:
+        for path in sorted(folder.absolute().parent.glob(f"*{weights}*/result.json")):
+            other = json_files.read_json(path, [])
+            if section(other, "config") == config | {"weights": weights}:
+                found[weights] = other
+                break
+    return found
 
 
 def _read_metrics(

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from byol_jax.report import charts, run_data
+from byol_jax.report import charts, metric_curves, run_data
 from byol_jax.report import verdicts as report_verdict
 from byol_jax.report.markup import Html, escape, facts, folded, table
 from byol_jax.report.run_data import Run
@@ -59,6 +59,8 @@ def tiles(run: Run) -> str:
             boxes.append((show(last, is_share), text))
     for name, fraction in _accuracies(run):
         boxes.append((f"{fraction:.2%}", name))
+    for name, fraction in _baselines(run):
+        boxes.append((f"{fraction:.2%}", f"top-1 of {name}"))
     duration = run_data.seconds(run)
     if duration is not None:
         boxes.append((show_time(duration), "time in all"))
@@ -75,6 +77,15 @@ def _accuracies(run: Run) -> list[tuple[str, float]]:
         return []
     named = [(key.replace("top", "top-"), value) for key, value in accuracy.items()]
     return [(key, value) for key, value in named if isinstance(value, int | float)]
+
+
+def _baselines(run: Run) -> list[tuple[str, float]]:
+    """What an evaluation has to beat, as far as it is known."""
+    test = run_data.section(report_verdict.of_first_seed(run.result), "test")
+    named = [(name, report_verdict.top1(run.beside.get(weights, {})))
+             for weights, name in report_verdict.BESIDE.items()]  # fmt: skip
+    named.append(("the most frequent class", metric_curves.number(test.get("most_frequent_top1"))))
+    return [(name, value) for name, value in named if value is not None]
 
 
 def show(value: float | None, is_share: bool = False) -> str:
@@ -210,7 +221,7 @@ def _plain(value: Any) -> str:
 def result(run: Run) -> str:
     """What an evaluation wrote, as tables; without the config, which has a place of its own."""
     rows, tables = [], []
-    skipped = ("config", "versions")
+    skipped = ("config", "versions", "test", "table", "classes")
     for key, value in run_data.flatten(
         {key: value for key, value in run.result.items() if key not in skipped}
     ).items():
@@ -218,7 +229,8 @@ def result(run: Run) -> str:
             tables.append(_records(key, value))
         else:
             rows.append((_key(key), _plain(value)))
-    return f'<div class="card scroll">{"<br>".join([*tables, facts(rows)])}</div>'
+    inside = "<br>".join([*tables, facts(rows)])
+    return folded("All of result.json", f'<div class="card scroll">{inside}</div>')
 
 
 def _records(title: str, records: Sequence[dict[str, Any]]) -> str:

@@ -1,7 +1,8 @@
 """Says in plain words how a run stands: finished or not, learned or not, healthy or collapsed."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from byol_jax.report import metric_curves, run_data, run_state
 from byol_jax.report.run_data import Run
@@ -30,7 +31,9 @@ class Verdict(NamedTuple):
 def judge(run: Run, *, now: float) -> Verdict:
     """The verdict on a run as it stands ``now``, in seconds since 1970."""
     if not run_data.is_pretraining(run):
-        return Verdict(GOOD if run.result else OPEN, _evaluation(run))
+        mood, beside = _beside(run) if run.result else (OPEN, [])
+        first, *rest = _evaluation(run)
+        return Verdict(mood, [first, *beside, *rest])
     mood, progress = _progress(run, now)
     parts = [(mood, progress), _accuracy(run), _health(run), _numbers(run)]
     moods = [mood for mood, text in parts if text]
@@ -221,6 +224,62 @@ def _evaluation(run: Run) -> list[str]:
     if isinstance(checkpoint, dict) and checkpoint.get("path"):
         sentences.append(f"The encoder is {checkpoint['path']}.")
     return sentences
+
+
+BESIDE = {"random": "the untrained network", "pixels": "raw pixels"}
+
+
+def _beside(run: Run) -> tuple[str, list[str]]:
+    """How an accuracy compares with what it has to beat, on the same images."""
+    accuracy = top1(run.result)
+    common = _number(run_data.section(of_first_seed(run.result), "test").get("most_frequent_top1"))
+    if accuracy is None or run_data.section(run.result, "config").get("weights") != "checkpoint":
+        return GOOD, []
+    moods, texts = [], []
+    for weights, name in BESIDE.items():
+        other = top1(run.beside.get(weights, {}))
+        if other is not None:
+            mood, text = _against(name, other, accuracy, _evaluated(run.result))
+            moods, texts = [*moods, mood], [*texts, text]
+    if common is not None and accuracy <= common:
+        moods.append(OPEN)
+        texts.append(f"Naming the most frequent class would be no worse ({common:.1%}).")
+    elif common is not None:
+        texts.append(f"Naming the most frequent class would give {common:.1%}.")
+    if "random" not in run.beside and common is not None:
+        moods.append(OPEN)
+        texts.append(
+            "The untrained network was not measured: add --config.weights=random to the same "
+            f"command, then python -m byol_jax.report {run.path}."
+        )
+    return (BAD if BAD in moods else OPEN if OPEN in moods else GOOD), texts
+
+
+def _against(name: str, other: float, accuracy: float, count: int | None) -> tuple[str, str]:
+    low, high = difference_interval(other, accuracy, count)
+    margin = _margin(low, high)
+    if high < 0:
+        return BAD, f"Worse than {name} ({other:.1%}){margin}."
+    if low <= 0:
+        advice = f" {LONGER}" if name == BESIDE["random"] else ""
+        return OPEN, f"No measurable difference from {name} ({other:.1%}){margin}.{advice}"
+    return GOOD, f"Better than {name} ({other:.1%}){margin}."
+
+
+def of_first_seed(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the first of several seeds gave; the whole result of one."""
+    seeds = result.get("per_seed")
+    return seeds[0] if isinstance(seeds, list) and seeds else result
+
+
+def top1(result: Mapping[str, Any]) -> float | None:
+    """The accuracy of a result, or the mean of its seeds."""
+    return _number(run_data.section(result, "accuracy").get("top1"))
+
+
+def _evaluated(result: Mapping[str, Any]) -> int | None:
+    count = _number(run_data.section(of_first_seed(result), "num_images").get("evaluated"))
+    return None if count is None else int(count)
 
 
 def _shares(result: dict, accuracy: dict) -> list[str]:

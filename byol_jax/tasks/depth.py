@@ -110,7 +110,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
 def _open(encoder: encoders.Encoder, settings: DepthSettings) -> protocol.EvalSetup:
     data = settings.data
     place = pixel_sets.Place(data.dir, data.images, data.depths)
-    usual = "val" if data.name == "nyu_h5" else "test"
+    usual = {"nyu_h5": "val", "tfds:nyu_depth_v2": "validation"}.get(data.name, "test")
     splits = data.train_split or "train", data.eval_split or usual
     return pixel_protocol.open_sets(encoder, data.name, place, pixel_sets.DEPTHS, splits)
 

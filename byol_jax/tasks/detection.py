@@ -85,6 +85,8 @@ class DetectionSettings(settings_lib.EvalSettings):
     test_image_size: int
     longest_side: int
     anchor_sizes: tuple[int, ...]
+    regions: int
+    test_regions: int
 
 
 def resolve(config: Any) -> DetectionSettings:
@@ -217,8 +219,10 @@ def score(
     """
     from byol_jax.detection import network, training  # which import PyTorch
 
-    sizes = network.Sizes(settings.image_sizes, settings.test_image_size, settings.longest_side,
-                          settings.anchor_sizes)  # fmt: skip
+    sizes = network.Sizes(
+        settings.image_sizes, settings.test_image_size, settings.longest_side,
+        settings.anchor_sizes, settings.regions, settings.test_regions,
+    )  # fmt: skip
     model = network.make(
         setup.encoder, num_classes=len(classes), sizes=sizes, is_frozen=settings.frozen,
         bn_decay_rate=settings.bn_decay_rate, seed=seed,

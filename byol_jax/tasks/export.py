@@ -19,7 +19,7 @@ from byol_jax.checkpoints import (
     torch_checkpoint,
 )
 from byol_jax.data import datasets
-from byol_jax.export import export_folder, formats
+from byol_jax.export import export_folder, formats, hub_folder
 from byol_jax.models import byol_network, encoder_spec, inference
 from byol_jax.workdir import console
 
@@ -39,12 +39,14 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     writers = {name: config_lib.lookup(formats.FORMATS, name, key="formats") for name in names}
     if config.head not in ("", "projector"):
         raise UsageError(f"Unknown head: '{config.head}'. Valid: projector, or nothing.")
+    target = _hub_folder(config, workdir)
     classifier = _classifier(config)
     path = str(classifiers.find(config.checkpoint)) if classifier else config.checkpoint
     found, network = sources.open_and_load(path, config.network)
     card = _card(config, found)
     projector = _projector(found, network) if config.head else None
     formats.require_writable(writers, card, projector)
+    licence = hub_folder.license_of(_describe_source(found), config.license)
     with export_folder.replaced(workdir) as folder:
         export = _make(folder, card, network, projector, classifier)
         model = _describe(config, found, export)
@@ -64,6 +66,27 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         model["files"] = export_folder.list_files(folder)
         export_contents.write_model(folder, model)
     console.say(describe(model, workdir))
+    if target:
+        known = classifier.card if classifier else None
+        options = {"license": licence, "classifier": known}
+        hub_folder.write(target, workdir, config.hub, model, **options)
+        console.say(f"Written: {target}\nUploaded: {hub_folder.upload(target, config.hub)}")
+
+
+def _hub_folder(config: Any, workdir: pathlib.Path) -> pathlib.Path | None:
+    """Where the repository goes that is asked for, if one is."""
+    if not config.hub:
+        return None
+    if config.head:
+        raise UsageError("A repository is of an encoder or classifier: leave --config.head empty.")
+    return hub_folder.place(workdir, config.hub)
+
+
+def _describe_source(found: sources.Weights) -> dict[str, Any]:
+    return {
+        "licence": found.licence,
+        "config": found.config.to_dict() if found.config else None,
+    }
 
 
 def _classifier(config: Any) -> classifiers.Classifier | None:
@@ -170,7 +193,7 @@ def _describe(config: Any, found: sources.Weights, export: formats.Export) -> di
 
 def _output(export: formats.Export) -> str:
     if export.head:
-        return "logits of classes, whose softmax are calibrated probabilities"
+        return "logits"  # whose softmax are calibrated probabilities
     return "projection" if export.projector else "embedding"
 
 

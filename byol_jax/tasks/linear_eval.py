@@ -19,6 +19,7 @@ from byol_jax.evaluation import (
     baselines,
     kept,
     linear_probe,
+    outcome,
     protocol,
     results,
     resume,
@@ -28,6 +29,7 @@ from byol_jax.evaluation import (
 from byol_jax.evaluation import features as features_lib
 from byol_jax.evaluation import settings as settings_lib
 from byol_jax.metrics import accuracy
+from byol_jax.visualize import mistakes
 from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
@@ -107,6 +109,7 @@ def run(config: Any, workdir: pathlib.Path, *, given: protocol.Given = protocol.
         result = results.write_result(
             workdir, settings, setup, found, start=start, classes=names, fitted=fitted
         )
+    mistakes.write(workdir, setup.test, result)
     console.say(results.describe(result, _table))
 
 
@@ -166,13 +169,15 @@ def _score(
     if seed == settings.seed and settings.weights == "checkpoint":
         work.keep(kept.Fitted(np.asarray(heads.weights[0]), np.asarray(heads.biases[0])))
     test, left_out = measured.test, measured.left_out
+    calibration = kept.calibration(chosen, chosen.table[chosen.best].get("temperature"))
+    logits = linear_probe.logits(heads, test.features, which=0)
+    correct = accuracy.correct(logits, test.labels)
     return {
-        **results.summary(
-            _correct(heads, 0, test), seed=seed, resamples=settings.bootstrap_resamples
-        ),
+        **results.summary(correct, seed=seed, resamples=settings.bootstrap_resamples),
         "train_accuracy": accuracy.means(_correct(heads, 0, found)),
         **chosen.results(),
-        "calibration": kept.calibration(chosen, chosen.table[chosen.best].get("temperature")),
+        "calibration": calibration,
+        "test": outcome.describe(measured.setup, test, logits / calibration["temperature"], labels),
         "num_images": chosen.num_images(len(labels), len(test.labels), left_out),
         "batch_size": pmap.batch_size(settings.batch_size, len(labels)),
         "steps": steps,

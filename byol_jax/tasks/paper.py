@@ -139,20 +139,64 @@ def _run_all(
     for job in jobs:
         name = job.evaluation.name
         facts = {"words": job.words, "encoder": encoder.identity["sha256"]}
-        result = _read_result(job)
-        if result is None or done.get(name) != facts | {"result": checksums.digest_json(result)}:
+        if "began" in (done.get(name) or {}):  # a command that was killed has started it
+            _wait_until_free(job)
+        result, why = _finished(job, done.get(name), facts), ""
+        if result is None:
             console.say(f"{name}: started; it prints to {job.workdir}.log")
+            done[name] = facts | {"began": time.time()}
+            files.write_text(workdir / DONE, json.dumps(done))
             why = _run_one(job, workdir)
             result = None if why else _read_result(job)
-            if result is None:
-                failed.append({"evaluation": name, "why": why or "it left no result"})
-                console.say(f"{name}: failed: {failed[-1]['why']}")
-                continue
-            done[name] = facts | {"result": checksums.digest_json(result)}
-            files.write_text(workdir / DONE, json.dumps(done))
+        if result is None:
+            failed.append({"evaluation": name, "why": why or "it left no result"})
+            console.say(f"{name}: failed: {failed[-1]['why']}")
+            continue
+        done[name] = facts | {"result": checksums.digest_json(result)}
+        files.write_text(workdir / DONE, json.dumps(done))
         console.say(f"{name}: done")
         found[name] = result
     return found, failed
+
+
+def _wait_until_free(job: Job) -> None:
+    """Waits for the evaluation of a command that was killed, which goes on by itself.
+
+    Raises:
+      resume.Stopped: there was a signal.
+    """
+    is_said = False
+    with loop.StopRequest() as stop:
+        while job.workdir.is_dir() and not _is_free(job.workdir):
+            if not is_said:
+                console.say(f"{job.evaluation.name}: waiting for the process that is at work on it")
+                is_said = True
+            if stop.is_made:
+                raise resume.Stopped("Stopped waiting. Rerun the same command to resume.")
+            time.sleep(POLL_SECONDS)
+
+
+def _is_free(folder: pathlib.Path) -> bool:
+    try:
+        with run_folder.lock(folder):
+            return True
+    except UsageError:
+        return False
+
+
+def _finished(job: Job, known: Any, facts: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The result of an evaluation that is finished, also by a process of a killed command."""
+    result = _read_result(job)
+    if (
+        result is None
+        or not isinstance(known, dict)
+        or any(known.get(k) != v for k, v in facts.items())
+    ):
+        return None
+    if "result" in known:
+        return result if known["result"] == checksums.digest_json(result) else None
+    written = (job.workdir / result_folder.FILE).stat().st_mtime
+    return result if written >= known.get("began", float("inf")) else None
 
 
 def _run_one(job: Job, workdir: pathlib.Path) -> str:
@@ -168,10 +212,12 @@ def _run_one(job: Job, workdir: pathlib.Path) -> str:
         child = children.Child(
             job.words, pathlib.Path(f"{job.workdir}.log"), env=environment, processors=None
         )
+        is_asked = False  # a second signal would end it without saving
         try:
             while child.status() is None:
-                if stop.is_made:
+                if stop.is_made and not is_asked:
                     child.ask_to_end()
+                    is_asked = True
                 time.sleep(POLL_SECONDS)
         except BaseException:
             child.kill()
@@ -187,8 +233,8 @@ def _run_one(job: Job, workdir: pathlib.Path) -> str:
 def _read_done(workdir: pathlib.Path) -> dict[str, Any]:
     try:
         found = json.loads(files.read_bytes(workdir / DONE))
-        return found if isinstance(found, dict) else {}
-    except (OSError, ValueError):
+        return {name: row for name, row in found.items() if isinstance(row, dict)}
+    except (OSError, ValueError, AttributeError):
         return {}
 
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from byol_jax import config as config_lib
+from byol_jax.cli import effects
 from byol_jax.data import agreement, bad_images, datasets
 from byol_jax.distributed import multihost, pmap
 from byol_jax.host import signals
@@ -82,6 +83,8 @@ def train_as(
 ) -> bool:
     """The same of a config that is complete; arguments and errors are those of `run`."""
     config, chosen = filled
+    for note in effects.without_effect(config, typed):
+        console.say(f"Note: {note}")
     config.model.dtype = multihost.on_writer(
         lambda: precision.dtype_of(config, workdir), what="reading the workdir"
     )

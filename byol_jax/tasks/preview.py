@@ -5,7 +5,7 @@ Shapes: b images, S image size.
 
 import functools
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ import numpy as np
 
 from byol_jax import config as config_lib
 from byol_jax.augment import extra, image_ops, random_resized_crop
+from byol_jax.cli import effects
 from byol_jax.data import datasets, eval_loader, train_loader
 from byol_jax.report import augmentations, figures, run_data, writing
 from byol_jax.training import budget_run, build, config_checks
@@ -44,7 +45,7 @@ class Change(NamedTuple):
     apply: Callable[[jax.Array, float], tuple[jax.Array, str]]
 
 
-def run(config: Any, workdir: pathlib.Path) -> None:
+def run(config: Any, workdir: pathlib.Path, *, typed: Collection[str] = ()) -> None:
     """Writes ``preview.html`` and ``preview.png``.
 
     Raises:
@@ -58,6 +59,8 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     except run_data.ReportError as error:
         raise UsageError(str(error)) from None
     config = budget_run.fill(config)
+    for note in effects.without_effect(config, typed):
+        console.say(f"Note: {note}")
     config_checks.check(config)
     data = config_lib.freeze(settings_lib.Data, config.data, prefix="data.")
     train = datasets.load(data.name, data.train_split, data_dir=data.dir, labels=data.labels)

@@ -82,8 +82,8 @@ def resolve(config: Any) -> SegmentationSettings:
         raise UsageError(
             f"--config.max_scale must be --config.min_scale ({config.min_scale}) or more."
         )
-    is_folder = config.data.name == "folder"
-    classes = _classes(config.data.classes) if is_folder else voc.CLASSES
+    is_voc = config.data.name.startswith("voc")
+    classes = voc.CLASSES if is_voc else _classes(config.data.classes)
     data = config_lib.freeze(SegmentationData, config.data, prefix="data.", classes=classes)
     return pixel_protocol.resolve(SegmentationSettings, config, data=data)
 
@@ -134,7 +134,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
 def _open(encoder: encoders.Encoder, settings: SegmentationSettings) -> protocol.EvalSetup:
     data = settings.data
     place = pixel_sets.Place(data.dir, data.images, data.masks, len(data.classes))
-    if data.name == "folder":
+    if not data.name.startswith("voc"):
         usual = ("train", "test")
     else:
         has_all = data.name == "voc2012" and data.dir and voc.has_sbd(data.dir)

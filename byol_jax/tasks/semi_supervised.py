@@ -18,12 +18,14 @@ from byol_jax.evaluation import (
     finetune,
     finetune_trials,
     kept,
+    outcome,
     protocol,
     results,
     resume,
     sweep,
     train_input,
 )
+from byol_jax.visualize import mistakes
 from byol_jax.workdir import console
 
 Attempts = Iterator[tuple[dict[str, float], finetune.Network | None]]
@@ -68,6 +70,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
         result = results.write_result(
             workdir, settings, setup, found, start=start, classes=names, fitted=fitted
         )
+    mistakes.write(workdir, setup.test, result)
     console.say(results.describe(result, _table))
 
 
@@ -130,11 +133,14 @@ def _score(
     if seed == settings.seed:
         context.work.keep(_fitted(network))
     tested = finetune_trials.evaluate(settings, context, network, setup.test, "test")
-    correct, left_out = tested["correct"], tested["left_out"]
+    correct, left_out, found = tested["correct"], tested["left_out"], tested["found"]
+    calibration = kept.calibration(choice, choice.table[choice.best].get("temperature"))
+    logits = found.features / calibration["temperature"]
     return {
         **results.summary(correct, seed=seed, resamples=settings.bootstrap_resamples),
         **choice.results(),
-        "calibration": kept.calibration(choice, choice.table[choice.best].get("temperature")),
+        "calibration": calibration,
+        "test": outcome.describe(setup, found, logits, labels[chosen]),
         "num_images": choice.num_images(
             len(chosen), len(correct["top1"]), left_out, name="learned from"
         ),
@@ -160,8 +166,8 @@ def _attempt(
     def score() -> dict[str, float]:
         nonlocal network
         network = finetune_trials.train(settings, context, row, positions, seed, title)
-        scored = finetune_trials.evaluate(settings, context, network, held, "validation")
-        return sweep.of_logits(scored["logits"], scored["labels"])
+        found = finetune_trials.evaluate(settings, context, network, held, "validation")["found"]
+        return sweep.of_logits(found.features, found.labels)
 
     return context.work.remember(f"{title} of seed {seed}", score), network
 

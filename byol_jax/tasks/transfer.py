@@ -19,6 +19,7 @@ from byol_jax.evaluation import (
     baselines,
     kept,
     logistic_regression,
+    outcome,
     protocol,
     result_folder,
     results,
@@ -28,6 +29,7 @@ from byol_jax.evaluation import (
 from byol_jax.evaluation import features as features_lib
 from byol_jax.evaluation import settings as settings_lib
 from byol_jax.metrics import calibration
+from byol_jax.visualize import mistakes
 from byol_jax.workdir import console
 
 UsageError = config_lib.UsageError
@@ -105,7 +107,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
     with result_folder.opened(workdir, classifiers.FOLDER):
         found = results.over_seeds(
             settings,
-            lambda seed: score(settings, measure(seed), seed, held),
+            lambda seed: score(settings, measure(seed), seed, held.append),
             lambda seed: network(seed).identity,
             drawn="held-out images, which choose lambda",
         )
@@ -123,6 +125,7 @@ def run(config: Any, workdir: pathlib.Path) -> None:
             fitted=held[0] if is_kept else None,
             crop_fraction=CROP_FRACTION,
         )
+    mistakes.write(workdir, setup.test, result)
     console.say(results.describe(result, _table))
 
 
@@ -196,7 +199,10 @@ def _targets(found: Features, data: datasets.Dataset, metric: str, split: str) -
 
 
 def score(
-    settings: TransferSettings, measured: Measured, seed: int, held: list[kept.Fitted]
+    settings: TransferSettings,
+    measured: Measured,
+    seed: int,
+    keep: Callable[[kept.Fitted], None] = lambda _: None,
 ) -> dict[str, Any]:
     """The sweep on validation images; then, with the best lambda, all images and one test.
 
@@ -204,7 +210,7 @@ def score(
       settings: of the task.
       measured: what is fitted.
       seed: of the images that are held out.
-      held: takes the classifier.
+      keep: takes the classifier.
     """
     lambdas, name = settings.strengths(), f"validation_{measured.metric}"
     features, targets = measured.train.features, measured.train_targets
@@ -225,8 +231,9 @@ def score(
     best = lambdas[chosen.best : chosen.best + 1]
     fits = _fits(settings, measured, np.arange(len(targets)), best, chosen.fitted)
     [final] = _with_bar(fits, 1, "fit on all training images")
-    held.append(kept.Fitted(final.weights, final.biases))
+    keep(kept.Fitted(final.weights, final.biases))
     scores = final.scores(measured.test.features)
+    calibrated = kept.calibration(chosen, _temperature(measured, chosen, hold_out))
     options = {"seed": seed, "resamples": settings.bootstrap_resamples}
     unfinished = sum(row.get("not_converged", 0) for row in chosen.table)
     return {
@@ -239,13 +246,22 @@ def score(
         },
         "train_accuracy": _values(measured, final.scores(features), targets),
         **chosen.results(),
-        "calibration": kept.calibration(chosen, _temperature(measured, chosen, hold_out)),
+        "calibration": calibrated,
+        **_outcome(measured, scores / calibrated["temperature"]),
         "final": _ending(final),
         "not_converged": unfinished + final.not_converged,
         "num_images": chosen.num_images(
             len(targets), len(measured.test_targets), measured.left_out
         ),
     }
+
+
+def _outcome(measured: Measured, logits: np.ndarray) -> dict[str, Any]:
+    """What became of the evaluated images, if each has one label."""
+    if measured.train_targets.ndim > 1:
+        return {}
+    told = outcome.describe(measured.setup, measured.test, logits, measured.train_targets)
+    return {"test": told}
 
 
 def _temperature(

@@ -96,13 +96,12 @@ def fill_in(
         steps = _steps(plan.config, facts, 60 * allowed[0], began, train=train, test=test)
     budget.offer_length(plan, facts, steps=steps)
     console.say(describe(plan.choices, facts, allowed))
-    return method_settings.Filled(plan.config, _origins(plan, facts, allowed))
+    return method_settings.Filled(plan.config, _origins(plan, facts))
 
 
-def _origins(
-    plan: budget_plan.Plan, facts: budget_plan.Facts, allowed: tuple[float, str] | None
-) -> dict[str, str]:
+def _origins(plan: budget_plan.Plan, facts: budget_plan.Facts) -> dict[str, str]:
     """A label for each key that was chosen."""
+    allowed = budget.minutes(plan.config, facts)
     time_limit = f"{allowed[0]:g} minutes" if allowed else "no limit of time"
     label = f"{plan.config.preset} preset: {facts.num_images:,} images, {time_limit}"
     return {key: choice.origin or label for key, choice in plan.choices.items()}
@@ -116,14 +115,14 @@ def _newly_set(config: Any, filled: Any) -> list[str]:
 def look(config: Any, train: datasets.Dataset) -> tuple[budget_plan.Facts, Callable[[Any], float]]:
     """Facts about images and machine, and what estimates the seconds of an image of a config."""
     known, speed = multihost.on_writer(  # times differ between processes
-        lambda: [measure(train)._asdict(), resource_estimate.matmul_speed(config.model.dtype)],
+        lambda: [measure(train)._asdict(), resource_estimate.speed(config.model.dtype)],
         what="looking at images and machine",
     )
     facts = budget_plan.Facts(**known)
 
     def estimate(trial: Any) -> float:
         found = settings_lib.resolve(with_a_length(trial), num_images=facts.num_images)
-        return time_estimate.seconds_per_image(found, flops_per_second=speed)
+        return time_estimate.seconds_per_image(found, resource_estimate.Speed(*speed))
 
     return facts, estimate
 

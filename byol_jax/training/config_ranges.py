@@ -80,6 +80,7 @@ RANGES: Mapping[str, Range] = {
     "image_sizes": Range(32, 8192),
     "longest_side": Range(32, 65_500),
     "anchor_sizes": Range(1, 8192),
+    "*regions": Range(1, 100_000),
     "head.dilation": Range(1, 256),
     "*shorter_side": Range(8, 65_500),  # the longest side of a JPEG
     "mean": FRACTION,

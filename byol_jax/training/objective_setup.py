@@ -78,6 +78,11 @@ def check(config: Any, objective: contract.Bound) -> None:
             f"--config.accumulate={config.accumulate} would let it see a part at a time: add "
             "--config.accumulate_statistics=exact, which gives the same as the whole batch."
         )
+    if objective.objective.compares_images and config.batch_size == 1:
+        raise UsageError(
+            f"objective.name={config.objective.name} compares the images of a batch: "
+            "--config.batch_size=1 leaves none to compare, take more."
+        )
     if objective.objective.check is not None:
         sizes = contract.Sizes(config.model.projector_output_size, config.batch_size)
         objective.objective.check(objective.settings, sizes)

@@ -16,6 +16,9 @@ from byol_jax.training import settings as settings_lib
 
 DAY = 86_400.0
 NIGHT = 10 * 3600.0  # what a run is shortened to at last
+# What a step waits for.
+_OPERATIONS = "the operations of a step and the speed of a matrix product here"
+_BYTES = "what a step reads and writes and the speed of the device's memory"
 SMALL_ENCODER, SMALL_SIZE = "resnet18", 96
 
 
@@ -65,23 +68,34 @@ def _describe_target(settings: settings_lib.PretrainSettings) -> str:
 
 
 def seconds(
-    settings: settings_lib.PretrainSettings, steps: int, *, flops_per_second: float
+    settings: settings_lib.PretrainSettings, steps: int, speed: resource_estimate.Speed
 ) -> float:
-    """What so many steps take, from their operations by formula and the speed of a product.
+    """What so many steps take, by formula: their operations or, where that is longer, their bytes.
 
     Args:
       settings: of the run.
       steps: of it.
-      flops_per_second: of a matrix product on one device.
+      speed: of one device.
     """
-    images = steps * settings.batch_size
-    return images * seconds_per_image(settings, flops_per_second=flops_per_second)
+    return steps * settings.batch_size * seconds_per_image(settings, speed)
 
 
-def seconds_per_image(settings: settings_lib.PretrainSettings, *, flops_per_second: float) -> float:
+def seconds_per_image(
+    settings: settings_lib.PretrainSettings, speed: resource_estimate.Speed
+) -> float:
     """The same of one image of a step; the batch size plays no part."""
-    speed = resource_estimate.USUAL_SHARE * flops_per_second * _devices()
-    return resource_estimate.flops_of_an_image(settings) / speed
+    return max(_bounds(settings, speed).values())
+
+
+def _bounds(
+    settings: settings_lib.PretrainSettings, speed: resource_estimate.Speed
+) -> dict[str, float]:
+    """Seconds an image if nothing else counted, by what is waited for."""
+    operations = resource_estimate.flops_of_an_image(settings)
+    found = {_OPERATIONS: operations / (resource_estimate.USUAL_SHARE * speed.flops)}
+    if speed.bytes:
+        found[_BYTES] = resource_estimate.bytes_of_an_image(settings) / speed.bytes
+    return {what: time / _devices() for what, time in found.items()}
 
 
 def _devices() -> int:
@@ -92,17 +106,18 @@ def _devices() -> int:
 def describe_time(job: build.Job, first_step: int) -> str:
     """The time that is left, by estimate; if it is days, smaller settings and their times."""
     settings = job.settings
-    speed = resource_estimate.matmul_speed(settings.model.dtype)
-    left = seconds(settings, settings.total_steps - first_step, flops_per_second=speed)
+    speed = resource_estimate.speed(settings.model.dtype)
+    left = seconds(settings, settings.total_steps - first_step, speed)
+    bounds = _bounds(settings, speed)
     text = (
-        f"About {duration(left)} to go, by the operations of a step and the speed of a matrix "
-        "product here; the time left is shown as soon as steps have been measured."
+        f"About {duration(left)} to go, by {max(bounds, key=bounds.__getitem__)}; the time left is "
+        "shown as soon as steps have been measured."
     )
     if left < DAY:
         return text
     lines = [f"{text}\nThat is long. Smaller settings, each in a --workdir of its own:"]
     is_streamed = isinstance(job.images.train, datasets.RecordDataset)
-    for flags, shorter in smaller(settings, is_streamed=is_streamed, flops_per_second=speed):
+    for flags, shorter in smaller(settings, speed, is_streamed=is_streamed):
         lines.append(f"  {' '.join(flags)}  (about {duration(shorter)})")
     return "\n".join(lines)
 
@@ -118,14 +133,14 @@ def describe_bound(
 
 
 def smaller(
-    settings: settings_lib.PretrainSettings, *, is_streamed: bool, flops_per_second: float
+    settings: settings_lib.PretrainSettings, speed: resource_estimate.Speed, *, is_streamed: bool
 ) -> Iterator[tuple[list[str], float]]:
     """Flags that make a run shorter, each time with those before them, and what it then takes."""
     changes: dict[str, Any] = {}
-    before = seconds(settings, settings.total_steps, flops_per_second=flops_per_second)
+    before = seconds(settings, settings.total_steps, speed)
     for key, value in (("model.encoder", SMALL_ENCODER), ("data.image_size", SMALL_SIZE)):
         other = config_lib.replaced(settings, key, value)
-        taken = seconds(other, other.total_steps, flops_per_second=flops_per_second)
+        taken = seconds(other, other.total_steps, speed)
         is_of_use = key != "data.image_size" or is_streamed
         if is_of_use and taken < 0.7 * before:
             settings, changes[key], before = other, value, taken
@@ -137,7 +152,7 @@ def smaller(
             changes["total_steps"] = steps
         else:
             changes["total_epochs"] = float(f"{settings.total_epochs * fraction:.2g}")
-        yield _flags(changes), seconds(settings, steps, flops_per_second=flops_per_second)
+        yield _flags(changes), seconds(settings, steps, speed)
 
 
 def _flags(changes: dict[str, Any]) -> list[str]:

@@ -15,18 +15,18 @@ MACHINES = {
     "4 nodes of 8 A100 (80 GB)": (32, 312e12, 2.04e12),
     "1 node of 8 H100": (8, 989e12, 3.35e12),
 }
-# That a step of ResNet-50 reads and writes for an image of 224 px in bfloat16, as XLA counts in a
-# program compiled for an H100 without one.
-BYTES_OF_AN_IMAGE = 0.8e9
 
 
 def main(fraction: float) -> None:
     """Prints a table: hours of each length, and images a second that the input has to bring."""
-    run = settings.resolve(byol.get_config("imagenet-100"), num_images=paper_settings.NUM_IMAGES)
+    config = byol.get_config("imagenet-100")
+    config.model.dtype = "bfloat16"
+    run = settings.resolve(config, num_images=paper_settings.NUM_IMAGES)
     image = resource_estimate.flops_of_an_image(run)
+    traffic = resource_estimate.bytes_of_an_image(run)
     print(
         f"{image / 1e9:.1f} GFLOP an image and step at {fraction:.0%} of the peak, "
-        f"{BYTES_OF_AN_IMAGE / 1e9:.1f} GB at all of the memory's speed: the slower counts\n"
+        f"{traffic / 1e9:.1f} GB at all of the memory's speed: the slower counts\n"
     )
     lengths = " | ".join(f"{n} epochs" for n in paper_settings.BY_EPOCHS)
     print(f"| machine | {lengths} | images/s | bound by |")
@@ -34,7 +34,7 @@ def main(fraction: float) -> None:
     for name, (devices, peak, bandwidth) in MACHINES.items():
         rates = {
             "operations": fraction * devices * peak / image,
-            "memory": devices * bandwidth / BYTES_OF_AN_IMAGE,
+            "memory": devices * bandwidth / traffic,
         }
         bound = min(rates, key=rates.__getitem__)
         rate = rates[bound]

@@ -49,8 +49,9 @@ MISTAKES = {
     "--config=CITATION.cff": "Mistake in the config file CITATION.cff, line 1: SyntaxError",
     "--config=pyproject.toml": "Mistake in the config file pyproject.toml, line",
     "--config=byol_jax/config.py": "has no function get_config",
-    "--workdir=gs://lab/runs/a": "type --workdir=~/lab/runs/a",
-    "--workdir s3://lab/runs": "mount-s3 lab ~/lab",
+    "--workdir=az://lab/runs/a": "type --workdir=~/lab/runs/a",
+    "--config=configs/study.py --workdir s3://lab/runs": "mount-s3 lab ~/lab",
+    "--config=configs/pack.py --workdir=gs://lab/runs": "gcsfuse --implicit-dirs lab ~/lab",
     "--config.data.dir=gs://lab/photos": "gcsfuse --implicit-dirs lab ~/lab",
     "--config.checkpoint=https://lab.org/run": "address of https://",
     "--config=configs/export.py --config.checkpoint=gs://lab/run": "only folders are read",
@@ -70,6 +71,13 @@ MISTAKES = {
     "--noconfig.seed": "Unknown flag",
     "--workdir": "--workdir has no value",
 }
+
+
+@pytest.mark.parametrize("task", ["byol:patterns", "knn"])
+def test_the_workdir_of_training_and_evaluations_may_be_in_a_bucket(task):
+    name, colon, preset = task.partition(":")
+    for address in ("gs://lab/runs/a", "s3://lab/a"):
+        parse(f"--config=configs/{name}.py{colon}{preset}", f"--workdir={address}")
 
 
 @pytest.mark.parametrize("words", MISTAKES)

@@ -129,6 +129,7 @@ REFUSED = {  # preset, what is typed, which of it has no effect, what is said
         "bench.step is false",
     ),
     "good images": ("knn", None, {"data.max_bad_share": 0.1, "data.name": "patterns"}, "all good"),
+    "license": ("export", None, {"license": "mit"}, "config.hub=OWNER/REPO"),
     "good to embed": (
         "embed",
         None,
@@ -260,6 +261,15 @@ def test_typed_steps_win_over_the_epochs_of_a_preset_whose_config_stays_as_it_wa
     assert effects.settle(config, ["total_steps"]) == []
     assert config.to_dict() == before
     assert settings.resolve(config, num_images=9469).total_steps == 50
+
+
+def test_a_key_of_no_effect_by_what_rules_chose_later_is_said():
+    keys = {"augment.view1.blur_sigma_max": 1.5, "augment.view2.blur_sigma_max": 1.5, "seed": 3}
+    config = typed("byol", "folder", **keys)
+    assert effects.settle(config, keys) == []  # whether there is blur is not known yet
+    config.augment.view1.blur_probability, config.augment.view2.blur_probability = 0.0, 0.1
+    (note,) = effects.without_effect(config, keys)
+    assert note.startswith("--config.augment.view1.blur_sigma_max has no effect while")
 
 
 def test_an_empty_value_asks_for_nothing():

@@ -158,6 +158,8 @@ SMALL = {
     "test_image_size": 64,
     "longest_side": 96,
     "anchor_sizes": (16, 32, 64),
+    "regions": 16,
+    "test_regions": 50,
     "bootstrap_resamples": 20,
 }
 

@@ -79,7 +79,7 @@ def test_every_task_of_the_slurm_script_sees_the_gpus_of_its_node():
     assert "--gpu-bind=none" in text and "--gpus-per-task" not in text
 
 
-# Manifests: what can be checked without a cluster and without the services' own schemas.
+# Manifests: what can be checked without a cluster.
 
 
 def arguments_of(text):
@@ -129,6 +129,28 @@ def test_the_task_of_skypilot_is_a_run_on_spot_with_a_mounted_bucket():
         subprocess.run(["bash", "-n"], input=found[part], text=True, check=True)
 
 
+def test_kubernetes_knows_every_key_of_the_job_in_the_jobset():
+    """By its own schema, in which no other key is allowed."""
+    kubernetes_validate = pytest.importorskip("kubernetes_validate")
+    found, _ = manifest("gke.yaml")
+    (workers,) = found["spec"]["replicatedJobs"]
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "byol"}}
+    job["spec"] = workers["template"]["spec"]
+    kubernetes_validate.validate(job, kubernetes_validate.latest_version(), strict=True)
+    job["spec"]["paralelism"] = 4
+    with pytest.raises(kubernetes_validate.ValidationError, match="paralelism"):
+        kubernetes_validate.validate(job, kubernetes_validate.latest_version(), strict=True)
+
+
+@pytest.mark.slow
+def test_skypilots_own_parser_takes_the_task():
+    sky = pytest.importorskip("sky")
+    task = sky.Task.from_yaml(str(FOLDER / "skypilot.yaml"))
+    (resources,) = task.resources
+    assert task.num_nodes == 4 and resources.use_spot and resources.accelerators == {"H100": 8}
+    assert set(task.storage_mounts) == {"/bucket"}
+
+
 @pytest.mark.parametrize("name", ["gke.yaml", "skypilot.yaml"])
 def test_manifests_type_what_the_program_takes(name, monkeypatch):
     found, text = manifest(name)
@@ -139,7 +161,7 @@ def test_manifests_type_what_the_program_takes(name, monkeypatch):
     else:
         text = found["run"]
     arguments = arguments_of(text)
-    assert len(arguments) == 7 and any(a.startswith("--workdir=/bucket/") for a in arguments)
+    assert len(arguments) == 7 and any(a.startswith("--workdir=gs://BUCKET/") for a in arguments)
     monkeypatch.chdir(FOLDER.parent)
     command_line.arrange(["main_loop", *arguments], flags.FLAGS)
 

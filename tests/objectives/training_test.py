@@ -151,6 +151,10 @@ MISTAKES = {
         {"model.predictor": "directpred", "accumulate": 2},
         "model.predictor=directpred is made of all images.*accumulate_statistics=exact",
     ),
+    "one image": (
+        {"objective.name": "vicreg", "batch_size": 1},
+        "vicreg compares the images of a batch: --config.batch_size=1 leaves none",
+    ),
     "queue of swav": (
         {"objective.name": "swav", "objective.swav.queue_size": 30},
         "swav.queue_size=30 is no multiple of --config.batch_size=8: take 24 or 32",

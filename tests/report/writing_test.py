@@ -113,10 +113,3 @@ def test_a_picture_of_a_preview_is_known_again(tmp_path):
     cell = ("words", np.zeros((8, 8, 3), np.uint8))
     figures.write_grid(tmp_path / "preview.png", [("row", [cell])])
     writing.require_ours(tmp_path / "preview.png")
-
-
-@pytest.mark.parametrize("words", [["gs://lab/run"], ["run", "--out=s3://lab/page.html"]])
-def test_the_address_of_a_bucket_is_no_folder(words, capsys):
-    with pytest.raises(SystemExit) as ended:
-        cli.main(words)
-    assert ended.value.code == 2 and "mount the bucket" in capsys.readouterr().err

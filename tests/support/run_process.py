@@ -35,13 +35,18 @@ OPTIONS = {
 }
 
 
+def options_with(overrides):
+    """`OPTIONS` and others; None takes one of them away."""
+    return {key: value for key, value in (OPTIONS | overrides).items() if value is not None}
+
+
 def small_config(**overrides):
     """The config of `OPTIONS`, for a look at what a run has left."""
     from configs import byol
 
     _add_pico()
     config = byol.get_config()
-    config.update_from_flattened_dict(OPTIONS | overrides)
+    config.update_from_flattened_dict(options_with(overrides))
     return config
 
 
@@ -92,7 +97,7 @@ class RunProcess:
     """
 
     def __init__(self, workdir, topology=(1, 1), *, before=None, own=None, **overrides):
-        options = OPTIONS | {key.replace("__", "."): value for key, value in overrides.items()}
+        options = options_with({k.replace("__", "."): value for k, value in overrides.items()})
         arguments = ["--config=configs/byol.py", f"--workdir={workdir}"]
         arguments += [f"--config.{key}={value}" for key, value in options.items()]
         count, devices = topology

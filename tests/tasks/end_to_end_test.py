@@ -364,6 +364,10 @@ def smaller(arguments, photographs, checkpoint, output):
         return [*TINY, "--config.batch_size=32"]  # four micro-batches on each of four devices
     if "--config.checkpoint=some/export" in arguments:
         return [*TINY, f"--config.checkpoint={checkpoint}"]
+    if any("data.labels" in argument for argument in arguments):
+        where = ["--config.data.name=folder", f"--config.data.dir={photographs}"]
+        splits = [f"--config.data.{name}_split=all" for name in ("train", "eval")]
+        return [*TINY, *where, *splits, "--config.data.max_bad_share=0.5"]
     if task in ("byol", "bench_input", "preview", "estimate"):
         seconds = {"bench_input": "bench", "estimate": "estimate"}.get(task)
         return TINY + ([f"--config.{seconds}.seconds=0.1"] if seconds else [])

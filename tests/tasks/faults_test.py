@@ -17,7 +17,7 @@ import pytest
 
 from byol_jax.checkpoints import manager
 from byol_jax.host import signals
-from byol_jax.training import build
+from byol_jax.training import build, method_settings
 from tests.support import run_process, systems
 
 pytestmark = pytest.mark.slow
@@ -74,6 +74,29 @@ def test_killed_at_twenty_random_moments_a_run_ends_bit_identical(
         life.kill()
     assert "Resuming from" in run_process.finish(workdir, (processes, 1))
     assert_same_run(workdir, uninterrupted(processes))
+
+
+def test_killed_twice_a_run_with_a_queue_ends_bit_identical(tmp_path):
+    """What an objective keeps between steps is in every checkpoint."""
+    keys = {"objective.name": "moco_v2", "objective.moco_v2.queue_size": 32, "total_steps": 24}
+    keys |= {"model.predictor_hidden_size": None}  # it has none
+    run_process.finish(tmp_path / "straight", **keys)
+    for step in (5, 14):
+        life = run_process.RunProcess(tmp_path / "run", **keys)
+        life.wait_for_step(step)
+        life.kill()
+    assert "Resuming from" in run_process.finish(tmp_path / "run", **keys)
+    config = run_process.small_config(**keys)
+    config = method_settings.published(config, run_process.options_with(keys)).config
+    template = build.build(config).state
+    states = [
+        manager.restore_newest(tmp_path / name, template, warn=pytest.fail).state
+        for name in ("straight", "run")
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    keys_of_queue, pointer = states[0].objective_state
+    assert keys_of_queue.shape == (8, 32) and pointer == 24 * 8 % 32
+    assert run_process.metrics(tmp_path / "run") == run_process.metrics(tmp_path / "straight")
 
 
 def test_two_processes_told_to_stop_at_different_times_stop_after_the_same_step(

@@ -40,7 +40,7 @@ def result(run_folder, tmp_path_factory):
 
 def test_the_result_says_everything_about_itself(result):
     names = "task data protocol choices seed accuracy interval_95 train_accuracy selected table "
-    names += "calibration classes classifier "
+    names += "calibration classes classifier test "
     names += "num_images batch_size steps checkpoint config versions devices seconds"
     assert set(result) == set(names.split())
     assert result["protocol"] == "linear evaluation, cached features"

@@ -7,6 +7,7 @@ import pytest
 from byol_jax.comparison import evaluations, paper_numbers, rows
 from byol_jax.config import UsageError
 from byol_jax.data import transfer_datasets
+from byol_jax.evaluation import resume
 from byol_jax.export import torch_export
 from byol_jax.studies import runner
 from byol_jax.tasks import paper
@@ -124,6 +125,25 @@ def test_finished_evaluations_are_not_run_again(world):
 
 
 @pytest.mark.slow
+def test_what_a_killed_command_left_at_work_is_waited_for_and_not_run_again(world, monkeypatch):
+    config, workdir, started, _ = world
+    start, asked = paper._run_one, []
+
+    def killed(job, place):
+        start(job, place)
+        raise KeyboardInterrupt  # after its process has been started, which goes on
+
+    monkeypatch.setattr(paper, "_run_one", killed)
+    with pytest.raises(KeyboardInterrupt):
+        paper.run(config, workdir)
+    monkeypatch.setattr(paper, "_run_one", start)
+    monkeypatch.setattr(paper, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(paper, "_is_free", lambda _: asked.append(1) or len(asked) > 2)
+    measure(config, workdir)
+    assert started == ALL and len(asked) > 2
+
+
+@pytest.mark.slow
 def test_a_result_that_something_else_wrote_is_not_taken(world):
     config, workdir, started, _ = world
     measure(config, workdir)
@@ -143,6 +163,33 @@ def test_one_that_fails_leaves_the_others_and_is_tried_again(world):
     assert len(result["rows"]) == 3
     broken.clear()
     assert len(measure(config, workdir)["rows"]) == 4 and started == [*ALL, ALL[1]]
+
+
+class Child:
+    """A process that takes three polls to save after it was asked to end."""
+
+    def __init__(self, *_, **__):
+        self.asked, self.polls = 0, 0
+        Child.last = self
+
+    def status(self):
+        self.polls += 1
+        return 0 if self.polls > 4 else None
+
+    def ask_to_end(self):
+        self.asked += 1
+
+
+def test_a_signal_is_handed_on_once_since_a_second_one_would_not_save(monkeypatch, tmp_path):
+    job = paper._job(TABLE["linear"], "x", {}, tmp_path)
+    monkeypatch.setattr(paper.children, "Child", Child)
+    monkeypatch.setattr(paper, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(paper.loop.StopRequest, "is_made", True, raising=False)
+    monkeypatch.setattr(paper.loop.StopRequest, "__enter__", lambda self: self)
+    monkeypatch.setattr(paper.loop.StopRequest, "__exit__", lambda *_: None)
+    with pytest.raises(resume.Stopped, match="Stopped in linear, which has saved"):
+        paper._run_one(job, tmp_path)
+    assert Child.last.asked == 1
 
 
 BAD = {

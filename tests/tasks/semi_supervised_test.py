@@ -33,7 +33,7 @@ def result(run_folder, tmp_path_factory):
 
 def test_the_result_says_everything_about_itself(result):
     names = "task data protocol choices seed accuracy interval_95 selected table num_images "
-    names += "calibration classes classifier "
+    names += "calibration classes classifier test "
     names += (
         "steps bn_decay_rate images_per_class batch_size checkpoint config versions devices seconds"
     )

@@ -50,7 +50,7 @@ def test_the_result_says_everything_about_itself(result):
     names = (
         "choices task protocol metric data seed accuracy interval_95 train_accuracy selected final "
     )
-    names += "calibration classes classifier "
+    names += "calibration classes classifier test "
     names += "not_converged table num_images checkpoint config versions devices seconds before"
     assert set(result) == set(names.split())
     assert result["num_images"] == {"train": 200, "validation": 20, "evaluated": 200, "bad": 0}
@@ -111,7 +111,7 @@ def measured(metric="top1", test_labels=None):
     none = np.zeros((200, 2, 2, 3), np.uint8)
     data = datasets.ArrayDataset(none, pairs[0][1], 4)
     splits = {"train_split": "train", "validation_split": "", "eval_split": "test"}
-    setup = protocol.EvalSetup(None, features.Source("", ""), data, 0, None, splits)
+    setup = protocol.EvalSetup(None, features.Source("", ""), data, 0, data, splits)
     targets = [transfer._targets(found, data, metric, "some") for found in made]
     return transfer.Measured(setup, metric, made[0], targets[0], made[1], targets[1], {"bad": 0})
 

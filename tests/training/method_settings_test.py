@@ -164,9 +164,11 @@ def test_a_run_of_an_earlier_version_keeps_its_presets_heads_and_its_unused_pred
 def test_nothing_is_drawn_or_counted_for_a_predictor_that_nothing_compares(keys):
     with_one, without = (settings.resolve(make_config(**k), num_images=640) for k in ({}, keys))
     assert without.model.predictor == "none"
-    drawn, unused = (abstract(build.make_forward(x, CARD)) for x in (with_one, without))
-    assert {m for m in drawn if m not in unused} == {m for m in drawn if m.startswith("predictor")}
-    assert set(drawn) > set(unused)
+    if NAME in keys and keys[NAME] == "simclr":  # the same network for all of them
+        drawn, unused = (abstract(build.make_forward(x, CARD)) for x in (with_one, without))
+        left_out = {module for module in drawn if module not in unused}
+        assert left_out == {module for module in drawn if module.startswith("predictor")}
+        assert left_out and set(unused) < set(drawn)
     flops = resource_estimate.flops_of_an_image
     assert flops(without) < flops(with_one)
 

@@ -7,7 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from byol_jax.checkpoints import deepmind, torch_checkpoint, torchvision_names
+from byol_jax.checkpoints import (
+    deepmind,
+    encoders,
+    orbax_reader,
+    torch_checkpoint,
+    torchvision_names,
+)
 from byol_jax.config import UsageError
 from byol_jax.models import encoder_spec
 from byol_jax.tasks import pretrain
@@ -146,3 +152,37 @@ def test_a_run_learns_on_from_deepminds_file(tmp_path, job):
     begin = job.state.online_params[name]["w"]
     moved = np.abs(state.online_params[name]["w"] - begin).max()
     assert 0 < moved < np.abs(begin).max()
+
+
+def test_a_method_without_target_or_predictor_starts_from_byols_encoder(run_folder, capfd):
+    """Heads of other sizes are drawn anew, which is said."""
+    keys = {"objective.name": "simclr", "model.projector_hidden_size": 24}
+    drawn = build.build(make_config(**keys)).state
+    started = build.build(make_config(**keys, checkpoint=str(run_folder))).state
+    source = orbax_reader.load_networks(str(run_folder), encoder_of(drawn.online_params))
+    assert_equal(encoder_of(started.online_params), encoder_of(source["online"].params))
+    heads = {m: x for m, x in started.online_params.items() if m.startswith("projector")}
+    assert_equal(heads, {m: x for m, x in drawn.online_params.items() if m in heads})
+    assert started.target_params == {} and not any("predictor" in m for m in started.online_params)
+    said = " ".join(capfd.readouterr().err.split())
+    assert "is of objective byol: its projector would not fit, and what simclr needs is" in said
+
+
+def encoder_of(params):
+    return encoder_spec.encoder_modules(params)
+
+
+@pytest.mark.slow
+def test_byol_starts_from_a_run_without_target_whose_target_is_refused(tmp_path):
+    keys = {"objective.name": "simclr", "total_steps": 2, "gallery.max_images": 0}
+    pretrain.run(make_config(**keys), tmp_path / "run")
+    path = str(tmp_path / "run")
+    state = build.build(make_config(checkpoint=path)).state
+    found = orbax_reader.load_networks(path, encoder_of(state.online_params))
+    assert set(found) == {"online"}
+    for tree in (state.online_params, state.target_params):
+        assert_equal(encoder_of(tree), encoder_of(found["online"].params))
+    assert any(module.startswith("predictor") for module in state.online_params)
+    with pytest.raises(UsageError, match="objective.name=simclr keeps none, take .*network=online"):
+        encoders.load_encoder(path, network="target")
+    assert encoders.load_encoder(path).embedding_size == 96

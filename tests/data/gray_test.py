@@ -250,7 +250,7 @@ def test_evaluations_use_the_ranges_of_the_run_and_measure_other_sets(tmp_path):
         (None, "other", stored),  # an export does not say on what it was trained
     ):
         encoder = encoder_of(trained and tmp_path / trained, stored)
-        source = types.SimpleNamespace(name="folder", dir=str(tmp_path / place))
+        source = types.SimpleNamespace(name="folder", dir=str(tmp_path / place), labels="")
         splits = protocol.load_splits(encoder, source, ["all", "all"], decode="full")
         assert [split.grey_ranges for split in splits] == [expected] * 2
 
@@ -268,7 +268,7 @@ def test_evaluations_decode_as_their_config_says(tmp_path):
     for number in range(3):
         (tmp_path / f"{number}.jpg").write_bytes(encode(picture, "JPEG"))
     encoder = encoder_of(tmp_path, None)
-    source = types.SimpleNamespace(name="folder", dir=str(tmp_path))
+    source = types.SimpleNamespace(name="folder", dir=str(tmp_path), labels="")
     spread = {}
     for decode in ("full", "reduced"):
         (data,) = protocol.load_splits(encoder, source, ["all"], decode=decode)

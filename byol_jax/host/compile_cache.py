@@ -59,14 +59,15 @@ def _place(environment: Mapping[str, str]) -> pathlib.Path:
 
 
 def _machine() -> str:
-    """Digest of what programs for a CPU depend on: its instructions."""
+    """Digest of what a program depends on: instructions, and processors it is split for."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
     names = ("model name", "flags", "Features")
     known = sorted({line for line in lines if line.startswith(names)})
-    text = "\n".join(known or [platform.processor()]) + platform.machine()
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    text = "\n".join([*(known or [platform.processor()]), platform.machine(), str(count)])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

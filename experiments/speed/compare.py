@@ -5,6 +5,7 @@ meets both alike. Prints medians of images a second and of the ratios of neighbo
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -15,9 +16,11 @@ from experiments.speed import cases
 PROGRAMS = ("jax", "plain-jax", "torch", "torch-channels-last")
 
 
-def serve(program: str, name: str) -> None:
+def serve(program: str, name: str, threads: int) -> None:
     """Makes a program; then does so many steps for each line and answers with the seconds."""
     case = cases.CASES[name]
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # PyTorch's, which it reads when it is imported
     if program.startswith("torch"):
         import torch
 
@@ -45,8 +48,9 @@ def serve(program: str, name: str) -> None:
 class Program:
     """One program in a process of its own."""
 
-    def __init__(self, program: str, name: str):
-        words = [sys.executable, "-m", "experiments.speed.compare", f"--serve={program}", name]
+    def __init__(self, program: str, name: str, threads: int):
+        words = [sys.executable, "-m", "experiments.speed.compare", name]
+        words += [f"--serve={program}", f"--threads={threads}"]
         self._process = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -65,10 +69,10 @@ class Program:
         self._process.wait()
 
 
-def compare(name: str, programs: list[str], rounds: int, seconds: float) -> None:
+def compare(name: str, programs: list[str], *, rounds: int, seconds: float, threads: int) -> None:
     """Prints a row of the table for each program; the last one is what the others are beside."""
     case = cases.CASES[name]
-    made = {program: Program(program, name) for program in programs}
+    made = {program: Program(program, name, threads) for program in programs}
     steps = {p: max(1, round(seconds / max(made[p].run(1)[0], 1e-3))) for p in programs}
     per_image = {p: [] for p in programs}
     for _ in range(rounds):
@@ -102,15 +106,22 @@ def main() -> None:
     parser.add_argument("--serve", choices=PROGRAMS, help=argparse.SUPPRESS)
     parser.add_argument("--programs", default="jax,torch", help=f"of {', '.join(PROGRAMS)}")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2, help="of each program")
     parser.add_argument("--seconds", type=float, default=2, help="of a turn")
     found = parser.parse_args()
     if found.serve:
-        serve(found.serve, *found.cases)
+        serve(found.serve, *found.cases, found.threads)
         return
     print("| case | program | images/s | of the last, by the clock | by CPU time | target | s |")
     print("|---|---|---|---|---|---|---|")
     for name in found.cases or cases.CASES:
-        compare(name, found.programs.split(","), found.rounds, found.seconds)
+        compare(
+            name,
+            found.programs.split(","),
+            rounds=found.rounds,
+            seconds=found.seconds,
+            threads=found.threads,
+        )
 
 
 if __name__ == "__main__":

@@ -33,6 +33,16 @@ def test_the_folder_is_the_users_and_of_this_kind_of_processor(tmp_path, setting
     assert folder.stat().st_mode & 0o077 == 0  # whoever can write there can have us run anything
 
 
+def test_programs_that_are_split_for_other_numbers_of_processors_are_not_shared(monkeypatch):
+    if not hasattr(os, "sched_getaffinity"):
+        pytest.skip("the system does not tell")
+    found = set()
+    for count in (1, 2):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=count: set(range(n)))
+        found.add(compile_cache._machine())
+    assert len(found) == 2
+
+
 def test_without_the_variable_it_is_below_the_home(tmp_path, monkeypatch, settings_of_jax):
     monkeypatch.setenv("HOME", str(tmp_path))
     compile_cache.use({"XDG_CACHE_HOME": "relative"})  # which is to be ignored

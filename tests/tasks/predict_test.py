@@ -165,6 +165,7 @@ def test_a_folder_called_classifier_that_is_somebody_elses_is_left_alone(encoder
     assert [path.name for path in (tmp_path / "classifier").iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.slow
 def test_an_exported_classifier_is_the_same_classifier(kept, tmp_path):
     export.export(tmp_path / "export", kept, formats="safetensors,stablehlo")
     first, second = (byol_jax.load_classifier(path) for path in (kept, tmp_path / "export"))

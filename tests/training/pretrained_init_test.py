@@ -121,6 +121,7 @@ def test_another_encoder_is_refused_by_what_to_set(case, job):
         pretrained_init.load_networks(str(PICKLE), job.state, card)
 
 
+@pytest.mark.slow
 def test_a_run_of_equal_shapes_and_another_padding_is_refused_too(run_folder, tmp_path):
     shutil.copytree(run_folder, tmp_path / "run")
     config = json.loads((run_folder / "config.json").read_text())
@@ -154,6 +155,7 @@ def test_a_run_learns_on_from_deepminds_file(tmp_path, job):
     assert 0 < moved < np.abs(begin).max()
 
 
+@pytest.mark.slow
 def test_a_method_without_target_or_predictor_starts_from_byols_encoder(run_folder, capfd):
     """Heads of other sizes are drawn anew, which is said."""
     keys = {"objective.name": "simclr", "model.projector_hidden_size": 24}

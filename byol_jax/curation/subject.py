@@ -19,7 +19,6 @@ from byol_jax.evaluation import protocol
 from byol_jax.evaluation import settings as settings_lib
 
 UsageError = config_lib.UsageError
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run begins with
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,8 +130,3 @@ def best_first(subject: Subject) -> np.ndarray:
         with contextlib.suppress(OSError):
             sizes[row] = os.stat(data.records.name(int(index))).st_size
     return np.argsort(-sizes, kind="stable")
-
-
-def cell(text: str) -> str:
-    """Text as a cell of a table, which no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(_FORMULA) else text

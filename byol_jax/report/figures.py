@@ -12,7 +12,7 @@ from matplotlib import artist, ticker
 from matplotlib import figure as figure_lib
 
 from byol_jax.report import charts as report_charts
-from byol_jax.report import map_colors, pictures, run_data, writing
+from byol_jax.report import map_colors, pictures, run_data, spreadsheet, writing
 from byol_jax.report.charts import COLORS, Chart
 from byol_jax.report.run_data import ReportError, Run
 
@@ -197,7 +197,8 @@ def _map_rows(run: Run) -> Iterator[list[object]]:
     yield ["name", "label", *(f"{when}_{axis}" for when in spaces for axis in "xy")]
     for i, (name, label) in enumerate(zip(content["names"], content["labels"], strict=True)):
         words = content["classes"][label] if label >= 0 else ""
-        yield [name, words, *(content[when][axis][i] for when in spaces for axis in (0, 1))]
+        named = [spreadsheet.cell(str(text)) for text in (name, words)]
+        yield [*named, *(content[when][axis][i] for when in spaces for axis in (0, 1))]
 
 
 def _write_csv(path: pathlib.Path, rows: Iterator[list[object]]) -> pathlib.Path:

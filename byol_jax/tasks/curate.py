@@ -21,6 +21,7 @@ from byol_jax.curation import duplicates, label_errors, neighbors, pictures, sel
 from byol_jax.data import datasets
 from byol_jax.distributed import multihost
 from byol_jax.evaluation import result_folder
+from byol_jax.report import spreadsheet
 from byol_jax.visualize import curation_pictures
 from byol_jax.workdir import console, files, run_folder
 
@@ -260,7 +261,7 @@ def _table(known: subject.Subject, curated: Curated, classes: list[str]) -> str:
     for row in sorted(range(len(known.names)), key=lambda row: known.names[row]):
         table.writerow(
             {
-                "file": subject.cell(known.names[row]),
+                "file": spreadsheet.cell(known.names[row]),
                 "keep": int(row in kept),
                 "subset_rank": place.get(row, ""),
                 "outlier_rank": rank[row],
@@ -272,7 +273,7 @@ def _table(known: subject.Subject, curated: Curated, classes: list[str]) -> str:
         )
     for name, reason in sorted(known.bad.items()):
         row = {"file": name, "problem": reason}
-        table.writerow({key: subject.cell(value) for key, value in row.items()} | {"keep": 0})
+        table.writerow({key: spreadsheet.cell(value) for key, value in row.items()} | {"keep": 0})
     return text.getvalue()
 
 
@@ -280,18 +281,18 @@ def _of_pair(known: subject.Subject, curated: Curated, row: int) -> dict[str, An
     if curated.owner[row] == row:
         return {}
     name = known.names[curated.owner[row]]
-    return {"duplicate_of": subject.cell(name), "similarity": f"{curated.alike[row]:.4f}"}
+    return {"duplicate_of": spreadsheet.cell(name), "similarity": f"{curated.alike[row]:.4f}"}
 
 
 def _of_label(
     known: subject.Subject, curated: Curated, classes: list[str], row: int
 ) -> dict[str, Any]:
     label, judged = int(known.found.labels[row]), curated.judged
-    named = {"label": subject.cell(classes[label])} if label >= 0 else {}
+    named = {"label": spreadsheet.cell(classes[label])} if label >= 0 else {}
     if judged.suggested[row] < 0:
         return named
     return named | {
-        "suggested_label": subject.cell(classes[judged.suggested[row]]),
+        "suggested_label": spreadsheet.cell(classes[judged.suggested[row]]),
         "label_margin": f"{judged.margin[row]:.4f}",
         "label_suspect": int(judged.is_suspect[row]),
     }

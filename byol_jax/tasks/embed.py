@@ -22,6 +22,7 @@ from byol_jax.evaluation import features as features_lib
 from byol_jax.evaluation import protocol, result_folder
 from byol_jax.evaluation import settings as settings_lib
 from byol_jax.models import resnet
+from byol_jax.report import spreadsheet
 from byol_jax.workdir import console, files, run_folder
 
 UsageError = config_lib.UsageError
@@ -202,7 +203,7 @@ class _Csv:
     def write(self, chunk: features_lib.Features, names: list[str]) -> None:
         with files.writing(self._path):
             for name, label, row in zip(names, chunk.labels, chunk.features, strict=True):
-                self._rows.writerow([name, int(label), *map(str, row)])
+                self._rows.writerow([spreadsheet.cell(name), int(label), *map(str, row)])
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         with contextlib.suppress(OSError) if kind else files.writing(self._path):

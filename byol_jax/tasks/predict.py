@@ -20,11 +20,10 @@ from byol_jax.data import datasets, eval_loader, image_folder, label_table
 from byol_jax.evaluation import features as features_lib
 from byol_jax.evaluation import result_folder
 from byol_jax.metrics import accuracy, calibration
+from byol_jax.report import spreadsheet
 from byol_jax.workdir import console, files, run_folder
 
 UsageError = config_lib.UsageError
-
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what makes a cell a formula for a spreadsheet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,7 +233,7 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.6f}"
-    return f"'{value}" if value.startswith(FORMULA) else value
+    return spreadsheet.cell(value)
 
 
 def _parquet() -> Callable[[pathlib.Path, Mapping[str, list[Any]]], None]:

@@ -16,6 +16,7 @@ from byol_jax.curation import index as index_lib
 from byol_jax.curation import subject
 from byol_jax.data import host_crops, image_decoding
 from byol_jax.evaluation import result_folder
+from byol_jax.report import spreadsheet
 from byol_jax.visualize import curation_pictures
 from byol_jax.workdir import console, files, run_folder
 
@@ -148,5 +149,5 @@ def _table(hits: index_lib.Hits) -> str:
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["rank", "file", "similarity"])
     for rank, (name, alike) in enumerate(zip(hits.names[0], hits.similarity[0], strict=True), 1):
-        rows.writerow([rank, subject.cell(name), f"{alike:.6f}"])
+        rows.writerow([rank, spreadsheet.cell(name), f"{alike:.6f}"])
     return text.getvalue()

@@ -7,8 +7,8 @@ import os
 import pytest
 
 from byol_jax.config import UsageError
-from byol_jax.curation import subject
 from byol_jax.report import cli as report
+from byol_jax.report import spreadsheet
 from byol_jax.tasks import curate as run_curate
 from configs import curate as config_file
 from tests.support import evaluations
@@ -56,7 +56,7 @@ def test_every_image_has_a_row_and_the_subset_is_the_list(curated, folder):
     kept = (curated / "keep.txt").read_text().splitlines()
     assert len(kept) == 7 and all((folder / name).is_file() for name in kept)
     assert {name for name, row in rows.items() if row["keep"] == "1"} == {
-        subject.cell(name) for name in kept
+        spreadsheet.cell(name) for name in kept
     }
     ranks = sorted(int(row["outlier_rank"]) for row in rows.values() if row["outlier_rank"])
     assert ranks == list(range(1, 43))
@@ -104,8 +104,8 @@ def test_a_folder_with_a_table_of_somebody_else_is_left_as_it_is(tmp_path):
 
 @pytest.mark.parametrize("text", ["=1", "+1", "-1", "@x", "\tx", "\rx"])
 def test_cells_that_a_spreadsheet_would_run_are_text(text):
-    assert subject.cell(text) == f"'{text}"
+    assert spreadsheet.cell(text) == f"'{text}"
 
 
 def test_other_cells_are_as_they_are():
-    assert subject.cell("a=b/-c.jpg") == "a=b/-c.jpg"
+    assert spreadsheet.cell("a=b/-c.jpg") == "a=b/-c.jpg"

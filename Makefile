@@ -28,7 +28,7 @@ test-browser: $(VENV)/installed
 	$(RUN) -m pytest -q -m browser tests/report/browser_test.py
 
 test-torch: $(VENV)/installed-torch
-	$(RUN) -m pytest -q -m torch tests/export/torch_test.py tests/detection/torch_test.py
+	$(RUN) -m pytest -q -m torch tests/export/torch_test.py tests/export/hub_folder_test.py tests/detection/torch_test.py
 
 # The tutorials call python as a reader would.
 docs: $(VENV)/installed-docs

@@ -146,7 +146,7 @@ def _summary(path: pathlib.Path) -> str:
 def _presets(path: pathlib.Path) -> list[str]:
     if path.stem in PRESETS_OF_BYOL:
         return ["as pretrain"]
-    return names(path, "PRESETS")
+    return [name for name in names(path, "PRESETS") if name]  # "" is the config without one
 
 
 def _listed(words: Sequence[str]) -> list[str]:

@@ -29,13 +29,15 @@ def use(environment: Mapping[str, str] = os.environ) -> str | None:
       environment: JAX_COMPILATION_CACHE_DIR and JAX_ENABLE_COMPILATION_CACHE are JAX's own.
 
     Returns:
-      What to tell a person; None if the environment has decided.
+      What to tell a person; None if the environment has decided, or if it was said before: when
+      the folder was made.
     """
     if "JAX_COMPILATION_CACHE_DIR" in environment or not jax.config.jax_enable_compilation_cache:
         return None
-    folder = None
+    folder, is_known = None, False
     try:
         folder = _place(environment)
+        is_known = folder.exists()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _tidy(folder)
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
@@ -45,6 +47,8 @@ def use(environment: Mapping[str, str] = os.environ) -> str | None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in environment:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", _MIN_SECONDS)
+    if is_known:
+        return None
     return (
         f"Compiled programs are kept in {folder.parent} "
         "(JAX_ENABLE_COMPILATION_CACHE=false: they are not)."

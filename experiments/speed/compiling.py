@@ -1,6 +1,6 @@
 """CPU seconds to compile a training step, without anything kept from before.
 
-    python -m experiments.speed.compiling
+python -m experiments.speed.compiling
 """
 
 import time

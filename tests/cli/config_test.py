@@ -118,6 +118,12 @@ class Recording(ml_collections.ConfigDict):
             self._read.add(self._prefix + key)
         return super().__getattr__(key)
 
+    def __deepcopy__(self, memo):  # reads all keys, but to copy them
+        before = set(self._read)
+        copied = Recording(self, self._read, self._prefix)
+        self._read.intersection_update(before)
+        return copied
+
     def to_dict(self, *args, **kwargs):  # reads all keys, but to print them
         before = set(self._read)
         values = super().to_dict(*args, **kwargs)

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -76,9 +77,18 @@ def test_a_study_that_is_killed_goes_on_with_the_same_command_and_does_nothing_t
     first.kill()
     os.kill(killed, signal.SIGKILL)
     first.communicate()
-    os.kill(orphan, 0)  # goes on by itself
+    os.kill(orphan, signal.SIGSTOP)  # it goes on by itself, but not to its end before it is seen
     second = start(tmp_path, "--config.jobs=2")
-    text = second.communicate(timeout=400)[1]
+    release = threading.Timer(200, os.kill, (orphan, signal.SIGCONT))
+    release.start()
+    seen = []
+    for line in second.stderr:
+        seen.append(line)
+        if "elsewhere" in line:
+            break
+    os.kill(orphan, signal.SIGCONT)
+    release.cancel()
+    text = "".join(seen) + second.communicate(timeout=400)[1]
     assert second.returncode == 0, text
     assert "1.0_flip-seed0 elsewhere: being run by process" in text
     for run in runs:

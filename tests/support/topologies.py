@@ -84,6 +84,18 @@ def _train(dtype: str, coordinator: str, processes: int, index: int) -> dict:
     }
 
 
+def _end(processes: int) -> None:
+    """As commands end: when all are done, and without Python's end, in which threads may abort."""
+    import jax
+
+    from byol_jax.distributed import coordination
+
+    if processes > 1:
+        coordination.finish()
+        jax.distributed.shutdown()  # waits for all
+    os._exit(0)
+
+
 def all_reduced(program: str) -> tuple[int, int]:
     """Number of all-reduces of a compiled program, and the bytes of their results."""
     found = re.findall(r"= (.*?) all-reduce(?:-start)?\(", program)
@@ -116,5 +128,6 @@ if __name__ == "__main__":
     if sys.argv[1:]:
         precision, address, count, own_index = sys.argv[1:]
         print(json.dumps(_train(precision, address, int(count), int(own_index))), flush=True)
+        _end(int(count))
     else:
         main()

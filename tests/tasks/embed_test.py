@@ -92,7 +92,8 @@ def test_all_formats_hold_the_same_numbers_to_the_last_bit(run_folder, pictures,
 def test_without_a_set_it_is_the_runs_evaluation_split(run_folder, tmp_path):
     result = embed(tmp_path, run_folder, batch_size=64)
     features, labels, names = read(tmp_path, "npz")
-    assert result["data"] == {"name": "patterns", "dir": "", "split": "test"}
+    expected = {"name": "patterns", "dir": "", "split": "test", "labels": "folders"}
+    assert result["data"] == expected
     assert features.dtype == np.float32 and features.shape == (200, 96)
     assert names == [str(number) for number in range(200)]
     np.testing.assert_array_equal(labels, datasets.load("patterns", "test").labels)

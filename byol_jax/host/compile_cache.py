@@ -14,6 +14,8 @@ from collections.abc import Mapping
 
 import jax
 
+from byol_jax.host import machine
+
 # All that JAX writes below the folder ends like this.
 _ENTRIES = "*-cache"
 _CHECKED = ".checked"  # its time says which entries are known to be whole
@@ -70,7 +72,7 @@ def _machine() -> str:
         lines = []
     names = ("model name", "flags", "Features")
     known = sorted({line for line in lines if line.startswith(names)})
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    count = machine.visible_processors()
     text = "\n".join([*(known or [platform.processor()]), platform.machine(), str(count)])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

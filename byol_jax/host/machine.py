@@ -19,11 +19,15 @@ def processors(root: pathlib.Path = _ROOT) -> int:
     Args:
       root: of the file system.
     """
+    shares = (math.ceil(fraction) for fraction in _cpu_shares(root))
+    return max(1, min([visible_processors(), *shares]))
+
+
+def visible_processors() -> int:
+    """How many processors this process may run on, whatever its share of their time."""
     if hasattr(os, "sched_getaffinity"):
-        count = len(os.sched_getaffinity(0))
-    else:
-        count = os.cpu_count() or 1
-    return max(1, min([count, *(math.ceil(fraction) for fraction in _cpu_shares(root))]))
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def available_memory(root: pathlib.Path = _ROOT) -> int | None:

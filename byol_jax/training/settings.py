@@ -70,6 +70,7 @@ class Objective:
     """The loss, and how the target network moves."""
 
     name: str
+    recipe: str  # one of `method_settings.KINDS`, which was applied before
     predictor: bool | None  # None: as the objective has it
     target: str | None  # None: the objective's own kind
     base_target_ema: float | None  # None only before the length of the run is known

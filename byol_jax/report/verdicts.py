@@ -122,10 +122,8 @@ def _margin(low: float, high: float) -> str:
 
 def _most_frequent(run: Run) -> float | None:
     """The fraction of images of the largest class: what naming it for all images would give."""
-    rows = run.gallery.get("classes", {}).get("rows")
-    rows = rows if isinstance(rows, list) else []
-    counts = [_number(row.get("count")) for row in rows if isinstance(row, dict)]
-    return max(counts) / sum(counts) if counts and None not in counts and sum(counts) else None
+    counts = _class_counts(run)
+    return max(counts) / sum(counts) if counts and sum(counts) else None
 
 
 def _num_images(run: Run) -> int | None:
@@ -133,10 +131,16 @@ def _num_images(run: Run) -> int | None:
     noted = [row.get("num_images") for row in run.sessions if row.get("event") == "probe"]
     if noted and _number(noted[-1]):
         return int(_number(noted[-1]))
+    counts = _class_counts(run)
+    return int(sum(counts)) if counts else None
+
+
+def _class_counts(run: Run) -> list[float]:
+    """How many images each class has; empty if that is not known of all."""
     rows = run.gallery.get("classes", {}).get("rows")
     rows = rows if isinstance(rows, list) else []
     counts = [_number(row.get("count")) for row in rows if isinstance(row, dict)]
-    return int(sum(counts)) if counts and None not in counts else None
+    return [] if None in counts else counts
 
 
 def difference_interval(before: float, after: float, count: int | None) -> tuple[float, float]:

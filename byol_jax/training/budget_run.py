@@ -42,12 +42,22 @@ def fill(
     test: datasets.Dataset | None = None,
 ) -> Any:
     """The config that `fill_in` gives."""
-    return fill_in(config, workdir, train=train, test=test).config
+    stored = stored_config(workdir)
+    return fill_in(config, workdir, stored, train=train, test=test).config
+
+
+def stored_config(workdir: pathlib.Path | None) -> dict[str, Any] | None:
+    """The nested config of the run in a workdir, on all processes; None if there is none."""
+    return workdir and multihost.on_writer(
+        lambda: run_facts.read(workdir, run_facts.CONFIG, warn=lambda _: None),
+        what="reading the workdir",
+    )
 
 
 def fill_in(
     config: Any,
-    workdir: pathlib.Path | None = None,
+    workdir: pathlib.Path | None,
+    stored: Mapping[str, Any] | None,
     *,
     train: datasets.Dataset | None = None,
     test: datasets.Dataset | None = None,
@@ -59,6 +69,7 @@ def fill_in(
     Args:
       config: of a run, which is left as it is.
       workdir: of the run; None: there will be none, and no step is measured.
+      stored: what `stored_config` gives of the workdir.
       train: images to train on, in place of those of ``config.data``.
       test: images that probes measure, likewise.
 
@@ -67,10 +78,6 @@ def fill_in(
     """
     if budget.is_complete(config):
         return method_settings.Filled(config, {})
-    stored = workdir and multihost.on_writer(
-        lambda: run_facts.read(workdir, run_facts.CONFIG, warn=lambda _: None),
-        what="reading the workdir",
-    )
     if stored:
         begun = _as_begun(config, config_lib.flatten(stored))
         origins = dict.fromkeys(_newly_set(config, begun), "as the run began")

@@ -4,9 +4,7 @@ import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from byol_jax.checkpoints import run_facts
 from byol_jax.data import datasets
-from byol_jax.distributed import multihost
 from byol_jax.training import budget_run, method_settings
 from byol_jax.workdir import console
 
@@ -53,13 +51,10 @@ def complete(
     Raises:
       UsageError: too little time, another budget than the run began with, a mistake in the config.
     """
-    stored = workdir and multihost.on_writer(
-        lambda: run_facts.read(workdir, run_facts.CONFIG, warn=lambda _: None),
-        what="reading the workdir",
-    )
+    stored = budget_run.stored_config(workdir)
     if stored:
         of_method = method_settings.as_begun(config, stored, typed)
     else:
         of_method = begin(config, typed)
-    filled = budget_run.fill_in(of_method.config, workdir, train=train, test=test)
+    filled = budget_run.fill_in(of_method.config, workdir, stored, train=train, test=test)
     return Complete(filled.config, {**filled.origins, **of_method.origins})

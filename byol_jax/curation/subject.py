@@ -22,14 +22,9 @@ UsageError = config_lib.UsageError
 
 
 @dataclasses.dataclass(frozen=True)
-class Data:
-    """Which images."""
+class Data(settings_lib.SplitData):
+    """Which images, and where their labels are from."""
 
-    name: str
-    dir: str
-    split: str
-    decode: str
-    max_bad_share: float
     labels: str
 
 

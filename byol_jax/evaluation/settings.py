@@ -37,6 +37,17 @@ class EvalData:
 
 
 @dataclasses.dataclass(frozen=True)
+class SplitData:
+    """Which images, of one split; empty names as in `EvalData`."""
+
+    name: str
+    dir: str
+    split: str
+    decode: str
+    max_bad_share: float
+
+
+@dataclasses.dataclass(frozen=True)
 class EvalSettings:
     """What all evaluations of an encoder have in common.
 

@@ -29,17 +29,6 @@ UsageError = config_lib.UsageError
 
 
 @dataclasses.dataclass(frozen=True)
-class EmbedData:
-    """Which images."""
-
-    name: str
-    dir: str
-    split: str
-    decode: str
-    max_bad_share: float
-
-
-@dataclasses.dataclass(frozen=True)
 class EmbedSettings:
     """Settings of configs/embed.py."""
 
@@ -47,7 +36,7 @@ class EmbedSettings:
     layer: str
     format: str
     batch_size: int
-    data: EmbedData
+    data: settings_lib.SplitData
 
 
 def run(config: Any, workdir: pathlib.Path) -> None:

@@ -8,26 +8,29 @@ import numpy as np
 from jax.experimental import topologies
 
 from byol_jax.distributed import pmap
+from byol_jax.training import accelerators
 
 
 class Device(NamedTuple):
-    """One device, by the data sheet of its maker.
+    """One device.
 
     Attributes:
-      flops_per_second: by dtype. Float32 is what JAX makes of it by default: TF32 on a GPU,
-        products of bfloat16 on a TPU.
-      bytes_per_second: of its memory.
-      memory: bytes of it.
+      chip: by the data sheet of its maker.
+      float32_part: of its peak, that it has for what JAX makes of float32 by default: TF32 on a
+        GPU, products of bfloat16 on a TPU.
     """
 
-    flops_per_second: dict[str, float]
-    bytes_per_second: float
-    memory: float
+    chip: accelerators.Accelerator
+    float32_part: float
+
+    def flops(self, dtype: str) -> float:
+        """Operations a second."""
+        return self.chip.flops * (self.float32_part if dtype == "float32" else 1.0)
 
 
 DEVICES = {
-    "h100": Device({"bfloat16": 989e12, "float32": 495e12}, 3.35e12, 80e9),
-    "v5e": Device({"bfloat16": 197e12, "float32": 197e12}, 0.82e12, 16e9),
+    "h100": Device(accelerators.ACCELERATORS["NVIDIA H100"], 0.5),
+    "v5e": Device(accelerators.ACCELERATORS["TPU v5e"], 1.0),
 }
 SLICES = {4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
 MACHINES = ("h100-1", "h100-8", *(f"v5e-{count}" for count in SLICES))

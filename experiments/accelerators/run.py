@@ -105,8 +105,8 @@ def bounds(cell: Cell, found: dict[str, Any]) -> dict[str, float]:
     device = machines.DEVICES[kind]
     images = cell.images * devices
     return {
-        "memory": images * device.bytes_per_second / found["bytes"],
-        "operations": images * device.flops_per_second[cell.dtype] / found["formula_flops"],
+        "memory": images * device.chip.bandwidth / found["bytes"],
+        "operations": images * device.flops(cell.dtype) / found["formula_flops"],
     }
 
 
@@ -124,7 +124,7 @@ def row(cell: Cell, found: dict[str, Any]) -> str:
         f"{found['compile_seconds']:.0f}",
         f"{found['temp_bytes'] / 1e9:.2f}",
         f"{found['peak_bytes'] / 1e9:.2f}",
-        f"{found['peak_bytes'] / device.memory:.0%}",
+        f"{found['peak_bytes'] / device.chip.memory:.0%}",
         str(found["all_reduces"]),
         f"{found['all_reduce_bytes'] / 1e6:,.1f}",
         flops,
